@@ -1,0 +1,62 @@
+"""The one door to settings: defaults, then `MARTLET_*` environment variables, then what the command line says.
+
+A setting is one field of `Settings`; its environment variable is `MARTLET_` and the field's name in capitals.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from martlet.errors import InvalidInput
+
+__all__ = ["Settings", "environment", "load"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings of one platform."""
+
+    data: str = ".martlet"  # folder that holds all state
+    host: str = "127.0.0.1"  # address of both listeners
+    port: int = 8700  # app traffic: the public edge
+    api_port: int = 0  # platform API; 0: port + 1
+    sandbox: str = "isolated"  # isolated | process (no isolation: your own code only)
+    python: str = ""  # interpreter for functions; "": the one that runs Martlet
+    stem_cells: int = 4  # isolated blank instances parked for each hot zygote
+    keep_alive_seconds: float = 300.0  # an idle instance is kept this long at most
+    region: str = "us-east-1"
+    quiet: bool = False
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data).absolute()
+
+
+def environment() -> dict[str, str]:
+    """The process's environment; only this module reads it."""
+    return dict(os.environ)
+
+
+def load(overrides: dict[str, Any], environ: dict[str, str] | None = None) -> Settings:
+    """Settings from the environment under `overrides` (None values in it are left out). Raises `InvalidInput` by name."""
+    values: dict[str, Any] = {}
+    source = environment() if environ is None else environ
+    for field in msgspec.structs.fields(Settings):
+        name = f"MARTLET_{field.name.upper()}"
+        if name in source:
+            values[field.name] = _convert(name, source[name], field.type)
+    values.update({key: value for key, value in overrides.items() if value is not None})
+    settings = Settings(**values)
+    if not settings.api_port:
+        settings = msgspec.structs.replace(settings, api_port=settings.port + 1 if settings.port else 0)
+    return settings
+
+
+def _convert(name: str, text: str, kind: Any) -> Any:
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"{name}={text!r}: {error}", remedy=f"unset {name} or give it a valid value") from error

@@ -1,0 +1,74 @@
+"""Every limit: its name, its default, its unit. An error about a limit says which and how much (`exceeded`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from martlet.errors import LimitExceeded
+
+__all__ = ["LIMITS", "Limit", "exceeded"]
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """One limit. `default` is in `unit`s; `source` says where the number comes from."""
+
+    name: str
+    default: int
+    unit: str
+    source: str
+
+
+_ALL = (
+    Limit("payload_bytes", 6_291_456, "bytes", "Lambda: synchronous request payload, 6 MB"),
+    Limit("response_bytes", 6_291_556, "bytes", "Lambda: synchronous response payload, 6 MB + 100 B"),
+    Limit("request_body_bytes", 10_485_760, "bytes", "API Gateway: payload, 10 MB"),
+    Limit("request_header_bytes", 10_240, "bytes", "API Gateway: total size of headers"),
+    Limit("request_line_bytes", 8_192, "bytes", "RFC 9112 section 3 recommends at least 8000 octets"),
+    Limit("request_seconds", 30, "seconds", "API Gateway HTTP API: integration timeout"),
+    Limit("header_read_seconds", 10, "seconds", "slow-client protection: time to send a whole head"),
+    Limit("body_read_seconds", 30, "seconds", "slow-client protection: longest pause within a body"),
+    Limit("keep_alive_seconds", 75, "seconds", "idle connection"),
+    Limit("connections", 10_000, "connections", "open client connections of one listener"),
+    Limit("function_memory_mb_min", 64, "MB", "half of Lambda's 128: our runtime is smaller"),
+    Limit("function_memory_mb_max", 10_240, "MB", "Lambda"),
+    Limit("function_timeout_seconds_max", 900, "seconds", "Lambda"),
+    Limit("function_tmp_mb_max", 10_240, "MB", "Lambda: ephemeral storage"),
+    Limit("function_environment_bytes", 4_096, "bytes", "Lambda: all environment variables together"),
+    Limit("function_concurrency_max", 1_000, "events", "events at one time in one instance"),
+    Limit("function_processes", 128, "processes", "pids of one instance, threads included"),
+    Limit("function_file_descriptors", 1_024, "descriptors", "Lambda"),
+    Limit("function_init_seconds", 10, "seconds", "Lambda: init phase"),
+    Limit("function_name_characters", 64, "characters", "Lambda"),
+    Limit("instances", 1_000, "instances", "running sandboxes of the host; Lambda's account concurrency"),
+    Limit("queued_events", 1_000, "events", "events of one function that wait for an instance"),
+    Limit("queue_wait_seconds", 10, "seconds", "longest wait for an instance before 503"),
+    Limit("app_functions", 1_500, "functions", "functions of one app"),
+    Limit("app_routes", 3_000, "routes", "routes of one app"),
+    Limit("code_bytes", 262_144_000, "bytes", "Lambda: unzipped code with layers"),
+    Limit("code_files", 50_000, "files", "files of one deployment"),
+    Limit("log_bytes_per_function", 33_554_432, "bytes", "log kept on disk for one function; the oldest goes first"),
+    Limit("log_bytes_per_invocation", 1_048_576, "bytes", "log of one invocation; the rest is cut, and says so"),
+    Limit("ledger_flush_ms", 500, "ms", "longest time a served invocation is missing from the ledger on disk"),
+    Limit("delivery_attempts", 3, "attempts", "Lambda asynchronous invocation: first try and two retries"),
+    Limit("transaction_bytes", 16_777_216, "bytes", "keys and values that one transaction writes"),
+    Limit("key_bytes", 1_024, "bytes", "one key of the store"),
+    Limit("value_bytes", 16_777_216, "bytes", "one value of the store"),
+    Limit("document_bytes", 409_600, "bytes", "DynamoDB: one item, 400 KB"),
+)
+
+LIMITS: Final[dict[str, Limit]] = {limit.name: limit for limit in _ALL}
+
+
+def exceeded(name: str, actual: int | None = None, what: str = "") -> LimitExceeded:
+    """The error for limit `name`: says which limit, how much it allows and, if known, how much was asked."""
+    limit = LIMITS[name]
+    subject = f"{what}: " if what else ""
+    got = "" if actual is None else f", got {actual}"
+    return LimitExceeded(
+        f"{subject}limit {name} is {limit.default} {limit.unit}{got}",
+        limit=name,
+        limit_value=limit.default,
+        unit=limit.unit,
+    )
