@@ -27,8 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     python: str = ""  # interpreter for functions; "": the one that runs Martlet
     stem_cells: int = 4  # isolated blank instances parked for each hot zygote
     keep_alive_seconds: float = 300.0  # an idle instance is kept this long at most
-    region: str = "us-east-1"
-    quiet: bool = False
+    region: str = "us-east-1"  # named in ARNs and in AWS request signatures
+    quiet: bool = False  # print nothing but errors
 
     @property
     def data_path(self) -> Path:

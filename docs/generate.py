@@ -1,0 +1,86 @@
+"""Writes the pages of docs/reference that are made from the code: `make fmt` runs it, tests/test_docs.py checks freshness."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from martlet import config, errors, limits
+
+REFERENCE = Path(__file__).resolve().parent / "reference"
+MADE = "<!-- Made from {source} by docs/generate.py (`make fmt`); edit that instead. -->"
+
+
+def pages() -> dict[str, str]:
+    """File name below docs/reference → its text."""
+    return {"limits.md": limits_page(), "errors.md": errors_page(), "settings.md": settings_page()}
+
+
+def limits_page() -> str:
+    rows = ((f"`{limit.name}`", f"{limit.default:,}", limit.unit, limit.source) for limit in limits.LIMITS.values())
+    return _page(
+        "Limits",
+        "src/martlet/limits.py",
+        "Every limit is enforced. What goes over one is refused with an error that names the limit, its value and what was\n"
+        "asked.",
+        _table(("limit", "default", "unit", "where the number comes from"), rows),
+    )
+
+
+def errors_page() -> str:
+    def rows(kind: type[errors.MartletError], depth: int) -> Iterable[tuple[str, ...]]:
+        meaning = " ".join((kind.__doc__ or "").split())
+        yield "&nbsp;&nbsp;" * depth + f"`{kind.__name__}`", str(kind.http_status), f"`{kind.code}`", meaning
+        for child in kind.__subclasses__():
+            if child.__module__ == errors.__name__:
+                yield from rows(child, depth + 1)
+
+    return _page(
+        "Errors",
+        "src/martlet/errors.py",
+        "The platform's API answers errors as RFC 9457 problem objects: `type` is `urn:martlet:error:<code>`, `detail`\n"
+        "one sentence that names the cause, `remedy` what to do about it, where that is known. Protocols of other\n"
+        "clouds carry the same error in their own shape. `Throttled` and `Overloaded` say when to come back (`Retry-After`).",
+        _table(("error", "HTTP", "code", "meaning"), rows(errors.MartletError, 0)),
+    )
+
+
+def settings_page() -> str:
+    source = (Path(config.__file__)).read_text()
+    rows = []
+    for field in msgspec.structs.fields(config.Settings):
+        said = re.search(rf"^    {field.name}: .*?#\s*(.+)$", source, re.MULTILINE)
+        kind = getattr(field.type, "__name__", str(field.type))
+        meaning = said[1].replace("|", r"\|") if said else ""
+        rows.append((f"`{field.name}`", f"`MARTLET_{field.name.upper()}`", kind, f"`{field.default!r}`", meaning))
+    return _page(
+        "Settings",
+        "src/martlet/config.py",
+        "Three sources, the later wins: the default, the environment variable, the command line. A value that does not fit is\n"
+        "refused at start, by name.",
+        _table(("setting", "environment variable", "type", "default", "meaning"), rows),
+    )
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _page(title: str, source: str, opening: str, body: str) -> str:
+    return f"# {title}\n\n{MADE.format(source=source)}\n\n{opening}\n\n{body}\n"
+
+
+def main() -> int:
+    REFERENCE.mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (REFERENCE / name).write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
