@@ -156,6 +156,7 @@ class Invocation:
         "function",
         "init_us",
         "log_tail",
+        "memory_mb",
         "on_chunk",
         "on_done",
         "on_head",
@@ -202,6 +203,7 @@ class Invocation:
         self.init_us = 0
         self.duration_us = 0
         self.cpu_us = 0
+        self.memory_mb = 0
         self.peak_mb = 0
         self.bytes_in = 0
         self.bytes_out = 0

@@ -1,0 +1,135 @@
+"""Builds: one instance that compiles an app's code, imports its module once, and says what the app is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from martlet.errors import DeployFailed
+from martlet.functions.instance import Instance
+from martlet.functions.pool import Pool
+from martlet.functions.sandbox import Ended
+from martlet.functions.sandboxes.inside import frames
+from martlet.types import FunctionConfig, FunctionVersion
+
+__all__ = ["Build", "Builder"]
+
+_SECONDS = 30
+_COMPILED_BYTES_AT_MOST = 67_108_864
+
+
+class Build(msgspec.Struct, frozen=True):
+    """What a build found: the resource graph as the module's SDK emitted it (untrusted), the modules that it imports."""
+
+    graph: dict[str, Any]
+    imports: tuple[str, ...] = ()
+
+
+class _Functions(Protocol):
+    def start_instance(self, pool: Pool, instance: Instance) -> bool: ...
+
+    def kill_instance(self, instance: Instance) -> None: ...
+
+
+class _BuildPool(Pool):
+    """A pool of one instance that gets no events; collects what it sends."""
+
+    def __init__(self, version: FunctionVersion, around: Any, init: dict[str, Any], folder: Path) -> None:
+        super().__init__(version, around, init)
+        self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.compiled: dict[str, bytes] = {}
+        self._folder = folder
+        self._bytes = 0
+
+    def on_frame(self, instance: Instance, kind: int, sequence: int, payload: bytes) -> None:
+        if kind == frames.CHUNK:
+            name, _, content = payload.partition(b"\n")
+            self._bytes += len(content)
+            if self._bytes <= _COMPILED_BYTES_AT_MOST:
+                self.compiled[name.decode("utf-8", "replace")] = content
+        elif kind == frames.RESULT and not self.done.done():
+            self.done.set_result(payload)
+        elif kind == frames.ERROR and not self.done.done():
+            error = msgspec.json.decode(payload)
+            stack = "".join(error.get("stackTrace", ()))
+            log = instance.take_log(0).decode("utf-8", "replace")
+            kind_of = error.get("errorType", "")
+            prefix = "" if kind_of in ("AppError", "Runtime.UserCodeSyntaxError") else f"{kind_of}: "
+            self.done.set_exception(DeployFailed(f"{prefix}{error.get('errorMessage')}", error_type=kind_of, stack=stack, log=log[-4000:]))
+
+    def on_broken(self, instance: Instance, reason: str) -> None:
+        if reason and not self.done.done():
+            self.done.set_exception(DeployFailed(f"the build broke the protocol: {reason}"))
+        super().on_broken(instance, "")
+
+    def on_ended(self, instance: Instance, ended: Ended) -> None:
+        if not instance.closed:
+            instance.drain_results()
+        if not self.done.done():
+            cause = ended.error or ("out of memory" if ended.out_of_memory else f"exit status {ended.code}, signal {ended.signal}")
+            self.done.set_exception(DeployFailed(f"the module could not be imported: its sandbox ended ({cause})"))
+        instance.close()
+
+
+class Builder:
+    """Runs builds on the sandboxes of `functions`."""
+
+    def __init__(self, functions: Any, data: Path) -> None:
+        self._functions = functions
+        self._data = data
+
+    async def build(self, *, app: str, code: str, layer: str, module: str, imports: tuple[str, ...]) -> Build:
+        config = FunctionConfig(name="build", handler=f"{module}:", memory_mb=1024, tmp_mb=256, timeout_seconds=_SECONDS)
+        version = FunctionVersion(
+            name=f"{app}-build", app=app, version=0, config=config, code=code, layer=layer, imports=imports
+        )
+        environment = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "HOME": "/tmp", "TZ": ":UTC", "MARTLET_APP": app}
+        init = {
+            "mode": "build",
+            "module": module,
+            "app": app,
+            "handler": "",
+            "environment": environment,
+            "function_name": version.name,
+            "function_version": "0",
+            "memory_mb": config.memory_mb,
+            "log_group": "",
+            "log_stream": "",
+            "response_bytes": 16_777_216,
+        }
+        folder = self._data / "code" / code
+        pool = _BuildPool(version, self._functions, init, folder)
+        if not pool._start():
+            raise DeployFailed("no room for another sandbox on this host")
+        instance = next(iter(pool.instances.values()))
+        instance.ready, pool._starting = True, 0  # the build has its own, longer limit below
+        try:
+            answer = await asyncio.wait_for(pool.done, _SECONDS)
+        except TimeoutError:
+            raise DeployFailed(f"importing module {module} took longer than {_SECONDS} s") from None
+        finally:
+            self._functions.kill_instance(instance)
+        found = msgspec.json.decode(answer)
+        await asyncio.get_running_loop().run_in_executor(None, _write_compiled, folder, pool.compiled)
+        learned = [name for name in found["imports"] if isinstance(name, str)]
+        return Build(found["graph"], tuple(dict.fromkeys([*imports, *learned])))
+
+
+def _write_compiled(folder: Path, compiled: dict[str, bytes]) -> None:
+    """Put compiled modules beside their sources. Names come from a sandbox: only `__pycache__` folders below are written."""
+    root = folder.resolve()
+    for name, content in compiled.items():
+        path = Path(os.path.normpath(root / name))
+        if root not in path.parents or path.parent.name != "__pycache__" or path.suffix != ".pyc":
+            raise DeployFailed(f"the build named a file outside its folder: {name!r}")
+        if path.exists() or not path.parent.parent.is_dir() or path.parent.parent.resolve() != path.parent.parent:
+            continue
+        path.parent.mkdir(exist_ok=True, mode=0o755)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_bytes(content)
+        temporary.chmod(0o644)
+        temporary.rename(path)

@@ -1,0 +1,148 @@
+"""The egress proxy: the only way out of a sandbox, for functions that declared one; it meters what passes.
+
+Speaks HTTP CONNECT and absolute-form HTTP requests (RFC 9110 section 9.3.6, RFC 9112 section 3.2.2) on a connection that was
+accepted inside the sandbox's private network. The host name decides; addresses that a name resolves to are refused when
+they are this host's own, loopback, link-local (metadata services) or multicast, so that a name cannot point inwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable
+from typing import Final, Literal
+
+from martlet.errors import AccessDenied, InvalidInput, MartletError
+
+__all__ = ["allows", "serve", "target_of"]
+
+_HEAD_BYTES_AT_MOST: Final = 16_384
+_CHUNK_BYTES: Final = 65_536
+_HEAD_SECONDS: Final = 10
+_CONNECT_SECONDS: Final = 10
+_IDLE_SECONDS: Final = 300
+
+Egress = Literal["none", "all"] | tuple[str, ...]
+
+
+def allows(egress: Egress, host: str) -> bool:
+    """True when `host` is declared: "all", the name itself, or "*.domain" for names below a domain."""
+    if egress == "all":
+        return True
+    if egress == "none":
+        return False
+    name = host.lower().rstrip(".")
+    return any(name == rule.lower() or (rule.startswith("*.") and name.endswith(rule[1:].lower())) for rule in egress)
+
+
+def target_of(head: bytes) -> tuple[str, int, bytes]:
+    """(host, port, bytes to send on) of a request's head. The bytes are empty for CONNECT. Raises InvalidInput."""
+    line, _, rest = head.partition(b"\r\n")
+    try:
+        method, target, version = line.decode("ascii").split(" ")
+    except (UnicodeDecodeError, ValueError):
+        raise InvalidInput("egress proxy: malformed request line") from None
+    if method == "CONNECT":
+        host, port = _authority(target, 443)
+        return host, port, b""
+    if not target.lower().startswith("http://"):
+        raise InvalidInput("egress proxy: use CONNECT host:port, or an absolute http:// target")
+    authority, slash, path = target[7:].partition("/")
+    host, port = _authority(authority, 80)
+    kept = [one for one in rest.split(b"\r\n") if not one.lower().startswith((b"proxy-", b"connection:", b"host:"))]
+    lines = [f"{method} {slash}{path} {version}".encode() if slash else f"{method} / {version}".encode()]
+    return host, port, b"\r\n".join([*lines, b"Host: " + authority.encode(), b"Connection: close", *kept])
+
+
+def _authority(text: str, default: int) -> tuple[str, int]:
+    if "@" in text:
+        raise InvalidInput("egress proxy: user information in a target is not supported")
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    else:
+        host, _, port = text.partition(":")
+    if not host or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536)):
+        raise InvalidInput(f"egress proxy: malformed target {text!r}")
+    return host, int(port or default)
+
+
+def refused_address(address: str, own: frozenset[str]) -> str:
+    """Why this address may not be reached, or ""."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    if found.is_loopback or found.is_unspecified or str(found) in own:
+        return "it is this host"
+    if found.is_link_local or found.is_multicast or found.is_reserved:
+        return "it is link-local, multicast or reserved"
+    return ""
+
+
+def own_addresses() -> frozenset[str]:
+    """Addresses of this host, as far as its name tells."""
+    try:
+        return frozenset(str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None))
+    except OSError:
+        return frozenset()
+
+
+async def serve(sock: socket.socket, egress: Egress, meter: Callable[[int, int], None]) -> None:
+    """Serve one connection. `meter(bytes_out, bytes_in)` is called as bytes pass."""
+    reader, writer = await asyncio.open_connection(sock=sock)
+    try:
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _HEAD_SECONDS)
+        if len(head) > _HEAD_BYTES_AT_MOST:
+            raise InvalidInput("egress proxy: the request's head is too large")
+        host, port, first = target_of(head)
+        if not allows(egress, host):
+            raise AccessDenied(f"egress to {host} is not declared by this function", remedy=f'egress=["{host}"]')
+        outward = await _connect(host, port)
+    except MartletError as error:
+        _refuse(writer, error)
+        return
+    except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError) as error:
+        _refuse(writer, InvalidInput(f"egress proxy: {type(error).__name__}: {error}"))
+        return
+    if first:
+        outward[1].write(first)
+        meter(len(first), 0)
+    else:
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    await asyncio.gather(
+        _pipe(reader, outward[1], lambda count: meter(count, 0)),
+        _pipe(outward[0], writer, lambda count: meter(0, count)),
+    )
+
+
+async def _connect(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
+    found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), _CONNECT_SECONDS)
+    own = own_addresses()
+    reason = "it has no address"
+    for info in found:
+        address = str(info[4][0])
+        reason = refused_address(address, own)
+        if not reason:
+            return await asyncio.wait_for(asyncio.open_connection(address, port), _CONNECT_SECONDS)
+    raise AccessDenied(f"egress to {host} is refused: {reason}")
+
+
+def _refuse(writer: asyncio.StreamWriter, error: MartletError) -> None:
+    text = error.message.replace("\r", " ").replace("\n", " ").encode("ascii", "replace")
+    head = b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(text)
+    writer.write(head + text)
+    writer.close()
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, meter: Callable[[int], None]) -> None:
+    try:
+        while data := await asyncio.wait_for(reader.read(_CHUNK_BYTES), _IDLE_SECONDS):
+            meter(len(data))
+            writer.write(data)
+            await writer.drain()
+    except (TimeoutError, OSError):
+        pass  # either side may go at any time; both ends are closed below
+    finally:
+        writer.close()

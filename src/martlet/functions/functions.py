@@ -1,0 +1,508 @@
+"""Functions: publish, dispatch, build. The pools do the work; this keeps them, and joins them to sandboxes, log and ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from martlet.clock import Clock, token_hex, uuid4_text
+from martlet.errors import DeployFailed, LimitExceeded, NotFound
+from martlet.functions import egress
+from martlet.functions.builder import Build, Builder
+from martlet.functions.instance import Instance
+from martlet.functions.logs import LogRecord, LogStore
+from martlet.functions.pool import Pool
+from martlet.functions.sandbox import Ended, HostReport, InstanceSpec, SandboxHost, Started, ZygoteSpec
+from martlet.limits import LIMITS, exceeded
+from martlet.store import Reader, Store, Tx, keys
+from martlet.telemetry import Registry
+from martlet.types import FunctionConfig, FunctionVersion, Invocation, Outcome
+
+__all__ = ["Build", "Functions"]
+
+_INSTANCES_AT_MOST = LIMITS["instances"].default
+_PAYLOAD_AT_MOST = LIMITS["payload_bytes"].default
+_REAP_SECONDS = 1.0
+_SAMPLE_NS = 100_000_000
+_ZYGOTES_AT_MOST = 24
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(FunctionVersion).decode
+
+
+class _Ledger(Protocol):
+    def record(self, invocation: Invocation, outcome: Outcome) -> None: ...
+
+
+class Functions:
+    """The room's face. One per platform; all methods run on the event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        host: SandboxHost,
+        *,
+        data: Path,
+        clock: Clock,
+        logs: LogStore,
+        ledger: _Ledger,
+        metrics: Registry,
+        serve_private: Callable[[socket.socket, FunctionVersion], None],
+        keep_alive_seconds: float = 300.0,
+        stem_cells: int = 4,
+        region: str = "us-east-1",
+    ) -> None:
+        self.clock = clock
+        self.logs = logs
+        self.report = HostReport(0, (), ())
+        self._store = store
+        self._host = host
+        self._data = data
+        self._ledger = ledger
+        self._serve_private = serve_private
+        self._keep_ns = int(keep_alive_seconds * 1e9)
+        self._stem_cells = stem_cells
+        self._region = region
+        self._versions: dict[str, FunctionVersion] = {}
+        self._pools: dict[str, Pool] = {}
+        self._all: dict[int, tuple[Pool, Instance]] = {}
+        self._zygotes: dict[str, int] = {}  # key → when it was last wanted
+        self._numbers = 0
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._reaper: asyncio.TimerHandle | None = None
+        self._proxies: set[asyncio.Task[None]] = set()
+        self._sample = (0, 0, 0)  # when, busy jiffies, all jiffies
+        self._host_busy = False
+        self._pool_cpu: dict[int, tuple[int, int]] = {}
+        self._closing = False
+        self._builder = Builder(self, data)
+        self._invocations = metrics.counter("martlet_invocations_total", "Invocations that ran")
+        self._function_errors = metrics.counter("martlet_function_errors_total", "Invocations that ended in a function error")
+        self._refusals = metrics.counter("martlet_refusals_total", "Invocations refused before they ran")
+        self._colds = metrics.counter("martlet_cold_starts_total", "Invocations that were the first of their instance")
+        self._durations = metrics.histogram("martlet_invocation_duration_seconds", "Duration of invocations")
+        self._egress_out = metrics.counter("martlet_egress_bytes_out_total", "Bytes that functions sent through the egress proxy")
+        self._egress_in = metrics.counter("martlet_egress_bytes_in_total", "Bytes that functions got through the egress proxy")
+        metrics.gauge("martlet_instances", "Running sandboxes", lambda: [({}, float(len(self._all)))])
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> HostReport:
+        """Open the sandbox host, read the registry, and boot the zygotes that the newest functions need."""
+        self.report = await self._host.open(self._on_started, self._on_ended, lambda text: self.logs.platform("_platform", text))
+        self._store.read(self._load)
+        newest = sorted(self._versions.values(), key=lambda version: -version.created_at_ms)
+        self._zygote("", ())
+        for version in newest[:4]:
+            self._zygote(version.layer, version.imports)
+        for version in self._versions.values():
+            if version.config.provisioned:
+                self._keep_provisioned(self._pool(version))
+        self._reaper = asyncio.get_running_loop().call_later(_REAP_SECONDS, self._reap)
+        return self.report
+
+    def _load(self, reader: Reader) -> None:
+        low, high = keys.prefix_range("fn")
+        while True:
+            page = reader.scan(low, high, 1000)
+            for _, value in page:
+                version = _decode(value)
+                self._versions[version.name] = version
+            if len(page) < 1000:
+                return
+            low = page[-1][0] + b"\x00"
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Wait until no event runs, but not longer than `grace_seconds`."""
+        until = self.clock.monotonic_ns() + int(grace_seconds * 1e9)
+        while any(pool.inflight for pool in self._pools.values()) and self.clock.monotonic_ns() < until:
+            await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        """End every instance. Events that still run end with an error."""
+        self._closing = True
+        if self._reaper is not None:
+            self._reaper.cancel()
+        for pool in list(self._pools.values()):
+            pool.retire(None)
+        for task in list(self._proxies):
+            task.cancel()
+        await self._host.close()
+        for pool, instance in list(self._all.values()):
+            pool.on_ended(instance, Ended(instance.number, signal=9))
+        self._all.clear()
+
+    # --- the registry ---------------------------------------------------------------------------------------------
+
+    def get(self, name: str) -> FunctionVersion | None:
+        return self._versions.get(name)
+
+    def list(self) -> list[FunctionVersion]:
+        return sorted(self._versions.values(), key=lambda version: version.name)
+
+    async def build(self, *, app: str, code: str, layer: str, module: str) -> Build:
+        """Import `module` of a stored code folder in a sandbox: its resource graph and what it imports.
+
+        Leaves the compiled modules in the code folder. Raises DeployFailed with the place and the cause.
+        """
+        known = next((one for one in self._versions.values() if one.app == app and one.layer == layer), None)
+        imports = known.imports if known else ()
+        return await self._builder.build(app=app, code=code, layer=layer, module=module, imports=imports)
+
+    async def publish(
+        self, app: str, config: FunctionConfig, *, code: str, layer: str, imports: tuple[str, ...]
+    ) -> FunctionVersion:
+        """Verify a new version in a sandbox, store it, and let it serve. Until then, and if it fails, the old one serves."""
+        name = f"{app}-{config.name}"
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            previous = self._versions.get(name)
+            version = FunctionVersion(
+                name=name,
+                app=app,
+                version=(previous.version if previous else 0) + 1,
+                config=config,
+                code=code,
+                layer=layer,
+                imports=imports,
+                created_at_ms=self.clock.now_ms(),
+            )
+            pool = Pool(version, self, self._init(version))
+            if config.reserved != 0:
+                await self._verify(pool)
+            try:
+                await self._store.transact(lambda tx: tx.put(keys.encode("fn", name), _encode(version)))
+            except BaseException:
+                pool.retire(None)
+                raise
+            self._swap(name, version, pool)
+            return version
+
+    async def _verify(self, pool: Pool) -> None:
+        await pool.warm(max(1, pool.version.config.provisioned))
+        if pool.init_error is not None:
+            pool.retire(None)
+            error = msgspec.json.decode(pool.init_error.payload)
+            stack = "".join(error.get("stackTrace", ()))
+            raise DeployFailed(
+                f"function {pool.version.config.name}: {error.get('errorType')}: {error.get('errorMessage')}",
+                function=pool.version.config.name,
+                stack=stack,
+            )
+        if not pool.instances:
+            pool.retire(None)
+            raise DeployFailed(f"function {pool.version.config.name}: no room for another sandbox on this host")
+
+    def _swap(self, name: str, version: FunctionVersion, pool: Pool) -> None:
+        old = self._pools.get(name)
+        self._versions[name] = version
+        self._pools[name] = pool
+        if old is not None:
+            old.retire(pool)
+
+    async def restore(self, previous: FunctionVersion) -> None:
+        """Back to an earlier version, without a check: it has served before."""
+        async with self._locks.setdefault(previous.name, asyncio.Lock()):
+            await self._store.transact(lambda tx: tx.put(keys.encode("fn", previous.name), _encode(previous)))
+            self._swap(previous.name, previous, Pool(previous, self, self._init(previous)))
+
+    async def remove(self, name: str) -> None:
+        """Forget a function. Its running events finish. Raises NotFound."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            if name not in self._versions:
+                raise NotFound(f"no function {name}")
+
+            def forget(tx: Tx) -> None:
+                tx.delete(keys.encode("fn", name))
+
+            await self._store.transact(forget)
+            del self._versions[name]
+            pool = self._pools.pop(name, None)
+            if pool is not None:
+                pool.retire(None)
+        self._locks.pop(name, None)
+
+    # --- the way of an event --------------------------------------------------------------------------------------
+
+    def dispatch(self, invocation: Invocation) -> None:
+        """Run an event; `invocation.on_done` is called exactly once, possibly before this returns (a refusal)."""
+        pool = self._pools.get(invocation.function)
+        if pool is None:
+            version = self._versions.get(invocation.function)
+            if version is None:
+                self._refuse(invocation, Outcome(refusal=NotFound(f"no function {invocation.function}")))
+                return
+            pool = self._pool(version)
+        if len(invocation.payload) > _PAYLOAD_AT_MOST:
+            error: LimitExceeded = exceeded("payload_bytes", len(invocation.payload), f"event for {invocation.function}")
+            self._refuse(invocation, Outcome(refusal=error))
+            return
+        pool.submit(invocation)
+
+    async def invoke(
+        self, name: str, payload: bytes, *, source: str = "api", want_log_tail: bool = False, **more: str
+    ) -> tuple[Invocation, Outcome]:
+        """`dispatch` for those who can wait. `more`: trace_id, client_context, request_id."""
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        request_id = more.pop("request_id", "") or uuid4_text()
+
+        def finish(_: Invocation, outcome: Outcome) -> None:
+            if not done.done():
+                done.set_result(outcome)
+
+        invocation = Invocation(name, payload, request_id, finish, source=source, want_log_tail=want_log_tail, **more)  # type: ignore[arg-type]
+        self.dispatch(invocation)
+        return invocation, await done
+
+    def _refuse(self, invocation: Invocation, outcome: Outcome) -> None:
+        self._refusals.add()
+        invocation.on_done(invocation, outcome)
+
+    def finished(self, pool: Pool, invocation: Invocation, outcome: Outcome, lines: bytes) -> None:
+        """Log, ledger, metrics; then the answer."""
+        if outcome.refusal is not None:
+            self._ledger.record(invocation, outcome)
+            self._refuse(invocation, outcome)
+            return
+        self._invocations.add()
+        self._durations.record(invocation.duration_us)
+        if invocation.cold:
+            self._colds.add()
+        status = ""
+        if outcome.error:
+            self._function_errors.add()
+            status = "timeout" if outcome.error_type == "Sandbox.Timedout" else "error"
+        config = pool.version.config
+        invocation.memory_mb = config.memory_mb
+        record = LogRecord(
+            invocation.function,
+            invocation.version,
+            invocation.request_id,
+            invocation.started_at_ms,
+            invocation.queue_us,
+            invocation.init_us if invocation.cold else None,
+            invocation.duration_us,
+            invocation.cpu_us,
+            config.memory_mb,
+            invocation.peak_mb,
+            status,
+            outcome.error_type,
+            invocation.trace_id,
+            invocation.source,
+            lines,
+        )
+        self.logs.append(record)
+        if invocation.want_log_tail:
+            invocation.log_tail = "\n".join(record.render()).encode() + b"\n"
+        self._ledger.record(invocation, outcome)
+        invocation.on_done(invocation, outcome)
+
+    # --- what pools ask for ---------------------------------------------------------------------------------------
+
+    def start_instance(self, pool: Pool, instance: Instance) -> bool:
+        if self._closing or (len(self._all) >= _INSTANCES_AT_MOST and not self._make_room(pool)):
+            return False
+        self._numbers += 1
+        instance.number = self._numbers
+        version, config = pool.version, pool.version.config
+        spec = InstanceSpec(
+            zygote=self._zygote(version.layer, version.imports),
+            code=str(self._data / "code" / version.code),
+            memory_mb=config.memory_mb,
+            tmp_mb=config.tmp_mb,
+            processes=LIMITS["function_processes"].default,
+            file_descriptors=LIMITS["function_file_descriptors"].default,
+        )
+        try:
+            pipes = instance.open_pipes()
+        except OSError as error:
+            self.logs.platform(version.name, f"no sandbox could be started: {error}")
+            instance.close()
+            return False
+        self._all[instance.number] = (pool, instance)
+        self._host.start(instance.number, spec, pipes)
+        return True
+
+    def _make_room(self, pool: Pool) -> bool:
+        others = sorted(self._pools.values(), key=lambda other: other.last_used_ns)
+        return any(other is not pool and other.evict_idle() for other in others)
+
+    def kill_instance(self, instance: Instance) -> None:
+        self._host.kill(instance.number)
+
+    def note(self, pool: Pool, text: str) -> None:
+        self.logs.platform(pool.version.name, text)
+
+    def connected(self, pool: Pool, listener: int, sock: socket.socket) -> None:
+        if listener == 0:
+            self._serve_private(sock, pool.version)
+            return
+        allowed = pool.version.config.egress
+        if allowed == "none":
+            sock.close()
+            return
+        task = asyncio.get_running_loop().create_task(egress.serve(sock, allowed, self._meter_egress))
+        self._proxies.add(task)
+        task.add_done_callback(self._proxies.discard)
+
+    def _meter_egress(self, sent: int, received: int) -> None:
+        self._egress_out.add(sent)
+        self._egress_in.add(received)
+
+    def saturated(self, pool: Pool) -> bool:
+        now = self.clock.monotonic_ns()
+        when, busy_before, all_before = self._sample
+        if now - when > _SAMPLE_NS:
+            busy, total = _processor_time()
+            if total > all_before:
+                self._host_busy = when > 0 and (busy - busy_before) / (total - all_before) > 0.9
+            self._sample = (now, busy, total)
+        if not self._host_busy:
+            return False
+        seen_at, seen_cpu = self._pool_cpu.get(id(pool), (0, 0))
+        if now - seen_at > _SAMPLE_NS:
+            self._pool_cpu[id(pool)] = (now, pool.cpu_us_total)
+            share = (pool.cpu_us_total - seen_cpu) * 1000 / max(1, now - seen_at) / (os.cpu_count() or 1)
+            return seen_at > 0 and share > 0.25
+        return True
+
+    # --- pools, zygotes, sandboxes --------------------------------------------------------------------------------
+
+    def _pool(self, version: FunctionVersion) -> Pool:
+        pool = self._pools.get(version.name)
+        if pool is None:
+            pool = self._pools[version.name] = Pool(version, self, self._init(version))
+        return pool
+
+    def _keep_provisioned(self, pool: Pool) -> None:
+        task = asyncio.get_running_loop().create_task(pool.warm(pool.version.config.provisioned))
+        self._proxies.add(task)
+        task.add_done_callback(self._proxies.discard)
+
+    def _zygote(self, layer: str, imports: tuple[str, ...]) -> str:
+        """The key of the zygote for this layer and these imports; boots it unless it is there."""
+        key = hashlib.sha256(f"{layer}\0{chr(0).join(imports)}".encode()).hexdigest()[:16]
+        if key not in self._zygotes and len(self._zygotes) >= _ZYGOTES_AT_MOST:
+            self._drop_oldest_zygote()
+        self._zygotes[key] = self.clock.monotonic_ns()
+        self._host.ensure_zygote(ZygoteSpec(key, str(self._data / "layers" / layer) if layer else "", imports))
+        return key
+
+    def _drop_oldest_zygote(self) -> None:
+        used = {self._key_of(pool.version) for pool, _ in self._all.values()}
+        for key in sorted(self._zygotes, key=self._zygotes.__getitem__):
+            if key not in used:
+                del self._zygotes[key]
+                self._host.drop_zygote(key)
+                return
+
+    def _key_of(self, version: FunctionVersion) -> str:
+        return hashlib.sha256(f"{version.layer}\0{chr(0).join(version.imports)}".encode()).hexdigest()[:16]
+
+    def _on_started(self, started: Started) -> None:
+        found = self._all.get(started.number)
+        if found is None or found[1].closed:
+            for fd in (*started.listeners, *started.usage):
+                os.close(fd)
+            return
+        found[0].on_started(found[1], started)
+
+    def _on_ended(self, ended: Ended) -> None:
+        found = self._all.pop(ended.number, None)
+        if found is not None:
+            found[0].on_ended(found[1], ended)
+
+    def _reap(self) -> None:
+        now = self.clock.monotonic_ns()
+        for pool in list(self._pools.values()):
+            pool.reap(now, self._keep_ns)
+            if pool.version.config.provisioned > len(pool.instances) and pool.init_error is None:
+                self._keep_provisioned(pool)
+        self._reaper = asyncio.get_running_loop().call_later(_REAP_SECONDS, self._reap)
+
+    def _init(self, version: FunctionVersion) -> dict[str, Any]:
+        """What the runtime in the sandbox is told (frame INIT), Lambda's environment included."""
+        config = version.config
+        group = f"/aws/lambda/{version.name}"
+        stream = f"{version.version}/[{version.version}]{token_hex(16)}"
+        own = {
+            "AWS_ACCESS_KEY_ID": "MARTLETSANDBOX000000",
+            "AWS_DEFAULT_REGION": self._region,
+            "AWS_ENDPOINT_URL": "http://127.0.0.1:9001",
+            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.11",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.memory_mb),
+            "AWS_LAMBDA_FUNCTION_NAME": version.name,
+            "AWS_LAMBDA_FUNCTION_VERSION": str(version.version),
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if config.provisioned else "on-demand",
+            "AWS_LAMBDA_LOG_GROUP_NAME": group,
+            "AWS_LAMBDA_LOG_STREAM_NAME": stream,
+            "AWS_REGION": self._region,
+            "AWS_SECRET_ACCESS_KEY": "the-socket-says-who-calls",
+            "HOME": "/tmp",
+            "LAMBDA_TASK_ROOT": "/var/task",
+            "MARTLET_API": "127.0.0.1:9001",
+            "MARTLET_APP": version.app,
+            "_HANDLER": config.handler,
+        }
+        defaults = {
+            "LANG": "en_US.UTF-8",
+            "LD_LIBRARY_PATH": "/var/lang/lib:/var/task/lib:/opt/lib",
+            "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin:/bin:/opt/bin",
+            "PYTHONPATH": "/var/task:/opt/python",
+            "TZ": ":UTC",
+        }
+        if config.egress != "none":
+            proxy = "http://127.0.0.1:9002"
+            names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+            defaults.update(dict.fromkeys(names, proxy), NO_PROXY="127.0.0.1,localhost", no_proxy="127.0.0.1,localhost")
+        customer = {name: value for name, value in config.environment.items() if not name.startswith("_")}
+        return {
+            "mode": "serve",
+            "handler": config.handler,
+            "environment": {**defaults, **customer, **own},
+            "concurrency": config.concurrency,
+            "function_name": version.name,
+            "function_version": str(version.version),
+            "memory_mb": config.memory_mb,
+            "log_group": group,
+            "log_stream": stream,
+            "response_bytes": LIMITS["response_bytes"].default,
+        }
+
+    # --- seen -----------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Sandbox level, and a row for each function that ran."""
+        rows = []
+        for name in sorted(self._pools):
+            pool = self._pools[name]
+            counts = pool.counts()
+            rows.append(
+                {
+                    "function": name,
+                    "version": pool.version.version,
+                    **counts,
+                    "cold": pool.cold_starts,
+                    "warm": pool.warm_starts,
+                    "errors": pool.errors,
+                    "refused": pool.refused,
+                    "p50_ms": pool.durations.quantile_us(0.5) / 1000,
+                    "p99_ms": pool.durations.quantile_us(0.99) / 1000,
+                }
+            )
+        sandbox = {"level": self.report.level, "features": list(self.report.features), "missing": list(self.report.missing)}
+        return {"sandbox": {**sandbox, **self._host.stats()}, "instances": len(self._all), "functions": rows}
+
+
+def _processor_time() -> tuple[int, int]:
+    """(busy, all) jiffies of the host since its start (proc(5), /proc/stat)."""
+    with open("/proc/stat", encoding="ascii") as file:
+        fields = [int(word) for word in file.readline().split()[1:9]]
+    return sum(fields) - fields[3] - fields[4], sum(fields)
+
+

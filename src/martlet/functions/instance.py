@@ -1,0 +1,273 @@
+"""The platform's end of one instance: two pipes of frames, a log pipe, and what was used.
+
+Everything that arrives here was written by user code, or could have been: lengths, kinds and sequence numbers are checked,
+and an instance that breaks the protocol is ended. Layout of frames: `sandboxes/inside/frames.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from martlet.functions.sandboxes.inside import frames
+from martlet.limits import LIMITS
+from martlet.types import Invocation
+
+__all__ = ["Instance", "Owner"]
+
+_FRAME_BYTES_AT_MOST = {
+    frames.READY: 1_024,
+    frames.INIT_ERROR: 1_048_576,
+    frames.RESULT: LIMITS["response_bytes"].default,
+    frames.ERROR: LIMITS["response_bytes"].default,
+    frames.HEAD: 1_048_576,
+    frames.CHUNK: 16_777_216,
+    frames.END: 0,
+    frames.STREAM_ERROR: 1_048_576,
+}
+_READ_BYTES = 262_144
+_LOG_BYTES_AT_MOST = LIMITS["log_bytes_per_invocation"].default
+_TAG = b"\x1e"
+
+
+class Owner(Protocol):
+    """Who reacts to an instance (the pool)."""
+
+    def on_frame(self, instance: Instance, kind: int, sequence: int, payload: bytes) -> None: ...
+
+    def on_broken(self, instance: Instance, reason: str) -> None: ...
+
+
+class Instance:
+    """One sandboxed process tree. `inflight`: the events it has, by sequence number."""
+
+    __slots__ = (
+        "_buffer",
+        "_events",
+        "_log",
+        "_loop",
+        "_owner",
+        "_paused",
+        "_pending",
+        "_results",
+        "_usage",
+        "capacity",
+        "closed",
+        "cold",
+        "cpu_seen_us",
+        "draining",
+        "ended",
+        "idle_since_ns",
+        "inflight",
+        "init_us",
+        "listeners",
+        "log_lines",
+        "number",
+        "ready",
+        "sequence",
+        "started_ns",
+        "state",
+    )
+
+    def __init__(self, number: int, owner: Owner, capacity: int, started_ns: int) -> None:
+        self.number = number
+        self.capacity = capacity
+        self.started_ns = started_ns
+        self.ready = False
+        self.cold = True
+        self.draining = False  # takes no new events; ends when it has none
+        self.ended = False
+        self.closed = False
+        self.init_us = 0
+        self.idle_since_ns = started_ns
+        self.sequence = 0
+        self.inflight: dict[int, Invocation] = {}
+        self.log_lines: dict[int, bytearray] = {}
+        self.listeners: list[Any] = []
+        self.cpu_seen_us = 0
+        self.state: Any = None  # the pool's own note
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._buffer = b""
+        self._pending = b""
+        self._paused = False
+        self._usage: tuple[int, ...] = ()
+        self._events = self._results = self._log = -1
+
+    def open_pipes(self) -> tuple[int, int, int]:
+        """Make the pipes; returns the instance's ends: (events to read, results to write, log to write)."""
+        events_read, self._events = os.pipe2(os.O_CLOEXEC)
+        self._results, results_write = os.pipe2(os.O_CLOEXEC)
+        self._log, log_write = os.pipe2(os.O_CLOEXEC)
+        for fd in (self._events, self._results, self._log):
+            os.set_blocking(fd, False)
+        self._loop.add_reader(self._results, self._on_results)
+        self._loop.add_reader(self._log, self.read_log)
+        return events_read, results_write, log_write
+
+    def attach_usage(self, files: tuple[int, ...]) -> None:
+        self._usage = files
+
+    # --- towards the instance ---------------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Write a frame; what the pipe does not take now follows when it can."""
+        if self.closed:
+            return
+        if self._pending:
+            self._pending += data
+            return
+        try:
+            written = os.write(self._events, data)
+        except BlockingIOError:
+            written = 0
+        except BrokenPipeError:
+            return  # it is ending; its end is reported by the host
+        if written < len(data):
+            self._pending = data[written:]
+            self._loop.add_writer(self._events, self._on_writable)
+
+    def _on_writable(self) -> None:
+        try:
+            written = os.write(self._events, self._pending)
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._pending = b""
+            self._loop.remove_writer(self._events)
+            return
+        self._pending = self._pending[written:]
+        if not self._pending:
+            self._loop.remove_writer(self._events)
+
+    # --- from the instance ------------------------------------------------------------------------------------------
+
+    def _on_results(self) -> None:
+        try:
+            data = os.read(self._results, _READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._results)
+            self._owner.on_broken(self, "")  # the cause follows with the host's report
+            return
+        if self._buffer:
+            data = self._buffer + data
+        self._buffer = self._parse(data)
+
+    def _parse(self, data: bytes) -> bytes:
+        """Hand over every whole frame; returns what is left."""
+        offset, end = 0, len(data)
+        while end - offset >= frames.SIZE:
+            length, sequence, kind = frames.HEADER.unpack_from(data, offset)
+            most = _FRAME_BYTES_AT_MOST.get(kind)
+            if most is None or length > most:
+                self._owner.on_broken(self, f"frame of kind {kind} with {length} bytes")
+                return b""
+            begin = offset + frames.SIZE
+            if end - begin < length:
+                break
+            offset = begin + length
+            self._owner.on_frame(self, kind, sequence, data[begin:offset])
+            if self.closed:
+                return b""
+        return data[offset:]
+
+    def pause(self) -> None:
+        """Read no more results for now (the client of a streamed answer is slow)."""
+        if not self._paused and not self.closed:
+            self._paused = True
+            self._loop.remove_reader(self._results)
+
+    def resume(self) -> None:
+        if self._paused and not self.closed:
+            self._paused = False
+            self._loop.add_reader(self._results, self._on_results)
+
+    def drain_results(self) -> None:
+        """After its end: take what it had answered before."""
+        while not self.closed:
+            try:
+                data = os.read(self._results, _READ_BYTES)
+            except (BlockingIOError, OSError):
+                return
+            if not data:
+                return
+            self._buffer = self._parse(self._buffer + data)
+
+    def read_log(self) -> None:
+        """Take what is in the log pipe; lines of one event are capped, the rest is counted as cut."""
+        try:
+            data = os.read(self._log, _READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._log)
+            return
+        if _TAG not in data:
+            self._keep(min(self.inflight, default=0), data)
+            return
+        for line in data.splitlines(keepends=True):
+            if line[:1] == _TAG and line[9:10] == b"\x1f":
+                try:
+                    self._keep(int(line[1:9], 16), line[10:])
+                    continue
+                except ValueError:
+                    pass
+            self._keep(min(self.inflight, default=0), line)
+
+    def _keep(self, sequence: int, data: bytes) -> None:
+        if sequence not in self.inflight:
+            sequence = 0
+        kept = self.log_lines.setdefault(sequence, bytearray())
+        room = _LOG_BYTES_AT_MOST + 1 - len(kept)  # one more than the limit tells the log that something was cut
+        if room > 0:
+            kept += data[:room]
+
+    def take_log(self, sequence: int) -> bytes:
+        """The lines of one event, and those that belong to none."""
+        self.read_log()
+        if not self.log_lines:
+            return b""
+        loose = self.log_lines.pop(0, None)
+        own = self.log_lines.pop(sequence, None)
+        return bytes(loose or b"") + bytes(own or b"")
+
+    # --- usage ------------------------------------------------------------------------------------------------------
+
+    def cpu_us(self) -> int:
+        """CPU time of the whole tree so far, in microseconds; 0 without control groups."""
+        if not self._usage:
+            return 0
+        text = os.pread(self._usage[0], 64, 0)
+        if text.startswith(b"usage_usec"):
+            return int(text.split(maxsplit=2)[1])
+        return int(text) // 1000
+
+    def peak_mb(self) -> int:
+        """Highest memory use so far, in MB, rounded up."""
+        if not self._usage:
+            return 0
+        return -(-int(os.pread(self._usage[1], 32, 0)) // 1_048_576)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let go of every descriptor. The process, if there is one, ends at its end of file."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.remove_reader(self._results)
+        self._loop.remove_reader(self._log)
+        if self._pending:
+            self._loop.remove_writer(self._events)
+        for fd in (self._events, self._results, self._log, *self._usage):
+            os.close(fd)
+        for listener in self.listeners:
+            self._loop.remove_reader(listener)
+            listener.close()
+        self._usage = ()
+
+

@@ -1,0 +1,644 @@
+"""The pool of one function version: which instance takes an event, when to start another, when to let one go.
+
+An event takes an instance that is free; else one is started, if that is quicker than to wait; else it waits in a bounded
+queue; else it is refused. Two estimates decide: the mean duration of the function, and how long a start takes. A function
+that answers in microseconds is served by a few instances however many clients it has; one that waits for a second gets
+an instance for each. Instances are taken last in, first out, so that the surplus grows old and is let go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections import deque
+
+from typing import Any, Protocol
+
+from martlet.clock import Clock
+from martlet.errors import MartletError, Overloaded, Throttled
+from martlet.functions.instance import Instance
+from martlet.functions.sandbox import Ended, Started
+from martlet.functions.sandboxes.inside import frames
+from martlet.limits import LIMITS
+from martlet.telemetry import Histogram
+from martlet.types import FunctionVersion, Invocation, Outcome
+
+__all__ = ["Environment", "Pool"]
+
+_START_US = 3_000  # what an event waits for a new instance, about
+_SWITCH_US = 300  # below this estimated wait, queueing beats waking another process
+_WIDTH = max(2, 2 * (os.cpu_count() or 1))  # instances of a quick function that are kept busy before events queue
+_STARTS_AT_ONCE = 16
+_CHECK_SECONDS = 0.002
+_SWEEP_SECONDS = 0.02
+_QUEUED_AT_MOST = LIMITS["queued_events"].default
+_QUEUE_WAIT_US = LIMITS["queue_wait_seconds"].default * 1_000_000
+_INIT_NS = LIMITS["function_init_seconds"].default * 1_000_000_000
+
+
+class Environment(Protocol):
+    """What a pool needs of the room around it."""
+
+    clock: Clock
+
+    def start_instance(self, pool: Pool, instance: Instance) -> bool:
+        """Start it on the sandbox host, within the host's limits. False: not now."""
+        ...
+
+    def kill_instance(self, instance: Instance) -> None: ...
+
+    def finished(self, pool: Pool, invocation: Invocation, outcome: Outcome, lines: bytes) -> None:
+        """Write the log and the ledger, then call the invocation's `on_done`."""
+        ...
+
+    def note(self, pool: Pool, text: str) -> None: ...
+
+    def connected(self, pool: Pool, listener: int, sock: socket.socket) -> None: ...
+
+    def saturated(self, pool: Pool) -> bool:
+        """True when the host's processors are busy with this pool's work: another instance would not help."""
+        ...
+
+
+class _Control:
+    """What an edge may do with a running event."""
+
+    __slots__ = ("_instance", "_pool", "_sequence")
+
+    def __init__(self, pool: Pool, instance: Instance, sequence: int) -> None:
+        self._pool, self._instance, self._sequence = pool, instance, sequence
+
+    def pause(self) -> None:
+        self._instance.pause()
+
+    def resume(self) -> None:
+        self._instance.resume()
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more: read it to its end and drop it."""
+        invocation = self._instance.inflight.get(self._sequence)
+        if invocation is not None:
+            invocation.on_head = _drop
+            invocation.on_chunk = _drop
+        self._instance.resume()
+
+
+def _drop(_: bytes) -> None:
+    return None
+
+
+class Pool:
+    """Instances of one version. All methods run on the event loop."""
+
+    def __init__(self, version: FunctionVersion, around: Environment, init: dict[str, Any]) -> None:
+        self.version = version
+        self.instances: dict[int, Instance] = {}
+        self.waiting: deque[Invocation] = deque()
+        self.durations = Histogram()
+        self.cold_starts = self.warm_starts = self.errors = self.refused = 0
+        self.inflight = 0
+        self.retired = False
+        self.cpu_us_total = 0
+        self.last_used_ns = 0
+        self.init_error: Outcome | None = None
+        config = version.config
+        self._around = around
+        self._clock = around.clock
+        self._init_frame = frames.pack(frames.INIT, 0, json.dumps(init).encode())
+        self._arn = version.arn.encode()
+        self._timeout_ms = int(config.timeout_seconds * 1000)
+        self._capacity = config.concurrency
+        self._free: list[Instance] = []
+        self._busy: set[Instance] = set()
+        self._starting = 0
+        self._mean_us = 0.0
+        self._check_armed = self._sweep_armed = False
+        self._streams: dict[tuple[int, int], bytearray] = {}
+        self._ready_waiters: list[asyncio.Future[None]] = []
+        self._failed_starts = 0
+
+    # --- events in ------------------------------------------------------------------------------------------------
+
+    def submit(self, invocation: Invocation) -> None:
+        """Take an event; it ends in `around.finished`, whatever happens."""
+        now = self._clock.monotonic_ns()
+        self.last_used_ns = now
+        invocation.queue_us = now  # the moment it came, until it is sent
+        invocation.version = self.version.version
+        invocation.bytes_in = len(invocation.payload)
+        refusal = self._refusal()
+        if refusal is not None:
+            invocation.queue_us = 0
+            self.refused += 1
+            self._around.finished(self, invocation, Outcome(refusal=refusal), b"")
+            return
+        self.inflight += 1
+        free = self._free
+        if free and not self.waiting:
+            if len(self._busy) < _WIDTH or self._mean_us / len(self._busy) > _SWITCH_US:
+                self._give(free[-1], invocation)
+                return
+            self.waiting.append(invocation)
+        else:
+            self.waiting.append(invocation)
+            self._grow()
+        if not self._check_armed:
+            self._arm_check()
+
+    def _refusal(self) -> MartletError | None:
+        reserved = self.version.config.reserved
+        if reserved is not None and self.inflight >= reserved:
+            return Throttled(
+                f"function {self.version.name}: reserved concurrency is {reserved} events at one time",
+                reason="ReservedFunctionConcurrentInvocationLimitExceeded",
+            )
+        queued = len(self.waiting)
+        if not queued:
+            return None
+        wait_us = queued * self._mean_us / max(1, len(self._busy)) if self._mean_us else 0
+        if queued >= _QUEUED_AT_MOST or wait_us > _QUEUE_WAIT_US:
+            seconds = max(1, int(wait_us / 1_000_000))
+            return Overloaded(f"function {self.version.name}: {queued} events wait already", retry_after_seconds=seconds)
+        return None
+
+    def _give(self, instance: Instance, invocation: Invocation) -> None:
+        now = self._clock.monotonic_ns()
+        now_ms = self._clock.now_ms()
+        sequence = instance.sequence = (instance.sequence + 1) & 0xFFFF_FFFF or 1
+        invocation.queue_us = (now - invocation.queue_us) // 1000
+        invocation.duration_us = now  # the moment it was sent, until it is answered
+        invocation.started_at_ms = now_ms
+        if instance.cold:
+            instance.cold = False
+            invocation.cold = True
+            invocation.init_us = instance.init_us
+            self.cold_starts += 1
+        else:
+            self.warm_starts += 1
+        if invocation.on_head is not None:
+            invocation.control = _Control(self, instance, sequence)
+        instance.inflight[sequence] = invocation
+        if len(instance.inflight) >= instance.capacity:
+            self._free.remove(instance) if self._free[-1] is not instance else self._free.pop()
+        self._busy.add(instance)
+        client = invocation.client_context
+        payload = b"%b\x1f%d\x1f%b\x1f%b\x1f%b\n%b" % (
+            invocation.request_id.encode(),
+            now_ms + self._timeout_ms,
+            self._arn,
+            invocation.trace_id.encode(),
+            client.replace("\n", " ").encode() if client else b"",
+            invocation.payload,
+        )
+        instance.send(frames.HEADER.pack(len(payload), sequence, frames.INVOKE) + payload)
+        if not self._sweep_armed:
+            self._arm_sweep()
+
+    def _feed(self) -> None:
+        """Waiting events to free instances."""
+        while self.waiting and self._free:
+            self._give(self._free[-1], self.waiting.popleft())
+
+    # --- growth ---------------------------------------------------------------------------------------------------
+
+    def _grow(self) -> None:
+        wanted = len(self.waiting) - self._starting * self._capacity
+        while wanted > 0 and self._starting < _STARTS_AT_ONCE and not self.retired:
+            if self.instances:
+                wait_us = self._mean_us * len(self.waiting) / max(1, len(self._busy))
+                if self._mean_us and (wait_us < _START_US or self._around.saturated(self)):
+                    return
+            if not self._start():
+                if not self.instances:
+                    self._refuse_waiting(Overloaded("no room for another sandbox on this host"))
+                return
+            wanted -= self._capacity
+
+    def _start(self) -> bool:
+        instance = Instance(0, self, self._capacity, self._clock.monotonic_ns())
+        if not self._around.start_instance(self, instance):
+            return False
+        self.instances[instance.number] = instance
+        self._starting += 1
+        instance.send(self._init_frame)
+        if not self._sweep_armed:
+            self._arm_sweep()
+        return True
+
+    async def warm(self, count: int) -> None:
+        """Have at least `count` instances ready. Raises nothing; `init_error` says what the last failed start said."""
+        while not self.retired and self.init_error is None:
+            ready = sum(1 for instance in self.instances.values() if instance.ready)
+            if ready >= count:
+                return
+            while len(self.instances) < count and self._start():
+                pass
+            if not self._starting:
+                return
+            waiter = asyncio.get_running_loop().create_future()
+            self._ready_waiters.append(waiter)
+            await waiter
+
+    def _arm_check(self) -> None:
+        self._check_armed = True
+        asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check)
+
+    def _check(self) -> None:
+        """Events that waited longer than the estimate promised get an instance of their own after all."""
+        self._check_armed = False
+        if not self.waiting:
+            return
+        now = self._clock.monotonic_ns()
+        if now - self.waiting[0].queue_us > 2_000_000:
+            self._feed()
+            if self.waiting:
+                waited_us = (now - self.waiting[0].queue_us) // 1000
+                self._mean_us = max(self._mean_us, waited_us / max(1, len(self.waiting)))
+                self._grow()
+        self._expire_waiting(now)
+        if self.waiting:
+            self._arm_check()
+
+    def _expire_waiting(self, now: int) -> None:
+        while self.waiting and (now - self.waiting[0].queue_us) // 1000 > _QUEUE_WAIT_US:
+            invocation = self.waiting.popleft()
+            seconds = LIMITS["queue_wait_seconds"].default
+            self._refuse(invocation, Overloaded(f"function {self.version.name}: no instance was free for {seconds} s"))
+
+    def _refuse(self, invocation: Invocation, error: MartletError) -> None:
+        self.inflight -= 1
+        self.refused += 1
+        invocation.queue_us = (self._clock.monotonic_ns() - invocation.queue_us) // 1000
+        self._around.finished(self, invocation, Outcome(refusal=error), b"")
+
+    def _refuse_waiting(self, error: MartletError) -> None:
+        while self.waiting:
+            self._refuse(self.waiting.popleft(), error)
+
+    # --- answers --------------------------------------------------------------------------------------------------
+
+    def on_frame(self, instance: Instance, kind: int, sequence: int, payload: bytes) -> None:
+        if kind == frames.RESULT or kind == frames.ERROR:
+            if sequence not in instance.inflight:
+                self.on_broken(instance, f"an answer to event {sequence}, which it does not have")
+                return
+            self._answered(instance, sequence, payload, "" if kind == frames.RESULT else "Unhandled")
+        elif kind == frames.READY:
+            self._on_ready(instance)
+        elif kind == frames.INIT_ERROR:
+            self._on_init_error(instance, Outcome(payload, "Unhandled", _error_type(payload)))
+        else:
+            self._on_stream(instance, kind, sequence, payload)
+
+    def _answered(self, instance: Instance, sequence: int, payload: bytes, error: str) -> None:
+        invocation = instance.inflight.pop(sequence)
+        now = self._clock.monotonic_ns()
+        duration_us = invocation.duration_us = (now - invocation.duration_us) // 1000
+        self._mean_us += (duration_us - self._mean_us) * 0.125
+        cpu_us = instance.cpu_us()
+        invocation.cpu_us = cpu_us - instance.cpu_seen_us
+        instance.cpu_seen_us = cpu_us
+        self.cpu_us_total += invocation.cpu_us
+        invocation.peak_mb = instance.peak_mb()
+        invocation.bytes_out += len(payload)
+        lines = instance.take_log(sequence)
+        # The instance is given its next event before this one's answer is written out: it works meanwhile.
+        self._release(instance, now)
+        outcome = Outcome(payload, error, _error_type(payload) if error else "")
+        self._finish(invocation, outcome, lines)
+
+    def _finish(self, invocation: Invocation, outcome: Outcome, lines: bytes) -> None:
+        self.inflight -= 1
+        self.durations.record(invocation.duration_us)
+        if outcome.error:
+            self.errors += 1
+        self._around.finished(self, invocation, outcome, lines)
+
+    def _release(self, instance: Instance, now: int) -> None:
+        if not instance.inflight:
+            self._busy.discard(instance)
+            if instance.draining or self.retired:
+                self._dismiss(instance)
+                return
+            instance.idle_since_ns = now
+        elif instance.draining:
+            return
+        if instance.capacity == 1 or len(instance.inflight) == instance.capacity - 1:
+            self._free.append(instance)
+        if self.waiting:
+            self._feed()
+
+    def _on_ready(self, instance: Instance) -> None:
+        if instance.ready:
+            self.on_broken(instance, "ready twice")
+            return
+        now = self._clock.monotonic_ns()
+        instance.ready = True
+        instance.init_us = (now - instance.started_ns) // 1000
+        instance.idle_since_ns = now
+        instance.cpu_seen_us = 0
+        self._starting -= 1
+        self._failed_starts = 0
+        if self.retired:
+            self._dismiss(instance)
+        else:
+            self._free.append(instance)
+            self._feed()
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._ready_waiters = self._ready_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _on_init_error(self, instance: Instance, outcome: Outcome) -> None:
+        """The handler could not be loaded: the event that waits longest gets the error, as in Lambda."""
+        self.init_error = outcome
+        lines = instance.take_log(0)
+        if not instance.ready:
+            self._starting -= 1
+            instance.ready = True
+        self._dismiss(instance)
+        if self.waiting and not any(other.ready for other in self.instances.values()):
+            invocation = self.waiting.popleft()
+            now = self._clock.monotonic_ns()
+            invocation.queue_us = (now - invocation.queue_us) // 1000
+            invocation.started_at_ms = self._clock.now_ms()
+            invocation.cold = True
+            invocation.init_us = (now - instance.started_ns) // 1000
+            invocation.duration_us = 0
+            self._finish(invocation, outcome, lines)
+            if self.waiting:
+                self._grow()
+        else:
+            self._around.note(self, f"init failed: {outcome.payload.decode(errors='replace')}")
+        self._wake()
+
+    # --- streamed answers -----------------------------------------------------------------------------------------
+
+    def _on_stream(self, instance: Instance, kind: int, sequence: int, payload: bytes) -> None:
+        invocation = instance.inflight.get(sequence)
+        key = (instance.number, sequence)
+        if invocation is None or (kind == frames.HEAD) == (key in self._streams):
+            self.on_broken(instance, f"a stream frame of kind {kind} out of order")
+            return
+        if kind == frames.HEAD:
+            self._streams[key] = bytearray(payload if invocation.on_head is None else b"")
+            if invocation.on_head is not None:
+                invocation.on_head(payload)
+            return
+        if kind == frames.CHUNK:
+            self._on_chunk(instance, invocation, key, payload)
+            return
+        collected = bytes(self._streams.pop(key))
+        if kind == frames.STREAM_ERROR:
+            self._answered(instance, sequence, payload, "Unhandled")
+        elif invocation.on_head is not None:
+            self._answered(instance, sequence, b"", "")
+        else:
+            self._answered(instance, sequence, _collected_response(collected), "")
+
+    def _on_chunk(self, instance: Instance, invocation: Invocation, key: tuple[int, int], payload: bytes) -> None:
+        invocation.bytes_out += len(payload)
+        if invocation.on_chunk is not None:
+            invocation.on_chunk(payload)
+            return
+        kept = self._streams[key]
+        if len(kept) + len(payload) > LIMITS["response_bytes"].default:
+            self.on_broken(instance, "a streamed answer larger than response_bytes, to a caller that takes no stream")
+            return
+        if b"\x00" * 8 not in kept:
+            kept += b"\x00" * 8
+        kept += payload
+
+    # --- trouble --------------------------------------------------------------------------------------------------
+
+    def on_broken(self, instance: Instance, reason: str) -> None:
+        """It broke the protocol (`reason`), or closed its pipe: end it; the host's report tells the rest."""
+        if reason:
+            instance.state = reason
+            self._around.note(self, f"instance ended for breaking the protocol: {reason}")
+        self._withdraw(instance)
+        self._around.kill_instance(instance)
+
+    def on_started(self, instance: Instance, started: Started) -> None:
+        instance.attach_usage(started.usage)
+        loop = asyncio.get_running_loop()
+        for index, fd in enumerate(started.listeners):
+            listener = socket.socket(fileno=fd)
+            listener.setblocking(False)
+            instance.listeners.append(listener)
+            loop.add_reader(listener, self._accept, index, listener)
+
+    def _accept(self, index: int, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return
+        sock.setblocking(False)
+        self._around.connected(self, index, sock)
+
+    def on_ended(self, instance: Instance, ended: Ended) -> None:
+        """The host says that it is gone: every event it had ends with the reason."""
+        instance.ended = True
+        if not instance.closed:
+            instance.drain_results()
+        self._withdraw(instance)
+        self.instances.pop(instance.number, None)
+        if not instance.ready:
+            self._starting -= 1
+            self._start_failed(instance, ended)
+        for sequence in sorted(instance.inflight):
+            self._end_event(instance, sequence, ended)
+        left = instance.take_log(0) if not instance.closed else b""
+        if left:
+            self._around.note(self, left.decode("utf-8", "replace").rstrip("\n"))
+        instance.close()
+        if self.waiting:
+            self._grow()
+            if self.waiting and not self._check_armed:
+                self._arm_check()
+        self._wake()
+
+    def _end_event(self, instance: Instance, sequence: int, ended: Ended) -> None:
+        invocation = instance.inflight.pop(sequence)
+        self._streams.pop((instance.number, sequence), None)
+        now = self._clock.monotonic_ns()
+        invocation.duration_us = (now - invocation.duration_us) // 1000
+        invocation.peak_mb = ended.peak_mb
+        lines = instance.take_log(sequence) if not instance.closed else b""
+        if instance.state == "timeout" and invocation.duration_us >= self._timeout_ms * 1000:
+            outcome = _timed_out(invocation.request_id, self.version.config.timeout_seconds)
+        else:
+            outcome = _exited(invocation.request_id, ended, instance.state if instance.state != "timeout" else "")
+        self._finish(invocation, outcome, lines)
+
+    def _start_failed(self, instance: Instance, ended: Ended) -> None:
+        """It ended before its handler was loaded, without an error object: killed, out of memory, or never started."""
+        instance.ready = True
+        if self.retired:
+            return
+        self._failed_starts += 1
+        request_id = self.waiting[0].request_id if self.waiting else ""
+        reason = "init" if instance.state == "timeout" else ""
+        if reason:
+            seconds = LIMITS["function_init_seconds"].default
+            message = f"RequestId: {request_id} Error: Init timed out after {seconds}.00 seconds"
+            outcome = _platform_error("Sandbox.Timedout", message)
+        else:
+            outcome = _exited(request_id, ended, instance.state or "")
+        self.init_error = outcome
+        if self.waiting and (self._failed_starts >= 2 or not ended.error):
+            invocation = self.waiting.popleft()
+            now = self._clock.monotonic_ns()
+            invocation.queue_us = (now - invocation.queue_us) // 1000
+            invocation.started_at_ms = self._clock.now_ms()
+            invocation.init_us = (now - instance.started_ns) // 1000
+            invocation.duration_us = 0
+            invocation.peak_mb = ended.peak_mb
+            self._finish(invocation, outcome, instance.take_log(0) if not instance.closed else b"")
+
+    def _arm_sweep(self) -> None:
+        self._sweep_armed = True
+        asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        """Timeouts: one coarse timer for all, so that an event costs none."""
+        self._sweep_armed = False
+        now = self._clock.monotonic_ns()
+        late = now - self._timeout_ms * 1_000_000
+        for instance in list(self._busy):
+            for invocation in instance.inflight.values():
+                if invocation.duration_us < late and not instance.ended:
+                    self._time_out(instance)
+                    break
+        if self._starting:
+            for instance in list(self.instances.values()):
+                if not instance.ready and now - instance.started_ns > _INIT_NS:
+                    instance.state = "timeout"
+                    self._around.kill_instance(instance)
+        if self._busy or self._starting:
+            self._arm_sweep()
+
+    def _time_out(self, instance: Instance) -> None:
+        """The whole tree goes; events of the same instance that still have time keep it until theirs is over."""
+        instance.state = "timeout"
+        self._withdraw(instance)
+        late = self._clock.monotonic_ns() - self._timeout_ms * 1_000_000
+        if all(invocation.duration_us < late for invocation in instance.inflight.values()):
+            self._around.kill_instance(instance)
+            return
+        for sequence in [key for key, invocation in instance.inflight.items() if invocation.duration_us < late]:
+            invocation = instance.inflight.pop(sequence)
+            invocation.duration_us = (self._clock.monotonic_ns() - invocation.duration_us) // 1000
+            outcome = _timed_out(invocation.request_id, self.version.config.timeout_seconds)
+            self._finish(invocation, outcome, instance.take_log(sequence))
+
+    # --- letting go -----------------------------------------------------------------------------------------------
+
+    def _withdraw(self, instance: Instance) -> None:
+        """It takes no more events."""
+        instance.draining = True
+        if instance in self._free:
+            self._free.remove(instance)
+        if not instance.inflight:
+            self._busy.discard(instance)
+
+    def _dismiss(self, instance: Instance) -> None:
+        """An instance without events goes."""
+        self._withdraw(instance)
+        self._busy.discard(instance)
+        self._around.kill_instance(instance)
+
+    def reap(self, now: int, keep_ns: int) -> None:
+        """Let go of instances that were idle too long: the first after `keep_ns`, the surplus after a fifth of it."""
+        keep = self.version.config.provisioned
+        idle = sorted((one for one in self._free if not one.inflight), key=lambda one: one.idle_since_ns)
+        for position, instance in enumerate(idle):
+            left = len(idle) - position
+            if left <= keep:
+                return
+            allowed = keep_ns if left == 1 else keep_ns // 5
+            if now - instance.idle_since_ns > allowed:
+                self._dismiss(instance)
+
+    def evict_idle(self) -> bool:
+        """Give up one idle instance for another function's need."""
+        for instance in self._free:
+            if not instance.inflight and len(self.instances) > self.version.config.provisioned:
+                self._dismiss(instance)
+                return True
+        return False
+
+    def retire(self, successor: Pool | None) -> None:
+        """No more events here: idle instances go now, busy ones when they are done, waiting events move on."""
+        self.retired = True
+        moved = list(self.waiting)
+        self.waiting.clear()
+        for instance in list(self._free):
+            if not instance.inflight:
+                self._dismiss(instance)
+        for invocation in moved:
+            self.inflight -= 1
+            if successor is None:
+                invocation.queue_us = 0
+                gone = Overloaded(f"function {self.version.name} is being removed")
+                self._around.finished(self, invocation, Outcome(refusal=gone), b"")
+            else:
+                successor.submit(invocation)
+        self._wake()
+
+    def counts(self) -> dict[str, int]:
+        busy = sum(1 for instance in self.instances.values() if instance.inflight)
+        return {"instances": len(self.instances), "busy": busy, "starting": self._starting, "waiting": len(self.waiting)}
+
+
+def _platform_error(error_type: str, message: str) -> Outcome:
+    return Outcome(json.dumps({"errorType": error_type, "errorMessage": message}).encode(), "Unhandled", error_type)
+
+
+def _timed_out(request_id: str, seconds: float) -> Outcome:
+    message = f"RequestId: {request_id} Error: Task timed out after {seconds:.2f} seconds"
+    return _platform_error("Sandbox.Timedout", message)
+
+
+def _exited(request_id: str, ended: Ended, violation: str) -> Outcome:
+    """Lambda's words for a runtime that ended by itself or was ended."""
+    start = f"RequestId: {request_id} Error: "
+    if violation:
+        return _platform_error("Sandbox.Failure", f"{start}the runtime broke the protocol: {violation}")
+    if ended.error:
+        return _platform_error("Sandbox.Failure", f"{start}the sandbox could not start: {ended.error}")
+    if ended.out_of_memory:
+        return _platform_error("Runtime.OutOfMemory", f"{start}Runtime exited with error: signal: killed")
+    if ended.signal:
+        name = {9: "killed", 11: "segmentation fault", 6: "aborted", 15: "terminated"}.get(ended.signal, str(ended.signal))
+        return _platform_error("Runtime.ExitError", f"{start}Runtime exited with error: signal: {name}")
+    if ended.code:
+        return _platform_error("Runtime.ExitError", f"{start}Runtime exited with error: exit status {ended.code}")
+    return _platform_error("Runtime.ExitError", f"{start}Runtime exited without providing a reason")
+
+
+def _error_type(payload: bytes) -> str:
+    try:
+        found = json.loads(payload)
+    except ValueError:
+        return "Runtime.Unknown"
+    name = found.get("errorType") if isinstance(found, dict) else None
+    return name if isinstance(name, str) else "Runtime.Unknown"
+
+
+def _collected_response(collected: bytes) -> bytes:
+    """A streamed answer as one v2 response object, for callers that take no stream."""
+    import base64
+
+    prelude, _, body = collected.partition(b"\x00" * 8)
+    response = json.loads(prelude)
+    response["body"] = base64.b64encode(body).decode()
+    response["isBase64Encoded"] = True
+    return json.dumps(response).encode()
+
+

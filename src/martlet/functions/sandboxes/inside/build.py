@@ -1,0 +1,79 @@
+"""A build: compile the code, import the entry module once, and say what the app is and what it imports.
+
+Runs in an instance like any handler, because it executes user code. Answers: one CHUNK a compiled module ("path\\n" and
+the .pyc), then RESULT {"graph", "imports"} or ERROR with the error object.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import marshal
+import os
+import sys
+from typing import Any
+
+from . import frames, runtime
+
+_UNCHECKED_HASH = (0b01).to_bytes(4, "little") + bytes(8)  # PEP 552: hash-based, never checked: the folder never changes
+_FILES_AT_MOST = 2_000
+
+
+def run(channel: runtime.Channel, init: dict[str, Any], stream: runtime.LogStream) -> None:
+    shared = runtime.Runtime(channel, init, stream)
+    try:
+        compiled = _compile(channel, init["module"])
+        before = frozenset(runtime._baseline)
+        module = runtime.import_user_module(init["module"])
+        try:
+            from martlet.sdk.graph import emit  # the user's face of the platform, mounted in every image
+
+            graph = emit(module, init["app"])
+        except Exception as error:
+            raise runtime.failure_of(error) from error
+        shared.answer(0, "", {"graph": graph, "imports": _imported(before), "compiled": compiled})
+    except runtime.Failure as failure:
+        shared.fail(0, "", failure)
+    except SystemExit as stop:
+        shared.fail(0, "", runtime.Failure("Runtime.ExitError", f"the module ended the process while imported: {stop.code!r}"))
+
+
+def _compile(channel: runtime.Channel, entry: str) -> int:
+    count = 0
+    for folder, folders, files in os.walk(runtime.TASK):
+        folders[:] = [name for name in folders if name not in ("__pycache__", "node_modules") and not name.startswith(".")]
+        for name in files:
+            if not name.endswith(".py") or count >= _FILES_AT_MOST:
+                continue
+            path = os.path.join(folder, name)
+            relative = os.path.relpath(path, runtime.TASK)
+            try:
+                with open(path, "rb") as file:
+                    code = compile(file.read(), path, "exec", dont_inherit=True)
+            except (SyntaxError, ValueError) as error:
+                if relative == entry.replace(".", "/") + ".py":
+                    line = getattr(error, "lineno", 0)
+                    message = f"{relative}:{line}: {getattr(error, 'msg', error)}"
+                    raise runtime.Failure("Runtime.UserCodeSyntaxError", message, [f'  File "{path}", line {line}\n']) from error
+                continue  # it may never be imported; if it is, Python says so itself
+            cached = importlib.util.cache_from_source(relative)
+            channel.send(frames.CHUNK, 0, cached.encode() + b"\n" + importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH + marshal.dumps(code))
+            count += 1
+    return count
+
+
+def _imported(before: frozenset[str]) -> list[str]:
+    """Modules that user code brought in, its own and the platform's left out, in the order of their import."""
+    found = []
+    for name, module in list(sys.modules.items()):
+        if name in before or name.startswith(("martlet", "__main__", "__mp_main__")):
+            continue
+        spec = getattr(module, "__spec__", None)
+        if spec is None or spec.name != name:
+            continue
+        origin = spec.origin or ""
+        if origin.startswith(runtime.TASK + "/") or (origin in ("", None) and spec.submodule_search_locations):
+            continue
+        found.append(name)
+    text = json.dumps(found)
+    return found if len(text) < 100_000 else [name for name in found if "." not in name]

@@ -1,0 +1,31 @@
+"""Frames on an instance's two pipes: `<u32 length> <u32 sequence> <u8 kind> 3 zero bytes`, then `length` bytes.
+
+Little-endian. The sequence number names the event that a frame belongs to; the platform gives it, the instance repeats it.
+"""
+
+from __future__ import annotations
+
+import struct
+
+HEADER = struct.Struct("<IIBxxx")
+SIZE = HEADER.size
+
+# platform → instance
+INIT = 1  # JSON: handler, environment, limits; once, first
+INVOKE = 2  # request id, deadline ms, ARN, trace id, client context (US-separated, one line), then the event
+
+# instance → platform
+READY = 11  # JSON: {}; the handler is imported
+INIT_ERROR = 12  # JSON error object
+RESULT = 13  # the handler's value as JSON
+ERROR = 14  # JSON error object
+HEAD = 15  # a streamed answer begins: JSON prelude
+CHUNK = 16  # bytes of a streamed answer; in a build: "path\n" and a compiled module
+END = 17  # a streamed answer is complete
+STREAM_ERROR = 18  # a streamed answer broke: JSON error object
+
+SEPARATOR = b"\x1f"
+
+
+def pack(kind: int, sequence: int, payload: bytes) -> bytes:
+    return HEADER.pack(len(payload), sequence, kind) + payload

@@ -1,0 +1,122 @@
+"""The instance: from a fresh fork of the zygote to an isolated process that waits for code, and then runs it.
+
+Two halves. `become` isolates and parks the fork as a *stem cell*: it joins its cgroups, makes its own mount, net, ipc and
+uts namespaces, raises its private loopback, listens there, and hands the listening sockets to the supervisor. It has seen
+no tenant code yet and still holds the zygote's privileges. On the assignment it takes code, identity and limits, gives up
+every privilege for good, and only then lets the runtime read environment, secrets and events from its pipes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from typing import Any, NamedTuple
+
+from . import landlock, linux, runtime
+
+EVENTS, RESULTS = 3, 4  # descriptors of the instance's pipes: frames in, frames out
+PLATFORM_PORT, EGRESS_PORT = 9001, 9002
+_SAFE = 100  # descriptors below are laid out anew for user code
+
+
+class Template(NamedTuple):
+    """What the zygote prepares once for all its children."""
+
+    filter: bytes
+    ruleset: int
+
+
+def become(fds: list[int], template: Template) -> None:
+    try:
+        _live(fds, template)
+    except BaseException as error:  # the last resort of this process: nothing above it can report
+        try:
+            os.write(2, f"sandbox: {type(error).__name__}: {error}\n".encode())
+        finally:
+            os._exit(70)
+
+
+def _live(fds: list[int], template: Template) -> None:
+    os.setsid()
+    for number in (signal.SIGCHLD, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    for fd in fds[1:]:
+        os.write(fd, b"0")  # join the cgroup before touching memory, so that it is charged here
+        os.close(fd)
+    birth = socket.socket(fileno=fds[0])
+    listeners = _isolate()
+    runtime.reseed()
+    linux.send(birth, {"event": "born"}, [listener.fileno() for listener in listeners])
+    for listener in listeners:
+        listener.close()
+    assignment, given, _ = linux.receive(birth)
+    if assignment is None:
+        os._exit(0)  # parked, and no longer wanted
+    birth.close()
+    _take(assignment, given)
+    _renounce(template)
+    runtime.main(EVENTS, RESULTS)
+
+
+def _isolate() -> list[socket.socket]:
+    linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS)
+    linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    linux.loopback_up()
+    listeners = []
+    for port in (PLATFORM_PORT, EGRESS_PORT):
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(64)
+        listeners.append(listener)
+    return listeners
+
+
+def _take(assignment: dict[str, Any], given: list[int]) -> None:
+    """Put code, /tmp and the pipes in their places. `given`: events, results, log, code."""
+    linux.drop_bounding_set(frozenset())
+    uid = assignment["uid"]
+    options = f"size={assignment['tmp_mb']}m,nr_inodes={assignment['inodes']},mode=1777"
+    linux.mount("tmp", "/rw/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
+    events, results, log, code = given
+    linux.move_mount(code, "/var/task")
+    os.close(code)
+    null = os.open("/dev/null", os.O_RDONLY)
+    plan = {0: null, 1: log, 2: log, EVENTS: events, RESULTS: results}
+    for target, source in {target: _move_up(source) for target, source in plan.items()}.items():
+        os.dup2(source, target, inheritable=target < EVENTS)
+    os.chdir("/var/task")
+    for name, value in assignment["rlimits"].items():
+        resource.setrlimit(getattr(resource, name), (value, value))
+    with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
+        file.write("500")
+    if assignment["uid_range"]:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+
+
+def _move_up(fd: int) -> int:
+    return int(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE))
+
+
+def _renounce(template: Template) -> None:
+    """No way back: no capabilities, no new privileges, Landlock, and the system-call filter last."""
+    _drop_capabilities()
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    landlock.restrict(template.ruleset)
+    linux.close_range(EVENTS + 2)
+    linux.prctl(linux.PR_SET_DUMPABLE, 1)  # setresuid(2) cleared it; without it /proc/self is closed to its own process
+    linux.seccomp_filter(template.filter)
+    sys.path.insert(0, "/var/task")
+
+
+def _drop_capabilities() -> None:
+    """Empty effective, permitted and inheritable sets (capset(2), version 3)."""
+    header = struct.pack("Ii", 0x2008_0522, 0)
+    linux._check(linux._syscall(126, header, struct.pack("6I", 0, 0, 0, 0, 0, 0)), "capset")
