@@ -51,6 +51,7 @@ _ALL = (
     Limit("log_bytes_per_function", 33_554_432, "bytes", "log kept on disk for one function; the oldest goes first"),
     Limit("log_bytes_per_invocation", 1_048_576, "bytes", "log of one invocation; the rest is cut, and says so"),
     Limit("ledger_flush_ms", 500, "ms", "longest time a served invocation is missing from the ledger on disk"),
+    Limit("log_buffer_bytes", 67_108_864, "bytes", "log records that wait for the disk; more are dropped and counted"),
     Limit("delivery_attempts", 3, "attempts", "Lambda asynchronous invocation: first try and two retries"),
     Limit("transaction_bytes", 16_777_216, "bytes", "keys and values that one transaction writes"),
     Limit("key_bytes", 1_024, "bytes", "one key of the store"),
