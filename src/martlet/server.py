@@ -1,0 +1,389 @@
+"""The composition root: reads settings, picks adapters by name, wires the rooms, and runs them until told to stop.
+
+This is the one module that knows every room. It holds no rule of its own beyond the order in which things start and stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import importlib
+import json
+import os
+import resource
+
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from martlet import __version__
+from martlet.apps import Apps, Deployment
+from martlet.apps.watch import watch
+from martlet.auth import Auth, authorize, check_host, function_principal
+from martlet.clock import Clock
+from martlet.config import Settings
+from martlet.documents import Documents
+from martlet.errors import MartletError, StartFailed
+from martlet.functions import Functions
+from martlet.functions.logs import LogStore
+from martlet.functions.sandbox import SandboxHost
+from martlet.gateway import AsgiHandler, Edge, HttpServer
+from martlet.limits import LIMITS
+from martlet.metering import Ledger
+from martlet.protocols import Rooms
+from martlet.protocols import app as protocols_app
+from martlet.store import Store
+from martlet.telemetry import Registry
+from martlet.triggers import Triggers
+from martlet.types import ANONYMOUS, FunctionVersion, Principal, Route
+
+__all__ = ["ENGINES", "SANDBOXES", "Server", "run"]
+
+ENGINES = {"sqlite": "martlet.store.engines.sqlite:open_engine", "memory": "martlet.store.engines.memory:open_engine"}
+SANDBOXES = {
+    "isolated": "martlet.functions.sandboxes.isolated:IsolatedHost",
+    "process": "martlet.functions.sandboxes.process:ProcessHost",
+}
+_GRACE_SECONDS = 30.0
+_MINIMUM_LEVEL = 2
+
+
+class Server:
+    """One platform. `start` returns when it serves; `stop` finishes what was accepted and leaves nothing behind."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.data = settings.data_path
+        self.clock = Clock()
+        self.metrics = Registry()
+        self.port = self.api_port = 0
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._principals: dict[tuple[str, int], Principal] = {}
+        self._started_at_ms = self.clock.now_ms()
+
+    # --- start ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Bring the rooms up, ground floor first. Raises StartFailed with cause and remedy; then nothing is left running."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._close_all()
+            raise
+
+    async def _start(self) -> None:
+        self._prepare_data()
+        self._raise_descriptors()
+        self.store = await Store.open(self.data / "store", clock=self.clock, engine=ENGINES["sqlite"])
+        self._closers.append(self.store.close)
+        self.auth = Auth(self.store, self.clock)
+        await self.auth.ensure_root(self.data / "credentials.json")
+        self.ledger = Ledger(self.store, self.clock)
+        self.ledger.start()
+        self._closers.append(self.ledger.stop)
+        self.logs = LogStore(self.data / "logs", self.clock)
+        self._closers.append(self.logs.close)
+        self.functions = self._make_functions()
+        self._closers.append(self.functions.close)
+        await self._start_sandboxes()
+        self.documents = Documents(self.store, self.clock)
+        self.triggers = Triggers(self.store, self.clock, self.functions.dispatch)
+        self.apps = Apps(
+            self.store,
+            self.functions,
+            self.triggers,
+            data=self.data,
+            on_routes=self._on_routes,
+            clock=self.clock,
+            settings=self.settings,
+        )
+        self._closers.append(self.apps.close)
+        await self._listen()
+        await self.apps.load()
+        self._on_routes()
+        await self.triggers.start()
+        self._closers.append(self.triggers.stop)
+        self._write_endpoint()
+        gc.collect()
+        gc.freeze()
+
+    def _prepare_data(self) -> None:
+        try:
+            self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for name in ("code", "layers", "logs"):
+                (self.data / name).mkdir(exist_ok=True)
+        except OSError as error:
+            remedy = "choose another folder with --data DIR, or make this one writable"
+            raise StartFailed(f"data folder {self.data}: {error.strerror}", remedy=remedy) from error
+
+    def _raise_descriptors(self) -> None:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    def _make_functions(self) -> Functions:
+        module, _, name = SANDBOXES.get(self.settings.sandbox, "").partition(":")
+        if not name:
+            known = ", ".join(sorted(SANDBOXES))
+            raise StartFailed(f"there is no sandbox {self.settings.sandbox!r}", remedy=f"choose one of: {known}")
+        # Named after the folder, so that the next start on it clears what a killed one left.
+        identity = "d" + hashlib.sha256(str(self.data.resolve()).encode()).hexdigest()[:12]
+        host: SandboxHost = getattr(importlib.import_module(module), name)(
+            identity, self.settings.python, self.settings.stem_cells
+        )
+        return Functions(
+            self.store,
+            host,
+            data=self.data,
+            clock=self.clock,
+            logs=self.logs,
+            ledger=self.ledger,
+            metrics=self.metrics,
+            serve_private=self._serve_private,
+            keep_alive_seconds=self.settings.keep_alive_seconds,
+            stem_cells=self.settings.stem_cells,
+            region=self.settings.region,
+        )
+
+    async def _start_sandboxes(self) -> None:
+        report = await self.functions.start()
+        if self.settings.sandbox == "isolated" and report.level < _MINIMUM_LEVEL:
+            missing = "; ".join(report.missing) or "unknown"
+            raise StartFailed(
+                f"this host does not allow isolated sandboxes: {missing}",
+                remedy="run as root or allow user namespaces; `--sandbox process` runs your own code without isolation",
+            )
+
+    async def _listen(self) -> None:
+        self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
+        self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
+        api = AsgiHandler(self._guarded(protocols_app(self._rooms())))
+        self._api_server = HttpServer(
+            api, clock=self.clock, max_body_bytes=LIMITS["code_bytes"].default, name="api listener (--api-port)"
+        )
+        self._closers.append(self._shut_listeners)
+        self.port = await self._app_server.listen(self.settings.host, self.settings.port)
+        self.api_port = await self._api_server.listen(self.settings.host, self.settings.api_port)
+
+    async def _shut_listeners(self) -> None:
+        await asyncio.gather(self._app_server.shutdown(_GRACE_SECONDS), self._api_server.shutdown(2.0))
+
+    def _write_endpoint(self) -> None:
+        path = self.data / "endpoint.json"
+        text = json.dumps(
+            {
+                "pid": os.getpid(),
+                "host": self.settings.host,
+                "port": self.port,
+                "api_port": self.api_port,
+                "region": self.settings.region,
+                "version": __version__,
+            }
+        )
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text)
+        temporary.rename(path)
+        self._closers.append(self._remove_endpoint)
+
+    async def _remove_endpoint(self) -> None:
+        (self.data / "endpoint.json").unlink(missing_ok=True)
+
+    # --- stop -----------------------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """The listeners first (what was accepted is finished), the store last."""
+        await self._close_all()
+
+    async def _close_all(self) -> None:
+        while self._closers:
+            await self._closers.pop()()
+
+    # --- wiring ---------------------------------------------------------------------------------------------------
+
+    def _on_routes(self) -> None:
+        """Routes changed: the edge takes them, and its default app when there is only one to mean."""
+        routes = self.apps.routes()
+        self.edge.set_routes(routes)
+        apps = {app for app, _, _ in routes}
+        if len(apps) == 1:
+            self.edge.set_default(next(iter(apps)))
+
+    def _route_access(self, app: str, route: Route, function: str) -> Callable[..., None] | None:
+        """Declared routes are public: the one grant that the anonymous principal has."""
+        public = Principal("anonymous", ANONYMOUS.name, frozenset({("app:Request", f"{app} {route.method} {route.path}")}))
+        authorize(public, "app:Request", f"{app} {route.method} {route.path}")
+        return None
+
+    def _serve_private(self, sock: socket.socket, version: FunctionVersion) -> None:
+        """A connection from inside a sandbox: the same API, with the sandbox's own principal."""
+        key = (version.name, version.version)
+        principal = self._principals.get(key)
+        if principal is None:
+            if len(self._principals) > 10_000:
+                self._principals.clear()
+            principal = self._principals[key] = function_principal(version)
+        self._api_server.accept(sock, client=("127.0.0.1", 0), context=principal)
+
+    def _guarded(self, inner: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        """The API answers only to names of this host, so that a web page cannot reach it by rebinding its own."""
+
+        async def serve(scope: Any, receive: Any, send: Any) -> None:
+            if not isinstance(scope.get("martlet.context"), Principal):
+                host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+                try:
+                    check_host(host.decode("latin-1"), (self.settings.host,))
+                except MartletError as error:
+                    await _send_problem(send, error)
+                    return
+            await inner(scope, receive, send)
+
+        return serve
+
+    def _rooms(self) -> Rooms:
+        return Rooms(
+            auth=_Access(self.auth),
+            apps=self.apps,
+            functions=self.functions,
+            documents=_CheckedDocuments(self.documents),
+            logs=self.logs,
+            usage=self._usage,
+            metrics=self.metrics.render,
+            status=self.status,
+            now_ms=self.clock.now_ms,
+            version=__version__,
+        )
+
+    def _usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
+        import msgspec
+
+        return [msgspec.to_builtins(row) for row in self.ledger.usage(since_ms=since_ms, until_ms=until_ms)]
+
+    def status(self) -> dict[str, Any]:
+        """What `martlet status` prints."""
+        found = self.functions.status()
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime_seconds": (self.clock.now_ms() - self._started_at_ms) // 1000,
+            "data": str(self.data),
+            "app_url": f"http://{self.settings.host}:{self.port}",
+            "api_url": f"http://{self.settings.host}:{self.api_port}",
+            "apps": len(self.apps.list()),
+            **found,
+        }
+
+
+class _Access:
+    """The two halves of the auth room as the protocols want them."""
+
+    def __init__(self, auth: Auth) -> None:
+        self.authenticate = auth.authenticate
+        self.authorize = authorize
+
+
+class _CheckedDocuments:
+    """Documents behind `authorize`: resource "<app>/<collection>"."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+
+    def get(self, principal: Principal, app: str, collection: str, id: str) -> Any:
+        authorize(principal, "documents:Get", f"{app}/{collection}")
+        return self._documents.get(app, collection, id)
+
+    async def put(
+        self, principal: Principal, app: str, collection: str, id: str, value: bytes, *, version: int | None = None
+    ) -> Any:
+        authorize(principal, "documents:Put", f"{app}/{collection}")
+        return await self._documents.put(app, collection, id, value, version)
+
+    async def delete(self, principal: Principal, app: str, collection: str, id: str, *, version: int | None = None) -> bool:
+        authorize(principal, "documents:Delete", f"{app}/{collection}")
+        return await self._documents.delete(app, collection, id, version)
+
+    def list(
+        self, principal: Principal, app: str, collection: str, *, prefix: str = "", limit: int = 100, after: str | None = None
+    ) -> Any:
+        authorize(principal, "documents:List", f"{app}/{collection}")
+        return self._documents.list(app, collection, prefix, limit, after)
+
+
+async def _send_problem(send: Any, error: MartletError) -> None:
+    body = json.dumps(error.problem()).encode()
+    headers = [(b"content-type", b"application/problem+json")]
+    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+# --- the command `up` -------------------------------------------------------------------------------------------------
+
+
+def run(settings: Settings, path: Path | None = None, *, watching: bool = True, name: str | None = None) -> int:
+    """Start, deploy `path`, print where it answers, serve until SIGINT or SIGTERM. Returns the exit code."""
+    return uvloop.run(_up(settings, path, watching, name))
+
+
+async def _up(settings: Settings, path: Path | None, watching: bool, name: str | None) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    server = Server(settings)
+    await server.start()
+    follower: asyncio.Task[None] | None = None
+    try:
+        if path is not None:
+            await _first_deployment(server, path, name, watching)
+        _print_addresses(server)
+        if path is not None and watching:
+            follower = loop.create_task(watch(server.apps, path, name, _report, stop))
+        await stop.wait()
+        print("stopping: what was accepted is finished first", file=sys.stderr, flush=True)
+    finally:
+        if follower is not None:
+            stop.set()
+            await asyncio.wait([follower], timeout=2)
+            follower.cancel()
+        await server.stop()
+    return 0
+
+
+async def _first_deployment(server: Server, path: Path, name: str | None, watching: bool) -> None:
+    """A failed one does not stop `up` while it watches: the error is shown, and the next save is tried."""
+    try:
+        done = await server.apps.deploy(path, name, progress=lambda text: print(f"  {text}", file=sys.stderr, flush=True))
+    except MartletError as error:
+        if not watching or not server.apps.list():
+            raise
+        _report(error)
+    else:
+        server.edge.set_default(done.app)
+
+
+def _print_addresses(server: Server) -> None:
+    host = server.settings.host
+    apps = server.apps.list()
+    routes: dict[str, int] = {}
+    for app, _, _ in server.apps.routes():
+        routes[app] = routes.get(app, 0) + 1
+    told = ", ".join(f"{app.name}: {routes.get(app.name, 0)} route{'s' * (routes.get(app.name, 0) != 1)}" for app in apps)
+    print(f"app   http://{host}:{server.port}     {told or 'no app yet: martlet deploy PATH'}")
+    print(f"api   http://{host}:{server.api_port}     AWS_ENDPOINT_URL for boto3 and the AWS CLI; management API", flush=True)
+
+
+def _report(outcome: Deployment | MartletError) -> None:
+    if isinstance(outcome, MartletError):
+        print(f"deploy failed, the version before still serves: {outcome.message}", file=sys.stderr)
+        stack = outcome.details.get("stack")
+        if stack:
+            print(str(stack).rstrip(), file=sys.stderr)
+        if outcome.remedy:
+            print(f"  {outcome.remedy}", file=sys.stderr)
+        sys.stderr.flush()
+        return
+    print(f"deployed {outcome.app} revision {outcome.revision} in {outcome.duration_ms} ms", file=sys.stderr, flush=True)
