@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -231,5 +232,5 @@ def test_in_any_zone_a_daily_time_fires_once_a_local_day_in_order(zone: str, min
         assert (local.hour, local.minute) == (hour, minute)
         days.append(local.date())
         at = due
-    for before, after in zip(days, days[1:], strict=False):
+    for before, after in pairwise(days):
         assert timedelta(days=1) <= after - before <= timedelta(days=2)

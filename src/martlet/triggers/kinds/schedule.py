@@ -26,8 +26,9 @@ __all__ = ["Cron", "Expression", "Rate", "parse"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNIT_MS: Final = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
 _RATE_DAYS_MAX: Final = 3_660
-_MONTHS: Final = {name: at for at, name in enumerate("JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split(), 1)}
-_DAYS: Final = {name: at for at, name in enumerate("SUN MON TUE WED THU FRI SAT".split(), 1)}
+_MONTH_NAMES: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_MONTHS: Final = {name: at for at, name in enumerate(_MONTH_NAMES, 1)}
+_DAYS: Final = {name: at for at, name in enumerate(("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"), 1)}
 
 
 class Rate(msgspec.Struct, frozen=True):
