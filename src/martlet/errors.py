@@ -12,7 +12,8 @@ MartletError                     status  code
 ├── Overloaded                   503     overloaded             `retry_after_seconds`
 ├── DeployFailed                 422     deploy_failed          names the step; the previous version still serves
 ├── SandboxFailed                500     sandbox_failed         the platform could not start or reach a sandbox
-├── StoreFailed                  500     store_failed           the store cannot take writes (full, corrupt, too new)
+├── StoreFailed                  500     store_failed           the store cannot take writes (broken, corrupt, closed)
+│   └── StoreFull                507     store_full             no space left; nothing was written, and reads still work
 └── StartFailed                  -       start_failed           `martlet up` cannot start: port taken, data in use …
 """
 
@@ -30,6 +31,7 @@ __all__ = [
     "SandboxFailed",
     "StartFailed",
     "StoreFailed",
+    "StoreFull",
     "Throttled",
     "Unauthenticated",
     "Unsupported",
@@ -154,6 +156,13 @@ class StoreFailed(MartletError):
     """The store cannot take this."""
 
     code = "store_failed"
+
+
+class StoreFull(StoreFailed):
+    """The store has no space left."""
+
+    http_status = 507  # RFC 4918 section 11.5: Insufficient Storage
+    code = "store_full"
 
 
 class StartFailed(MartletError):

@@ -55,6 +55,8 @@ _ALL = (
     Limit("transaction_bytes", 16_777_216, "bytes", "keys and values that one transaction writes"),
     Limit("key_bytes", 1_024, "bytes", "one key of the store"),
     Limit("value_bytes", 16_777_216, "bytes", "one value of the store"),
+    Limit("waiting_transactions", 4_096, "transactions", "transactions that wait for the disk, before 503"),
+    Limit("waiting_bytes", 67_108_864, "bytes", "keys and values of transactions that wait for the disk, before 503"),
     Limit("document_bytes", 409_600, "bytes", "DynamoDB: one item, 400 KB"),
 )
 

@@ -1,1 +1,13 @@
-"""Charter to come."""
+"""The store: one transactional store with a change log, the ground floor of everything that is kept.
+
+Owns: the data folder's file, the order of transactions, the log and its retention, cursors, leases. Offers `Store`
+(`transact`, `read`, `tail`, `wait`, `maintain`) and order-preserving `keys`; below it the port `engine.Engine`.
+Never: acknowledges what is not durable, names an engine (it takes one), knows what a row means, runs asynchronous code
+inside a transaction, polls.
+"""
+
+from martlet.store.engine import Engine, LogEntry
+from martlet.store.store import Maintenance, Statistics, Store
+from martlet.store.transaction import Lease, Reader, Tx, counter_value
+
+__all__ = ["Engine", "Lease", "LogEntry", "Maintenance", "Reader", "Statistics", "Store", "Tx", "counter_value"]
