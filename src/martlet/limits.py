@@ -50,15 +50,21 @@ _ALL = (
     Limit("code_files", 50_000, "files", "files of one deployment"),
     Limit("log_bytes_per_function", 33_554_432, "bytes", "log kept on disk for one function; the oldest goes first"),
     Limit("log_bytes_per_invocation", 1_048_576, "bytes", "log of one invocation; the rest is cut, and says so"),
+    Limit("log_buffer_bytes", 67_108_864, "bytes", "log records that wait for the disk; more are dropped and counted"),
     Limit("ledger_flush_ms", 500, "ms", "longest time a served invocation is missing from the ledger on disk"),
     Limit("log_buffer_bytes", 67_108_864, "bytes", "log records that wait for the disk; more are dropped and counted"),
     Limit("delivery_attempts", 3, "attempts", "Lambda asynchronous invocation: first try and two retries"),
+    Limit("delivery_age_seconds", 21_600, "seconds", "Lambda: longest time an event is tried while it is throttled"),
+    Limit("delivery_concurrency", 64, "events", "events of triggers that run at one time"),
+    Limit("dead_letter_days", 14, "days", "SQS: longest retention; older dead letters are removed"),
     Limit("transaction_bytes", 16_777_216, "bytes", "keys and values that one transaction writes"),
     Limit("key_bytes", 1_024, "bytes", "one key of the store"),
     Limit("value_bytes", 16_777_216, "bytes", "one value of the store"),
     Limit("waiting_transactions", 4_096, "transactions", "transactions that wait for the disk, before 503"),
     Limit("waiting_bytes", 67_108_864, "bytes", "keys and values of transactions that wait for the disk, before 503"),
     Limit("document_bytes", 409_600, "bytes", "DynamoDB: one item, 400 KB"),
+    Limit("document_id_bytes", 512, "bytes", "a document's id in UTF-8; with its collection it fits into one key"),
+    Limit("document_page_bytes", 1_048_576, "bytes", "DynamoDB: one page of a listing, 1 MB"),
 )
 
 LIMITS: Final[dict[str, Limit]] = {limit.name: limit for limit in _ALL}

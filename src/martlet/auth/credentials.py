@@ -1,0 +1,194 @@
+"""Keys and tokens: made once, kept in a file that only the owner can read, and checked on every request."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from martlet.auth import sigv4
+from martlet.clock import Clock, token_hex
+from martlet.errors import StartFailed
+from martlet.store import Store, Tx, keys
+from martlet.types import Principal
+
+__all__ = ["Auth", "Credentials"]
+
+_KEY: Final = "auth.key"  # (.., access key id) -> _StoredKey
+_TOKEN: Final = "auth.token"  # (.., SHA-256 of the token) -> Principal
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the owner signs with: an AWS-style key pair and a bearer token."""
+
+    access_key_id: str
+    secret_access_key: str
+    token: str
+
+    def __repr__(self) -> str:
+        return f"Credentials(access_key_id={self.access_key_id!r}, secret_access_key=…, token=…)"
+
+
+class _StoredKey(msgspec.Struct, frozen=True):
+    """SigV4 cannot be checked against a hash of the secret, so the store holds the secret itself."""
+
+    principal: Principal
+    secret: str
+
+
+_ENCODE: Final = msgspec.json.Encoder(order="deterministic")
+_DECODE_KEY: Final = msgspec.json.Decoder(_StoredKey)
+_DECODE_TOKEN: Final = msgspec.json.Decoder(Principal)
+_ROOT: Final = Principal("root", "root")
+_FORMS: Final = {
+    "access_key_id": re.compile(r"[A-Z0-9]{16,128}", re.ASCII),
+    "secret_access_key": re.compile(r"[A-Za-z0-9/+=]{40,128}", re.ASCII),
+    "token": re.compile(r"[A-Za-z0-9._~+/=-]{40,256}", re.ASCII),
+}
+
+
+class Auth:
+    """Tells who sends a request. Reads come from the store each time, so that a revoked key stops at once."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def ensure_root(self, path: Path) -> Credentials:
+        """The owner's credentials, from the file at `path`, which is made (mode 0600, fsynced) if it is not there.
+
+        The file is the truth and the store follows it: to replace lost or leaked credentials, delete the file and start
+        again; what was valid before is not any more. Raises `StartFailed` for a file that others can read or that is
+        not in the form that Martlet writes.
+        """
+        found = _read(path)
+        if found is None:
+            found = _create(path)
+        await self._store.transact(lambda tx: _install_root(tx, found))
+        return found
+
+    def authenticate(
+        self, method: str, path: bytes, query: bytes, headers: sigv4.Headers, body: bytes, *, service: str = ""
+    ) -> Principal:
+        """Who sent this request: by bearer token, SigV4 header or presigned URL.
+
+        `path` and `query` are raw, as they came over the wire (no "?"); header names may be in any case. If `service` is
+        given, a SigV4 signature must be for it ("lambda", "s3" ...). Raises `Unauthenticated`; its detail `reason` is
+        AWS's error code for the case, and neither it nor the message tells anything about the right secret.
+        """
+        values = [value for name, value in headers if name.lower() == b"authorization"]
+        if len(values) > 1:
+            raise sigv4.refused("IncompleteSignature", "header Authorization must appear once")
+        authorization = values[0].strip().decode("latin-1") if values else ""
+        claim = sigv4.claim_of(query, headers, authorization)
+        if claim is None:
+            return self._by_token(authorization)
+        if service and claim.service != service:
+            raise sigv4.refused(
+                "SignatureDoesNotMatch", f"the request is signed for service {claim.service!r}, not {service!r}"
+            )
+        raw = self._store.read(lambda reader: reader.get(keys.encode(_KEY, claim.access_key_id)))
+        if raw is None:
+            raise sigv4.refused("InvalidClientTokenId", "the access key id is not known")
+        stored = _DECODE_KEY.decode(raw)
+        if claim.session_token:
+            raise sigv4.refused("InvalidClientTokenId", "the session token is not valid: this key has none")
+        sigv4.verify(claim, stored.secret, self._clock.now_ms(), method, path, query, headers, body)
+        return stored.principal
+
+    def _by_token(self, authorization: str) -> Principal:
+        scheme, _, token = authorization.partition(" ")
+        if not authorization:
+            raise sigv4.refused("MissingAuthenticationToken", "the request carries no credentials")
+        if scheme.lower() != "bearer":
+            raise sigv4.refused("IncompleteSignature", "the Authorization header is neither Bearer nor AWS4-HMAC-SHA256")
+        # Only hashes are compared: their timing tells nothing about the token.
+        digest = _digest(token.strip())
+        raw = self._store.read(lambda reader: reader.get(keys.encode(_TOKEN, digest)))
+        if raw is None:
+            raise sigv4.refused("InvalidClientTokenId", "the bearer token is not known")
+        return _DECODE_TOKEN.decode(raw)
+
+
+def _digest(token: str) -> bytes:
+    """Tokens carry 256 random bits, so a plain hash is enough: there is nothing to guess."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _install_root(tx: Tx, credentials: Credentials) -> None:
+    """Make `credentials` the only ones of root; writes nothing if they already are."""
+    wanted = {
+        keys.encode(_KEY, credentials.access_key_id): _ENCODE.encode(_StoredKey(_ROOT, credentials.secret_access_key)),
+        keys.encode(_TOKEN, _digest(credentials.token)): _ENCODE.encode(_ROOT),
+    }
+    for kind in (_KEY, _TOKEN):
+        low, high = keys.prefix_range(kind)
+        for key, value in tx.scan(low, high):
+            principal = _DECODE_TOKEN.decode(value) if kind == _TOKEN else _DECODE_KEY.decode(value).principal
+            if principal.kind == "root" and wanted.get(key) != value:
+                tx.delete(key)
+    for key, value in wanted.items():
+        if tx.get(key) != value:
+            tx.put(key, value)
+
+
+def _read(path: Path) -> Credentials | None:
+    """The credentials in the file, or None if there is no file. Blocks; called once at start."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StartFailed(f"credentials file {path}: {error.strerror}", remedy="make it a plain file of your own") from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise StartFailed(f"credentials file {path} is not a plain file", remedy="move away what is there")
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            raise StartFailed(f"credentials file {path} can be read by others", remedy=f"chmod 600 {path}")
+        raw = os.read(descriptor, 65_536)
+    finally:
+        os.close(descriptor)
+    try:
+        found = msgspec.json.decode(raw, type=Credentials)
+    except msgspec.MsgspecError as error:
+        raise StartFailed(f"credentials file {path} is not readable: {error}", remedy=_RENEW) from error
+    for field, form in _FORMS.items():
+        if not form.fullmatch(getattr(found, field)):
+            raise StartFailed(f"credentials file {path}: {field} has not the right form", remedy=_RENEW)
+    return found
+
+
+_RENEW: Final = "delete the file to have new credentials made; the old ones stop working"
+
+
+def _create(path: Path) -> Credentials:
+    """Make new credentials and keep them in `path`, durably, before anyone learns them. Blocks; called once."""
+    made = Credentials(
+        access_key_id="MARTLET" + base64.b32encode(os.urandom(9)).decode().rstrip("=")[:13],
+        secret_access_key=base64.b64encode(os.urandom(30)).decode(),
+        token="mt_" + base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("="),
+    )
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{token_hex(8)}")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(msgspec.json.format(_ENCODE.encode(made), indent=2) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise StartFailed(f"credentials file {path}: {error.strerror}", remedy="make its folder writable") from error
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)  # the name itself must survive a power failure
+    finally:
+        os.close(folder)
+    return made

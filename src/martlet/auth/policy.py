@@ -1,0 +1,61 @@
+"""Who may do what: a pure decision, deny by default.
+
+Actions and resources are names such as ("lambda:InvokeFunction", "shop-orders") and ("documents:Get", "shop/carts").
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from martlet.errors import AccessDenied, InvalidInput
+from martlet.types import FunctionVersion, Principal
+
+__all__ = ["DOCUMENT_ACTIONS", "INVOKE", "authorize", "function_principal"]
+
+INVOKE: Final = "lambda:InvokeFunction"
+DOCUMENT_ACTIONS: Final = ("documents:Get", "documents:Put", "documents:Delete", "documents:List")
+
+
+def authorize(principal: Principal, action: str, resource: str) -> None:
+    """Return if `principal` may do `action` on `resource`, else raise `AccessDenied` naming all three.
+
+    Root may do everything; functions and services what their grants say; anonymous nothing, whatever it carries.
+    """
+    if principal.kind == "root":
+        return
+    if principal.kind in ("function", "service"):
+        if (action, resource) in principal.grants:
+            return
+        for granted_action, granted_resource in principal.grants:
+            if _covers(granted_action, action) and _covers(granted_resource, resource):
+                return
+    name = f"{principal.kind} {principal.name}".rstrip()
+    raise AccessDenied(
+        f"{name} may not {action} on {resource}",
+        principal=principal.name or principal.kind,
+        action=action,
+        resource=resource,
+    )
+
+
+def function_principal(version: FunctionVersion) -> Principal:
+    """Who the code of `version` is: it may do what its configuration declares, and nothing else."""
+    grants = set()
+    for name in version.config.uses:
+        grants.add((INVOKE, f"{version.app}-{_exact(name, 'uses')}"))
+    for collection in version.config.documents:
+        resource = f"{version.app}/{_exact(collection, 'documents')}"
+        grants.update((action, resource) for action in DOCUMENT_ACTIONS)
+    return Principal("function", version.name, frozenset(grants))
+
+
+def _covers(pattern: str, value: str) -> bool:
+    """Exact, or a prefix followed by one trailing "*". A star in `value` is only a letter."""
+    return pattern == value or (pattern.endswith("*") and value.startswith(pattern[:-1]))
+
+
+def _exact(name: str, field: str) -> str:
+    """A declared name; a pattern would reach past the app ("shop-*" also matches functions of an app "shop-admin")."""
+    if not name or "*" in name or "/" in name:
+        raise InvalidInput(f"{field}: {name!r} is not a name; patterns are not allowed here", field=field)
+    return name

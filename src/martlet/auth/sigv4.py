@@ -1,0 +1,279 @@
+"""AWS Signature Version 4, the verifying side: in an Authorization header or in the query of a presigned URL. Pure.
+
+Sources: IAM user guide, "Create a signed AWS API request"; S3 API reference, "Authenticating Requests (AWS Signature
+Version 4)". Where those leave room, the stricter reading holds: two requests that a room could tell apart never share a
+signature. Hence a path with dot segments or empty segments is refused (their normal form is signed, but routers see the
+raw one), and "+" in a query means a space, as it does to those who read the query.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote, unquote_to_bytes
+
+import msgspec
+
+from martlet.errors import Unauthenticated, Unsupported
+
+__all__ = ["ALGORITHM", "Claim", "Headers", "claim_of", "verify"]
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+ALGORITHM: Final = "AWS4-HMAC-SHA256"
+SKEW_SECONDS: Final = 15 * 60
+EXPIRES_SECONDS_MAX: Final = 7 * 24 * 3600
+_UNSIGNED: Final = "UNSIGNED-PAYLOAD"
+_QUERY_NAMES: Final = frozenset(
+    {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature"}
+)
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a request says about its signature, before anything of it is believed. `expires_seconds` None: in a header."""
+
+    access_key_id: str
+    date: str  # YYYYMMDD
+    region: str
+    service: str
+    timestamp: str  # YYYYMMDDTHHMMSSZ
+    signed_headers: tuple[str, ...]
+    signature: str
+    session_token: str
+    expires_seconds: int | None
+
+
+def refused(reason: str, message: str) -> Unauthenticated:
+    """The error of a request that is not believed. `reason` is AWS's error code for it."""
+    return Unauthenticated(message, reason=reason)
+
+
+def claim_of(query: bytes, headers: Headers, authorization: str) -> Claim | None:
+    """The signature that a request claims to carry, or None if it carries none. Raises `Unauthenticated` if malformed."""
+    pairs = query_pairs(query)
+    in_query = any(name in _QUERY_NAMES for name, _ in pairs)
+    in_header = authorization.startswith(ALGORITHM)
+    if in_query and authorization:
+        raise refused("IncompleteSignature", "the request is signed both in its query and in its Authorization header")
+    if in_query:
+        return _claim_from_query(pairs)
+    return _claim_from_header(headers, authorization) if in_header else None
+
+
+def verify(
+    claim: Claim, secret: str, now_ms: int, method: str, path: bytes, query: bytes, headers: Headers, body: bytes
+) -> None:
+    """Check time, signed headers, signature and body against `claim`. Raises `Unauthenticated` naming what failed."""
+    _check_time(claim, now_ms)
+    _check_signed_headers(claim, headers)
+    declared = _payload_hash(claim, headers, body)
+    request = canonical_request(claim, method, path, query, headers, declared)
+    scope = f"{claim.date}/{claim.region}/{claim.service}/aws4_request"
+    text = "\n".join((ALGORITHM, claim.timestamp, scope, hashlib.sha256(request).hexdigest()))
+    key = _signing_key(secret, claim.date, claim.region, claim.service)
+    expected = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+    if not hmac.compare_digest(expected.encode(), claim.signature.encode()):
+        raise refused(
+            "SignatureDoesNotMatch", "the signature does not match the request: check the secret key and what was sent"
+        )
+    if declared != _UNSIGNED and not hmac.compare_digest(declared, hashlib.sha256(body).hexdigest()):
+        raise refused("XAmzContentSHA256Mismatch", "x-amz-content-sha256 does not match the body")
+
+
+def canonical_request(claim: Claim, method: str, path: bytes, query: bytes, headers: Headers, payload: str) -> bytes:
+    """The bytes whose hash is signed."""
+    return b"\n".join(
+        (
+            method.upper().encode(),
+            _canonical_path(claim.service, path),
+            _canonical_query(query),
+            *(name.encode() + b":" + _header_value(headers, name) for name in claim.signed_headers),
+            b"",
+            ";".join(claim.signed_headers).encode(),
+            payload.encode(),
+        )
+    )
+
+
+def query_pairs(query: bytes) -> list[tuple[str, str]]:
+    """Decoded names and values; "+" is a space. Undecodable UTF-8 keeps its bytes as surrogates."""
+    if re.search(rb"%(?![0-9A-Fa-f]{2})", query):
+        raise refused("IncompleteSignature", "the query holds a % that is not followed by two hexadecimal digits")
+    pairs = []
+    for part in query.split(b"&"):
+        if part:
+            name, _, value = part.partition(b"=")
+            pairs.append((_decoded(name), _decoded(value)))
+    return pairs
+
+
+def _decoded(text: bytes) -> str:
+    return unquote_to_bytes(text.replace(b"+", b" ")).decode("utf-8", "surrogateescape")
+
+
+def _encoded(text: str) -> str:
+    return quote(text.encode("utf-8", "surrogateescape"), safe="-_.~")
+
+
+def _canonical_query(query: bytes) -> bytes:
+    pairs = sorted((_encoded(name), _encoded(value)) for name, value in query_pairs(query) if name != "X-Amz-Signature")
+    return "&".join(f"{name}={value}" for name, value in pairs).encode()
+
+
+def _canonical_path(service: str, path: bytes) -> bytes:
+    """S3: the path as sent. Others: encoded once more, and in normal form."""
+    if service == "s3":
+        return path or b"/"
+    first, *segments = path.split(b"/")
+    if first or any(segment in (b".", b"..") for segment in segments) or b"" in segments[:-1]:
+        raise refused("IncompleteSignature", "a signed path must begin with / and hold no empty segments, '.' or '..'")
+    return quote(path or b"/", safe="/~").encode()
+
+
+def _header_values(headers: Headers, name: str) -> list[bytes]:
+    wanted = name.encode()
+    return [value for key, value in headers if key.lower() == wanted]
+
+
+def _header_value(headers: Headers, name: str) -> bytes:
+    return b",".join(b" ".join(value.split()) for value in _header_values(headers, name))
+
+
+def _single_header(headers: Headers, name: str) -> str:
+    values = _header_values(headers, name)
+    if len(values) > 1:
+        raise refused("IncompleteSignature", f"header {name} must appear once")
+    return values[0].strip().decode("latin-1") if values else ""
+
+
+def _claim_from_header(headers: Headers, authorization: str) -> Claim:
+    fields: dict[str, str] = {}
+    for part in authorization.removeprefix(ALGORITHM).split(","):
+        name, equals, value = part.strip().partition("=")
+        if not equals or name in fields or name not in ("Credential", "SignedHeaders", "Signature"):
+            raise refused(
+                "IncompleteSignature", "the Authorization header must hold Credential, SignedHeaders and Signature once"
+            )
+        fields[name] = value
+    if len(fields) != 3:
+        raise refused("IncompleteSignature", "the Authorization header must hold Credential, SignedHeaders and Signature once")
+    timestamp = _single_header(headers, "x-amz-date")
+    if not timestamp:
+        timestamp = _from_http_date(_single_header(headers, "date"))
+        if "date" not in fields["SignedHeaders"].split(";"):
+            raise refused("IncompleteSignature", "neither x-amz-date nor a signed Date header is there")
+    token = _single_header(headers, "x-amz-security-token")
+    return _claim(fields["Credential"], timestamp, fields["SignedHeaders"], fields["Signature"], token, None)
+
+
+def _claim_from_query(pairs: list[tuple[str, str]]) -> Claim:
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        if name in _QUERY_NAMES or name == "X-Amz-Security-Token":
+            if name in fields:
+                raise refused("IncompleteSignature", f"query parameter {name} must appear once")
+            fields[name] = value
+    for name in sorted(_QUERY_NAMES):
+        if name not in fields:
+            raise refused("IncompleteSignature", f"query parameter {name} is missing")
+    if fields["X-Amz-Algorithm"] != ALGORITHM:
+        raise refused("IncompleteSignature", f"X-Amz-Algorithm must be {ALGORITHM}")
+    expires = fields["X-Amz-Expires"]
+    if not re.fullmatch(r"[0-9]{1,6}", expires, re.ASCII) or not 1 <= int(expires) <= EXPIRES_SECONDS_MAX:
+        raise refused("IncompleteSignature", f"X-Amz-Expires must be 1 to {EXPIRES_SECONDS_MAX} seconds")
+    return _claim(
+        fields["X-Amz-Credential"],
+        fields["X-Amz-Date"],
+        fields["X-Amz-SignedHeaders"],
+        fields["X-Amz-Signature"],
+        fields.get("X-Amz-Security-Token", ""),
+        int(expires),
+    )
+
+
+def _claim(credential: str, timestamp: str, signed: str, signature: str, token: str, expires: int | None) -> Claim:
+    parts = credential.split("/")
+    if len(parts) != 5 or not all(parts) or parts[4] != "aws4_request":
+        raise refused("IncompleteSignature", "Credential must be key/date/region/service/aws4_request")
+    if not re.fullmatch(r"[A-Za-z0-9_]{3,128}", parts[0], re.ASCII):
+        raise refused("InvalidClientTokenId", "the access key id is not known")
+    if not re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", timestamp, re.ASCII):
+        raise refused("IncompleteSignature", "the date must have the form YYYYMMDDTHHMMSSZ")
+    if parts[1] != timestamp[:8]:
+        raise refused("SignatureDoesNotMatch", "the date of the credential scope is not the date of the request")
+    if not re.fullmatch(r"[0-9a-f]{64}", signature, re.ASCII):
+        raise refused("IncompleteSignature", "Signature must be 64 lower-case hexadecimal digits")
+    names = tuple(signed.split(";"))
+    if list(names) != sorted(set(names)) or not all(re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name) for name in names):
+        raise refused("IncompleteSignature", "SignedHeaders must be lower-case header names, sorted, each once")
+    return Claim(parts[0], parts[1], parts[2], parts[3], timestamp, names, signature, token, expires)
+
+
+def _from_http_date(text: str) -> str:
+    if re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", text, re.ASCII):
+        return text
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    except (ValueError, OverflowError) as error:
+        raise refused("IncompleteSignature", "neither x-amz-date nor a readable Date header is there") from error
+
+
+def _check_time(claim: Claim, now_ms: int) -> None:
+    try:
+        signed_at = datetime.strptime(claim.timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError as error:
+        raise refused("IncompleteSignature", "the date is not a date") from error
+    age = now_ms / 1000 - signed_at
+    if age < -SKEW_SECONDS:
+        raise refused(
+            "RequestTimeTooSkewed", f"the request is signed {-age:.0f} s ahead of this clock; {SKEW_SECONDS} are allowed"
+        )
+    if claim.expires_seconds is None:
+        if age > SKEW_SECONDS:
+            raise refused("RequestTimeTooSkewed", f"the request was signed {age:.0f} s ago; {SKEW_SECONDS} are allowed")
+    elif age > claim.expires_seconds:
+        raise refused("AccessDenied", "the presigned URL has expired")
+
+
+def _check_signed_headers(claim: Claim, headers: Headers) -> None:
+    present = {key.lower().decode("latin-1") for key, _ in headers}
+    if "host" not in claim.signed_headers:
+        raise refused("IncompleteSignature", "the host header must be signed")
+    for name in claim.signed_headers:
+        if name not in present:
+            raise refused("SignatureDoesNotMatch", f"signed header {name} is not in the request")
+    for name in sorted(present):
+        if name.startswith("x-amz-") and name not in claim.signed_headers:
+            raise refused("AccessDenied", f"header {name} must be signed")
+    if len(_header_values(headers, "host")) > 1:
+        raise refused("IncompleteSignature", "header host must appear once")
+
+
+def _payload_hash(claim: Claim, headers: Headers, body: bytes) -> str:
+    """What the request says its body hashes to, or the body's own hash where it says nothing."""
+    declared = _single_header(headers, "x-amz-content-sha256")
+    if not declared:
+        if claim.service == "s3":
+            if claim.expires_seconds is None:
+                raise refused("MissingSecurityHeader", "S3 requests must carry x-amz-content-sha256")
+            return _UNSIGNED
+        return hashlib.sha256(body).hexdigest()
+    if declared.startswith("STREAMING-"):
+        raise Unsupported(f"x-amz-content-sha256 {declared[:64]}: chunked signatures are not supported")
+    if declared != _UNSIGNED and not re.fullmatch(r"[0-9a-f]{64}", declared, re.ASCII):
+        raise refused("IncompleteSignature", "x-amz-content-sha256 must be a SHA-256 in hexadecimal or UNSIGNED-PAYLOAD")
+    return declared
+
+
+@lru_cache(maxsize=64)
+def _signing_key(secret: str, date: str, region: str, service: str) -> bytes:
+    key = f"AWS4{secret}".encode()
+    for part in (date, region, service, "aws4_request"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    return key
