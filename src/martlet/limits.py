@@ -29,8 +29,23 @@ _ALL = (
     Limit("request_seconds", 30, "seconds", "API Gateway HTTP API: integration timeout"),
     Limit("header_read_seconds", 10, "seconds", "slow-client protection: time to send a whole head"),
     Limit("body_read_seconds", 30, "seconds", "slow-client protection: longest pause within a body"),
+    Limit(
+        "body_bytes_per_second_min",
+        500,
+        "bytes per second",
+        "slow-client protection: average rate of a body, with a start of body_read_seconds",
+    ),
+    Limit(
+        "response_write_seconds",
+        60,
+        "seconds",
+        "slow-client protection: longest time in which a client reads nothing of its answer",
+    ),
     Limit("keep_alive_seconds", 75, "seconds", "idle connection"),
     Limit("connections", 10_000, "connections", "open client connections of one listener"),
+    Limit("request_buffer_bytes", 268_435_456, "bytes", "request bodies in memory at one time, of one listener"),
+    Limit("requests_in_flight", 5_000, "requests", "requests of one listener without an answer; API Gateway: burst of 5,000"),
+    Limit("throttle_clients", 10_000, "clients", "client addresses that one throttle remembers; the longest unseen goes first"),
     Limit("function_memory_mb_min", 64, "MB", "half of Lambda's 128: our runtime is smaller"),
     Limit("function_memory_mb_max", 10_240, "MB", "Lambda"),
     Limit("function_timeout_seconds_max", 900, "seconds", "Lambda"),
@@ -70,14 +85,18 @@ _ALL = (
 LIMITS: Final[dict[str, Limit]] = {limit.name: limit for limit in _ALL}
 
 
-def exceeded(name: str, actual: int | None = None, what: str = "") -> LimitExceeded:
-    """The error for limit `name`: says which limit, how much it allows and, if known, how much was asked."""
+def exceeded(name: str, actual: int | None = None, what: str = "", allowed: int | None = None) -> LimitExceeded:
+    """The error for limit `name`: says which limit, how much it allows and, if known, how much was asked.
+
+    `allowed` replaces the default where the limit was configured.
+    """
     limit = LIMITS[name]
+    value = limit.default if allowed is None else allowed
     subject = f"{what}: " if what else ""
     got = "" if actual is None else f", got {actual}"
     return LimitExceeded(
-        f"{subject}limit {name} is {limit.default} {limit.unit}{got}",
+        f"{subject}limit {name} is {value} {limit.unit}{got}",
         limit=name,
-        limit_value=limit.default,
+        limit_value=value,
         unit=limit.unit,
     )

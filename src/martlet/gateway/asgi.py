@@ -1,0 +1,150 @@
+"""An ASGI 3 application behind our HTTP server: for the platform's API and the sandboxes' private sockets.
+
+One task a request: comfortable, not the hot path. https://asgi.readthedocs.io/en/latest/specs/www.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from martlet.errors import MartletError
+from martlet.gateway.answer import problem
+from martlet.gateway.http import Exchange
+
+__all__ = ["AsgiApp", "AsgiHandler"]
+
+Message = MutableMapping[str, Any]
+AsgiApp = Callable[
+    [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
+
+
+class AsgiHandler:
+    """A handler for `HttpServer` that runs `app` for each exchange; `scope["martlet.context"]` is the request's context.
+
+    An app that fails before its answer begins is answered for with 500; after that the answer is cut. A disconnect never
+    cancels the app: it reads http.disconnect, and its sends raise `OSError`.
+    """
+
+    def __init__(self, app: AsgiApp) -> None:
+        self._app = app
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(self, exchange: Exchange) -> None:
+        task = asyncio.get_running_loop().create_task(_Run(exchange).run(self._app))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Run:
+    """One run of the app."""
+
+    __slots__ = ("_body_given", "_exchange", "_head", "_more", "_trailers", "_wake", "_wants_trailers")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._body_given = False
+        self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
+        self._more = True  # the app owes more of the body
+        self._wants_trailers = False
+        self._trailers: list[tuple[bytes, bytes]] = []
+        self._wake = asyncio.Event()
+        exchange.on_disconnect = self._wake.set
+        exchange.on_drain = self._wake.set
+
+    async def run(self, app: AsgiApp) -> None:
+        exchange = self._exchange
+        try:
+            await app(self._scope(), self._receive, self._send)
+        except asyncio.CancelledError:
+            exchange.abort()
+            raise
+        except Exception as error:
+            if not (isinstance(error, OSError) and not exchange.connected and self._more):
+                _report("the application failed", error)
+        if not exchange.started:
+            headers, body = problem(MartletError("internal error"))
+            exchange.respond(500, headers, body)
+        elif self._more or self._wants_trailers:
+            exchange.abort()  # does nothing once the client is gone
+
+    def _scope(self) -> dict[str, Any]:
+        request = self._exchange.request
+        host, _, port = request.host.rpartition(b":")
+        server = (host.decode("ascii"), int(port)) if host and port.isdigit() else (request.host.decode("ascii"), None)
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            "http_version": request.version,
+            "method": request.method,
+            "scheme": request.scheme,
+            "path": unquote_to_bytes(request.path).decode("utf-8", "replace"),
+            "raw_path": request.path,
+            "query_string": request.query,
+            "root_path": "",
+            "headers": [(name.lower(), value) for name, value in request.headers],
+            "client": request.client,
+            "server": server,
+            "extensions": {"http.response.trailers": {}},
+            "martlet.context": request.context,
+        }
+
+    async def _receive(self) -> Message:
+        if not self._body_given:
+            self._body_given = True
+            return {"type": "http.request", "body": self._exchange.request.body, "more_body": False}
+        while self._exchange.connected:
+            self._wake.clear()
+            await self._wake.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        exchange = self._exchange
+        kind = message["type"]
+        if kind == "http.response.start" and self._head is None:
+            headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
+            self._head = (message["status"], headers)
+            self._wants_trailers = bool(message.get("trailers", False))
+        elif kind == "http.response.body" and self._head is not None and self._more:
+            await self._send_body(self._head, bytes(message.get("body", b"")), bool(message.get("more_body", False)))
+        elif kind == "http.response.trailers" and self._wants_trailers and not self._more:
+            self._trailers += [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
+            if not message.get("more_trailers", False):
+                self._wants_trailers = False
+                exchange.end(self._trailers)
+                self._wake.set()
+        else:
+            raise RuntimeError(f"ASGI message {kind!r} is not expected here")
+
+    async def _send_body(self, head: tuple[int, list[tuple[bytes, bytes]]], body: bytes, more: bool) -> None:
+        exchange = self._exchange
+        if not exchange.connected:
+            raise OSError("the client is gone")
+        if not exchange.started and not more and not self._wants_trailers:
+            self._more = False
+            if exchange.request.method == "HEAD":  # its Content-Length may speak of a body that was never made
+                exchange.start(*head)
+                exchange.end()
+            else:
+                exchange.respond(*head, body)
+            self._wake.set()
+            return
+        if not exchange.started:
+            exchange.start(*head)
+        exchange.write(body)
+        if not more:
+            self._more = False
+            if not self._wants_trailers:
+                exchange.end()
+                self._wake.set()
+            return
+        while exchange.paused:
+            self._wake.clear()
+            await self._wake.wait()
+
+
+def _report(message: str, error: BaseException) -> None:
+    asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})

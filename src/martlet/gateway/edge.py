@@ -1,0 +1,369 @@
+"""From an exchange to an invocation and back: match, refuse or throttle, build the event, dispatch, answer.
+
+Everything here runs in callbacks of the event loop; a request costs a few objects and no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from martlet.clock import Clock, uuid4_text
+from martlet.errors import InvalidInput, MartletError, NotFound, Overloaded
+from martlet.gateway.answer import Headers, problem
+from martlet.gateway.cors import CorsPolicy
+from martlet.gateway.http import Exchange
+from martlet.gateway.payload import (
+    EventBuilder,
+    EventV1,
+    EventV2,
+    MalformedAnswer,
+    answer_v1,
+    answer_v2,
+    head_from_prelude,
+    trace_id,
+)
+from martlet.gateway.router import Match, MethodNotAllowed, RouteTable
+from martlet.gateway.throttle import Buckets
+from martlet.limits import LIMITS
+from martlet.telemetry import Registry
+from martlet.types import Invocation, Outcome, Route
+
+__all__ = ["Access", "Edge"]
+
+Access = Callable[[str, Route, str], MartletError | None]
+"""`access(app, route, function)`: None lets the public in, an error is what every request to the route is answered."""
+
+_SWEEP_SECONDS: Final = 0.5
+_SECOND: Final = 1_000_000_000
+_JSON: Final = (b"content-type", b"application/json")
+_TIMED_OUT: Final = b'{"message":"Endpoint request timed out"}'
+_FAILED_V1: Final = b'{"message":"Internal server error"}'  # REST APIs and HTTP APIs differ in one capital letter
+_FAILED_V2: Final = b'{"message":"Internal Server Error"}'
+_TIMEOUT_TYPE: Final = "Sandbox.Timedout"
+
+
+class _Plan:
+    """What is known of a route before the first request."""
+
+    __slots__ = ("buckets", "builder", "cors", "denied", "guarded", "old_format")
+
+    def __init__(
+        self,
+        builder: EventBuilder,
+        cors: CorsPolicy | None,
+        buckets: Buckets | None,
+        denied: MartletError | None,
+        old_format: bool,
+    ) -> None:
+        self.builder = builder
+        self.cors = cors
+        self.buckets = buckets
+        self.denied = denied
+        self.old_format = old_format
+        self.guarded = cors is not None or buckets is not None or denied is not None
+
+
+class _Flight:
+    """One request on its way through a function."""
+
+    __slots__ = ("deadline", "edge", "exchange", "headers", "invocation", "plan", "streaming")
+
+    def __init__(self, edge: Edge, exchange: Exchange, plan: _Plan, headers: list[tuple[bytes, bytes]], deadline: int) -> None:
+        self.edge = edge
+        self.exchange = exchange
+        self.plan = plan
+        self.headers = headers  # what every answer to this request carries
+        self.deadline = deadline
+        self.streaming = False
+        self.invocation: Invocation
+
+    # from functions
+
+    def done(self, invocation: Invocation, outcome: Outcome) -> None:
+        """The invocation's end, exactly once."""
+        self.edge.landed(self)
+        exchange = self.exchange
+        if self.streaming:
+            if outcome.error or outcome.refusal is not None:
+                exchange.abort()
+            elif exchange.connected:
+                exchange.end()
+            return
+        if not exchange.connected or exchange.started:
+            return  # the client left, or was told that it took too long
+        if outcome.refusal is None and not outcome.error:
+            try:
+                status, headers, body = (answer_v1 if self.plan.old_format else answer_v2)(outcome.payload)
+            except MalformedAnswer:
+                self.fail(502)
+                return
+            self.answer(status, headers, body)
+        elif outcome.refusal is not None:
+            self.refuse(outcome.refusal)
+        elif outcome.error_type == _TIMEOUT_TYPE:
+            self.answer(504, [_JSON], _TIMED_OUT)
+        else:
+            self.fail(502 if self.plan.old_format else 500)
+
+    def head(self, prelude: bytes) -> None:
+        """The head of a streamed answer."""
+        exchange = self.exchange
+        if self.streaming or not exchange.connected or exchange.started:
+            self.cancel()
+            return
+        try:
+            status, headers = head_from_prelude(prelude)
+        except MalformedAnswer:
+            self.fail(502)
+            self.cancel()
+            return
+        self.streaming = True
+        self.edge.streams_on(self)
+        exchange.on_disconnect = self.client_left
+        exchange.on_pause = self.pause
+        exchange.on_drain = self.resume
+        exchange.start(status, self.all_headers(headers))
+        self.edge.count(status)
+
+    def chunk(self, data: bytes) -> None:
+        """Part of a streamed answer."""
+        if self.streaming:
+            self.exchange.write(data)
+
+    # to functions
+
+    def pause(self) -> None:
+        control = self.invocation.control
+        if control is not None:
+            control.pause()
+
+    def resume(self) -> None:
+        control = self.invocation.control
+        if control is not None:
+            control.resume()
+
+    def cancel(self) -> None:
+        control = self.invocation.control
+        if control is not None:
+            control.cancel()
+
+    def client_left(self) -> None:
+        """The client of a streamed answer is gone: nobody wants the rest."""
+        self.cancel()
+
+    # to the client
+
+    def all_headers(self, headers: list[tuple[bytes, bytes]]) -> Headers:
+        if self.plan.cors is not None:
+            headers = CorsPolicy.without_own(headers)
+        return headers + self.headers
+
+    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        self.edge.count(status)
+        self.exchange.respond(status, self.all_headers(headers), body)
+
+    def fail(self, status: int) -> None:
+        self.answer(status, [_JSON], _FAILED_V1 if self.plan.old_format else _FAILED_V2)
+
+    def refuse(self, error: MartletError) -> None:
+        headers, body = problem(error)
+        self.answer(error.http_status, headers, body)
+
+    def expire(self) -> None:
+        """Limit `request_seconds` is over. The function runs on to its own limit; what it says comes too late."""
+        if self.exchange.connected:
+            self.answer(504, [_JSON], _TIMED_OUT)
+
+
+class Edge:
+    """Serves the routes of `set_routes` by calling `dispatch(invocation)` for each request.
+
+    `access` is asked once a route when routes are set; without it every declared route is public. `limits` overrides
+    requests_in_flight and request_seconds by name; `registry` gets the counters.
+    """
+
+    def __init__(
+        self,
+        dispatch: Callable[[Invocation], None],
+        *,
+        clock: Clock,
+        access: Access | None = None,
+        limits: Mapping[str, int] | None = None,
+        registry: Registry | None = None,
+        domains: Iterable[str] = ("localhost",),
+    ) -> None:
+        overrides = dict(limits or {})
+        for key in overrides:
+            if key not in LIMITS:
+                raise InvalidInput(f"{key} is not a limit", field=key)
+        self.flights: dict[_Flight, None] = {}  # without an answer, in order of their deadlines
+        self.streams: set[_Flight] = set()  # answering; from here the function's own time limit rules
+        self._dispatch = dispatch
+        self._clock = clock
+        self._access = access
+        self._domains = tuple(domains)
+        self._max_flights = overrides.get("requests_in_flight", LIMITS["requests_in_flight"].default)
+        self._request_ns = overrides.get("request_seconds", LIMITS["request_seconds"].default) * _SECOND
+        self._default_app: str | None = None
+        self._buckets: dict[tuple[str, Route], Buckets] = {}
+        self._table = RouteTable(domains=self._domains)
+        self._timer: asyncio.TimerHandle | None = None
+        self._overloaded = problem(Overloaded(f"limit requests_in_flight is {self._max_flights}"))
+        self._not_found = problem(NotFound("no route fits this host, method and path"))
+        known = registry or Registry()
+        text = "Answers of the public edge, by class of their status"
+        self._counters = [known.counter("martlet_http_answers_total", text, status=f"{digit}xx") for digit in range(6)]
+        known.gauge("martlet_http_requests_in_flight", "Requests without an answer", lambda: [({}, len(self.flights) + len(self.streams))])
+
+    # routes
+
+    def set_routes(self, routes: Iterable[tuple[str, Route, str]]) -> None:
+        """Serve these (app, route, full function name) from now on; requests under way keep what they have.
+
+        Throttles that did not change keep their count. Raises `InvalidInput`, and then nothing has changed.
+        """
+        buckets: dict[tuple[str, Route], Buckets] = {}
+
+        def plan(app: str, route: Route, function: str) -> _Plan:
+            if route.throttle is not None:
+                kept = self._buckets.get((app, route))
+                buckets[app, route] = kept if kept is not None else Buckets(route.throttle, self._clock)
+            old = route.payload_format == "1.0"
+            return _Plan(
+                EventV1(app, route) if old else EventV2(app, route),
+                CorsPolicy(route.cors, route.method) if route.cors is not None else None,
+                buckets.get((app, route)),
+                self._access(app, route, function) if self._access is not None else None,
+                old,
+            )
+
+        table = RouteTable(routes, domains=self._domains, plan=plan)
+        table.set_default(self._default_app)
+        self._buckets = buckets
+        self._table = table
+
+    def set_default(self, app: str | None) -> None:
+        """The app of hosts that name none."""
+        self._default_app = app
+        self._table.set_default(app)
+
+    # requests
+
+    def handle(self, exchange: Exchange) -> None:
+        """Serve one exchange: the handler of an `HttpServer`."""
+        request = exchange.request
+        if len(self.flights) + len(self.streams) >= self._max_flights:
+            self._problem(exchange, 503, self._overloaded)
+            return
+        match = self._table.match(request.host, request.method, request.path)
+        if request.method == "OPTIONS" and self._preflight(exchange):
+            return
+        if not isinstance(match, Match):
+            self._unmatched(exchange, match)
+            return
+        plan: _Plan = match.plan
+        request_id = uuid4_text()
+        id_bytes = request_id.encode("ascii")
+        headers = [(b"apigw-requestid", id_bytes), (b"x-amzn-requestid", id_bytes)]
+        if plan.guarded and self._guard(exchange, plan, headers):
+            return
+        now_ms = self._clock.now_ms()
+        trace = trace_id(request, request_id, now_ms)
+        event = plan.builder.build(request, request_id, trace, now_ms, match.path_params)
+        flight = _Flight(self, exchange, plan, headers, self._clock.monotonic_ns() + self._request_ns)
+        invocation = flight.invocation = Invocation(
+            match.function,
+            event,
+            request_id,
+            flight.done,
+            source="http",
+            trace_id=trace,
+            on_head=flight.head,
+            on_chunk=flight.chunk,
+        )
+        self.flights[flight] = None
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self.sweep)
+        try:
+            self._dispatch(invocation)
+        except BaseException:
+            self.landed(flight)
+            raise
+
+    def _guard(self, exchange: Exchange, plan: _Plan, headers: list[tuple[bytes, bytes]]) -> bool:
+        """CORS headers for the answer, access, throttle. True: the request is answered."""
+        if plan.cors is not None:
+            headers += plan.cors.headers(exchange.request.header(b"origin"))
+        if plan.denied is not None:
+            self._problem(exchange, plan.denied.http_status, problem(plan.denied), headers)
+            return True
+        if plan.buckets is not None:
+            wait = plan.buckets.take(exchange.request.client[0])
+            if wait:
+                self._problem(exchange, 429, problem(plan.buckets.refusal(wait)), headers)
+                return True
+        return False
+
+    def _preflight(self, exchange: Exchange) -> bool:
+        """Answer a CORS preflight for a route that has a policy."""
+        request = exchange.request
+        origin, method = request.header(b"origin"), request.header(b"access-control-request-method")
+        if origin is None or method is None:
+            return False
+        match = self._table.match(request.host, method.decode("latin-1"), request.path)
+        if not isinstance(match, Match) or match.plan.cors is None:
+            return False
+        wanted = request.header(b"access-control-request-headers")
+        self.count(204)
+        exchange.respond(204, match.plan.cors.preflight(origin, method, wanted), b"")
+        return True
+
+    def _unmatched(self, exchange: Exchange, found: MethodNotAllowed | None) -> None:
+        if found is None:
+            self._problem(exchange, 404, self._not_found)
+            return
+        error = InvalidInput(f"this path does not take {exchange.request.method}")
+        headers, body = problem(error, 405)
+        headers.append((b"allow", ", ".join(found.allow).encode("ascii")))
+        self._problem(exchange, 405, (headers, body))
+
+    def _problem(
+        self, exchange: Exchange, status: int, found: tuple[list[tuple[bytes, bytes]], bytes], more: Headers = ()
+    ) -> None:
+        self.count(status)
+        exchange.respond(status, [*found[0], *more], found[1])
+
+    def count(self, status: int) -> None:
+        """An answer with this status leaves."""
+        self._counters[status // 100].value += 1
+
+    # flights
+
+    def landed(self, flight: _Flight) -> None:
+        """The flight waits for nothing any more."""
+        if flight.streaming:
+            self.streams.discard(flight)
+        else:
+            self.flights.pop(flight, None)
+
+    def streams_on(self, flight: _Flight) -> None:
+        """The flight has the head of its answer."""
+        self.flights.pop(flight, None)
+        self.streams.add(flight)
+
+    def sweep(self) -> None:
+        """Answer what is out of time; again soon while anything is under way."""
+        now = self._clock.monotonic_ns()
+        expired = []
+        for flight in self.flights:
+            if flight.deadline > now:
+                break
+            expired.append(flight)
+        for flight in expired:
+            self.landed(flight)
+            flight.expire()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self.sweep) if self.flights else None
