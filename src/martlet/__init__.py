@@ -1,3 +1,50 @@
 """Martlet: the serverless cloud you own. User code imports its names from here; they all live in `martlet.sdk`."""
 
+from martlet.sdk.answer import Response
+from martlet.sdk.app import App
+from martlet.sdk.documents import Collection, Document
+from martlet.sdk.errors import (
+    AccessDenied,
+    Conflict,
+    DeclarationError,
+    FunctionError,
+    HTTPError,
+    InvalidInput,
+    LimitExceeded,
+    NotFound,
+    Overloaded,
+    PlatformError,
+    Throttled,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+)
+from martlet.sdk.function import Function
+from martlet.sdk.request import Header, Request
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AccessDenied",
+    "App",
+    "Collection",
+    "Conflict",
+    "DeclarationError",
+    "Document",
+    "Function",
+    "FunctionError",
+    "HTTPError",
+    "Header",
+    "InvalidInput",
+    "LimitExceeded",
+    "NotFound",
+    "Overloaded",
+    "PlatformError",
+    "Request",
+    "Response",
+    "Throttled",
+    "Unauthenticated",
+    "Unavailable",
+    "Unsupported",
+    "__version__",
+]

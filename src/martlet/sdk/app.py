@@ -1,0 +1,185 @@
+"""`App`: what a project declares. The decorators only record; `graph.emit` checks it all at deploy."""
+
+from __future__ import annotations
+
+import sys
+
+from martlet.sdk.errors import DeclarationError
+from martlet.sdk.function import Function, Route, Schedule
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, TypedDict, Unpack
+
+    from martlet.sdk.documents import Collection
+
+    Uses = Iterable[Function | Collection | str]
+
+    class Options(TypedDict, total=False):
+        """Settings of a function; each left out takes the platform's default (`martlet.types.FunctionConfig`)."""
+
+        name: str  # default: the Python function's name
+        memory: int  # MB; the share of a CPU grows with it
+        timeout: float  # seconds for one event
+        tmp: int  # MB of private /tmp
+        concurrency: int  # events at one time in one instance
+        reserved: int  # most events at one time in all instances; 0 switches the function off
+        provisioned: int  # instances kept warm
+        env: Mapping[str, str]
+        egress: str | Iterable[str]  # "none", "all", or host names
+        uses: Uses  # functions it may invoke and collections it may read and write
+        description: str
+
+    class RouteOptions(Options, total=False):
+        """Settings of a function and of its route."""
+
+        cors: str | Iterable[str] | Mapping[str, Any]  # origins, or the fields of `martlet.types.Cors`
+        throttle: Mapping[str, Any]  # the fields of `martlet.types.Throttle`: rate, burst, per
+        payload: str  # payload format: "2.0" or "1.0"
+        raw: bool  # the handler takes Lambda's (event, context) and returns a Lambda answer
+
+    Decorator = Callable[[Callable[..., Any]], Function]
+
+__all__ = ["App"]
+
+SETTINGS = ("memory", "timeout", "tmp", "concurrency", "reserved", "provisioned", "env", "egress", "description")
+
+
+class Functions:
+    """An app's functions as attributes: how the platform finds one that is no name of its module ("app:app.functions.api")."""
+
+
+class App:
+    """An application: functions, their routes and their schedules. `name` default: chosen by deploy, the folder's name."""
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name
+        self.functions = Functions()
+
+    def __repr__(self) -> str:
+        return f"App({self.name!r})"
+
+    def get(self, path: str, **options: Unpack[RouteOptions]) -> Decorator:
+        """The decorated function answers GET `path`."""
+        return self._route(["GET"], path, options, _caller())
+
+    def post(self, path: str, **options: Unpack[RouteOptions]) -> Decorator:
+        """The decorated function answers POST `path`."""
+        return self._route(["POST"], path, options, _caller())
+
+    def put(self, path: str, **options: Unpack[RouteOptions]) -> Decorator:
+        """The decorated function answers PUT `path`."""
+        return self._route(["PUT"], path, options, _caller())
+
+    def patch(self, path: str, **options: Unpack[RouteOptions]) -> Decorator:
+        """The decorated function answers PATCH `path`."""
+        return self._route(["PATCH"], path, options, _caller())
+
+    def delete(self, path: str, **options: Unpack[RouteOptions]) -> Decorator:
+        """The decorated function answers DELETE `path`."""
+        return self._route(["DELETE"], path, options, _caller())
+
+    def head(self, path: str, **options: Unpack[RouteOptions]) -> Decorator:
+        """The decorated function answers HEAD `path`."""
+        return self._route(["HEAD"], path, options, _caller())
+
+    def options(self, path: str, **options: Unpack[RouteOptions]) -> Decorator:
+        """The decorated function answers OPTIONS `path`."""
+        return self._route(["OPTIONS"], path, options, _caller())
+
+    def route(self, methods: str | Iterable[str], path: str, **options: Unpack[RouteOptions]) -> Decorator:
+        """The decorated function answers these methods ("ANY" for all) on `path`: "/a/{id}", "/a/{rest+}" or "$default"."""
+        return self._route([methods] if isinstance(methods, str) else list(methods), path, options, _caller())
+
+    def function(self, **options: Unpack[Options]) -> Decorator:
+        """The decorated function takes `(event, context)` and is called by `.invoke` or by Lambda's clients."""
+        where = _caller()
+        return lambda target: self._declare(target, dict(options), where)
+
+    def schedule(
+        self,
+        expression: str,
+        *,
+        timezone: str = "UTC",
+        input: Any = None,
+        schedule_name: str | None = None,
+        **options: Unpack[Options],
+    ) -> Decorator:
+        """The decorated function runs at "rate(5 minutes)" or "cron(0 8 ? * MON-FRI *)". `input`: its event, JSON."""
+        where = _caller()
+
+        def decorate(target: Callable[..., Any]) -> Function:
+            function = self._declare(target, dict(options), where)
+            function.schedules.append(Schedule(expression, timezone, input, schedule_name, where))
+            return function
+
+        return decorate
+
+    def mount(self, path: str, app: Any, *, interface: str | None = None, **options: Unpack[RouteOptions]) -> Function:
+        """A whole ASGI or WSGI app answers `path` and all below it. `interface` ("asgi", "wsgi") where it cannot be told."""
+        where = _caller()
+        settings: dict[str, Any] = dict(options)
+        settings.setdefault("name", path.strip("/").replace("/", "-") or "web")
+        route = _route_options(settings)
+        function = self._declare(app, settings, where)
+        if function.routes or function.mount is not None:
+            raise DeclarationError(f"{where}: mount takes an ASGI or WSGI app, got {function!r}")
+        function.mount = path
+        function.interface = interface
+        prefix = path.rstrip("/")
+        function.routes = [Route("ANY", place, *route, where) for place in (prefix or "/", f"{prefix}/{{proxy+}}")]
+        return function
+
+    def _route(self, methods: list[str], path: str, options: RouteOptions, where: str) -> Decorator:
+        settings: dict[str, Any] = dict(options)
+        raw = settings.pop("raw", False)
+        route = _route_options(settings)
+
+        def decorate(target: Callable[..., Any]) -> Function:
+            function = self._declare(target, settings, where)
+            function.raw = function.raw or raw
+            # Decorators apply from the bottom up; the routes are kept in the order of the text.
+            function.routes[:0] = [Route(method.upper(), path, *route, where) for method in methods]
+            return function
+
+        return decorate
+
+    def _declare(self, target: Any, options: dict[str, Any], where: str) -> Function:
+        """The Function of `target`: a new one, or the one that a decorator below has made."""
+        options = dict(options)
+        name = options.pop("name", None)
+        uses = options.pop("uses", ())
+        unknown = sorted(set(options) - set(SETTINGS))
+        if unknown:
+            raise DeclarationError(f"{where}: unknown option {unknown[0]}; known are name, uses, {', '.join(SETTINGS)}")
+        if isinstance(target, Function):
+            function = target
+            twice = sorted(set(options) & set(function.settings))
+            if twice or (name is not None and name != function.name):
+                raise DeclarationError(f"{where}: {function.name}: {twice[0] if twice else 'name'} is given by two decorators")
+        else:
+            function = Function(target, name or getattr(target, "__name__", ""), where)
+            function.app = self
+            self._add(function)
+        function.settings.update(options)
+        function.uses.extend([uses] if isinstance(uses, str) else uses)
+        return function
+
+    def _add(self, function: Function) -> None:
+        known = vars(self.functions).setdefault(function.name, function)
+        if known is not function:
+            raise DeclarationError(
+                f"{function.where}: the function {function.name} is declared at {known.where} already: rename one, or say name="
+            )
+
+
+def _route_options(settings: dict[str, Any]) -> tuple[Any, Any, str]:
+    """Take what belongs to the route out of `settings`: cors, throttle, payload."""
+    return settings.pop("cors", None), settings.pop("throttle", None), settings.pop("payload", "2.0")
+
+
+def _caller() -> str:
+    """ "file.py:12" of the line in user code that calls the decorator."""
+    frame = sys._getframe(2)
+    return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"

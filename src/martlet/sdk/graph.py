@@ -1,0 +1,385 @@
+"""From a loaded module to the resource graph that deploy reads: everything that can be wrong is found here, all at once.
+
+Runs where the user's code may run, at deploy only; so it may import what it likes of the standard library.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from types import ModuleType
+from typing import Any
+
+from martlet.sdk.app import App
+from martlet.sdk.documents import Collection
+from martlet.sdk.errors import DeclarationError
+from martlet.sdk.function import Function, Route, Schedule, interface_of
+from martlet.sdk.signature import event_handler, http_handler, names_of_path
+
+__all__ = ["FUNCTION_NAME_CHARACTERS", "emit"]
+
+FUNCTION_NAME_CHARACTERS = 64  # limit function_name_characters, of the full name "<app>-<function>"
+
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "ANY")
+_APP_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_SEGMENT = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)(\+?)\}")
+_LITERAL = re.compile(r"(?:[A-Za-z0-9._~!$&'()*,;=:@-]|%[0-9A-Fa-f]{2})+")
+_RATE = re.compile(r"rate\((\d+) (minute|minutes|hour|hours|day|days)\)")
+_CRON = re.compile(r"cron\(([^()]*)\)")
+_HOST = re.compile(r"(\*\.)?([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")
+_CORS: dict[str, type] = {
+    "origins": list,
+    "methods": list,
+    "headers": list,
+    "expose": list,
+    "credentials": bool,
+    "max_age_seconds": int,
+}
+_NUMBERS = {  # option → field of FunctionConfig, least value; the greatest are limits of the platform
+    "memory": ("memory_mb", 1),
+    "timeout": ("timeout_seconds", 0.001),
+    "tmp": ("tmp_mb", 0),
+    "concurrency": ("concurrency", 1),
+    "reserved": ("reserved", 0),
+    "provisioned": ("provisioned", 0),
+}
+_WHAT_TO_WRITE = """no App found in module {name}. Write:
+
+    from martlet import App
+
+    app = App()
+
+    @app.get("/")
+    def index() -> dict:
+        return {{"hello": "world"}}
+
+or a plain Lambda handler: def lambda_handler(event, context)"""
+
+
+def emit(module: ModuleType, default_app: str) -> dict[str, Any]:
+    """The graph of `module`'s App: {"app", "functions", "routes", "schedules"}, JSON values with the fields of `martlet.types`.
+
+    Fields that the app does not say are left out, so that their defaults live in one place. A module without an App but with
+    `lambda_handler` or `handler` is one function with the route $default. Raises `DeclarationError`: one line a mistake.
+    """
+    apps = {id(value): name for name, value in vars(module).items() if isinstance(value, App)}
+    if len(apps) > 1:
+        raise DeclarationError(f"module {module.__name__} has two Apps, {' and '.join(apps.values())}: keep one")
+    if not apps:
+        return _plain_lambda(module, default_app)
+    return _Emission(module, next(iter(apps.values())), default_app).graph()
+
+
+def _plain_lambda(module: ModuleType, app: str) -> dict[str, Any]:
+    for name in ("lambda_handler", "handler"):
+        if callable(getattr(module, name, None)):
+            _check_app_name(app)
+            function = {"name": "handler", "handler": f"{module.__name__}:{name}"}
+            route = {"method": "ANY", "path": "$default", "function": "handler"}
+            return {"app": app, "functions": [function], "routes": [route], "schedules": []}
+    raise DeclarationError(_WHAT_TO_WRITE.format(name=module.__name__))
+
+
+def _check_app_name(name: str) -> None:
+    if not isinstance(name, str) or not _APP_NAME.fullmatch(name):
+        raise DeclarationError(
+            f"the app's name {name!r} must be lower-case letters, digits and inner dashes, from a letter on: "
+            'say it, e.g. App("shop")'
+        )
+
+
+class _Emission:
+    """One walk over an App. Mistakes are collected, not raised, so that one deploy shows them all."""
+
+    def __init__(self, module: ModuleType, attribute: str, default_app: str) -> None:
+        self.module = module
+        self.attribute = attribute
+        self.app: App = getattr(module, attribute)
+        self.app_name = self.app.name or default_app
+        self.functions: list[Function] = list(vars(self.app.functions).values())
+        self.problems: list[str] = []
+
+    def graph(self) -> dict[str, Any]:
+        """The whole graph. Raises `DeclarationError` with every mistake."""
+        _check_app_name(self.app_name)
+        if not self.functions:
+            self.problems.append(f'{self.attribute} declares nothing: write @{self.attribute}.get("/") above a function')
+        graph = {
+            "app": self.app_name,
+            "functions": [self._function(function) for function in self.functions],
+            "routes": self._routes(),
+            "schedules": self._schedules(),
+        }
+        if self.problems:
+            raise DeclarationError("\n".join(self.problems))
+        return graph
+
+    def _problem(self, function: Function, message: str, where: str = "") -> None:
+        self.problems.append(f"{where or function.where}: {function.name or 'handler'}: {message}")
+
+    # --- functions --------------------------------------------------------------------------------------------------------
+
+    def _function(self, function: Function) -> dict[str, Any]:
+        full_name = f"{self.app_name}-{function.name}"
+        if not _NAME.fullmatch(function.name):
+            self._problem(function, f"the name {function.name!r} may have letters, digits, - and _ only: say name=")
+        elif len(full_name) > FUNCTION_NAME_CHARACTERS:
+            self._problem(
+                function,
+                f"the full name {full_name} has {len(full_name)} characters, limit function_name_characters is "
+                f"{FUNCTION_NAME_CHARACTERS}: say name=",
+            )
+        config: dict[str, Any] = {"name": function.name, "handler": self._handler(function)}
+        config |= self._settings(function)
+        config |= self._uses(function)
+        self._check_signature(function)
+        return config
+
+    def _handler(self, function: Function) -> str:
+        """ "module:attribute" that yields this Function: a name of this module, else of its own, else by the App."""
+        for name, value in vars(self.module).items():
+            if value is function:
+                return f"{self.module.__name__}:{name}"
+        home = sys.modules.get(function.__module__)
+        if home is not None and vars(home).get(function.__name__) is function:
+            return f"{home.__name__}:{function.__name__}"
+        return f"{self.module.__name__}:{self.attribute}.functions.{function.name}"
+
+    def _settings(self, function: Function) -> dict[str, Any]:
+        said = function.settings
+        found: dict[str, Any] = {}
+        for option, (field, least) in _NUMBERS.items():
+            value = said.get(option)
+            if value is None:
+                continue
+            if type(value) is not int and not (option == "timeout" and type(value) is float):
+                self._problem(function, f"{option}={value!r}: it is a whole number")
+            elif not value >= least:
+                self._problem(function, f"{option}={value!r}: it is at least {least}")
+            found[field] = value
+        if said.get("env") is not None:
+            found["environment"] = self._environment(function, said["env"])
+        if said.get("egress") is not None:
+            found["egress"] = self._egress(function, said["egress"])
+        description = said.get("description")
+        if description is None and function.mount is None:
+            description = (function.__doc__ or "").strip().partition("\n")[0][:256]
+        if description:
+            found["description"] = description
+        return found
+
+    def _environment(self, function: Function, env: Any) -> dict[str, str]:
+        try:
+            found = dict(env)
+        except (TypeError, ValueError):
+            self._problem(function, f"env={env!r}: it is a dict of strings")
+            return {}
+        for name, value in found.items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                self._problem(function, f"env: {name!r} is {value!r}; names and values are strings")
+            elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                self._problem(function, f"env: {name!r} is no name of an environment variable")
+            elif name.startswith(("MARTLET_", "AWS_LAMBDA_")):
+                self._problem(function, f"env: {name} belongs to the platform")
+        return found
+
+    def _egress(self, function: Function, egress: Any) -> Any:
+        if egress in ("none", "all"):
+            return egress
+        hosts = [] if isinstance(egress, str) or not hasattr(egress, "__iter__") else list(egress)
+        if not hosts or not all(isinstance(host, str) and _HOST.fullmatch(host) for host in hosts):
+            self._problem(
+                function, f'egress={egress!r}: it is "none", "all" or host names, e.g. ["api.example.com", "*.example.org"]'
+            )
+        return hosts
+
+    def _uses(self, function: Function) -> dict[str, Any]:
+        names = {known.name for known in self.functions}
+        functions: list[str] = []
+        documents: list[str] = []
+        for used in function.uses:
+            if isinstance(used, Collection):
+                if not isinstance(used.name, str) or not _NAME.fullmatch(used.name) or len(used.name) > 64:
+                    self._problem(function, f"collection {used.name!r}: a name is up to 64 letters, digits, - and _")
+                documents.append(used.name)
+            elif isinstance(used, Function) and used.app is self.app:
+                functions.append(used.name)
+            elif isinstance(used, str) and used in names:
+                functions.append(used)
+            else:
+                self._problem(function, f"uses {used!r}, which is no function of this app and no Collection")
+        found: dict[str, Any] = {}
+        if functions:
+            found["uses"] = list(dict.fromkeys(functions))
+        if documents:
+            found["documents"] = list(dict.fromkeys(documents))
+        return found
+
+    def _check_signature(self, function: Function) -> None:
+        try:
+            if function.mount is not None:
+                interface_of(function)
+            elif function.routes and not function.is_raw():
+                http_handler(function.target, [(route.method, route.path) for route in function.routes])
+                if function.schedules:
+                    self._problem(
+                        function, "it answers HTTP; put the schedule on a function of its own", function.schedules[0].where
+                    )
+            else:
+                event_handler(function.target)
+                if not function.routes and function.target.__code__.co_flags & (0x20 | 0x200):
+                    self._problem(function, "it yields; only an HTTP handler can stream: return a list")
+        except (DeclarationError, TypeError) as error:
+            self._problem(function, str(error))
+
+    # --- routes -----------------------------------------------------------------------------------------------------------
+
+    def _routes(self) -> list[dict[str, Any]]:
+        found = []
+        seen: dict[tuple[str, str], tuple[Function, Route]] = {}
+        for function in self.functions:
+            for route in function.routes:
+                self._check_route(function, route)
+                shape = (route.method, re.sub(r"\{[^}]*?(\+?)\}", r"{\1}", str(route.path)))
+                if shape in seen:
+                    other, before = seen[shape]
+                    self._problem(
+                        function,
+                        f"{route.method} {route.path} is answered already by {other.name} ({before.where}: {before.path})",
+                        route.where,
+                    )
+                seen.setdefault(shape, (function, route))
+                found.append(self._route(function, route))
+        return found
+
+    def _check_route(self, function: Function, route: Route) -> None:
+        def wrong(message: str) -> None:
+            self._problem(function, message, route.where)
+
+        path = route.path
+        if route.method not in _METHODS:
+            wrong(f"{route.method} is no method that routes know: {', '.join(_METHODS)}")
+        if route.payload not in ("1.0", "2.0"):
+            wrong(f'payload={route.payload!r}: it is "2.0" or "1.0"')
+        if path == "$default":
+            return
+        if not isinstance(path, str) or not path.startswith("/"):
+            wrong(f"the path {path!r} must start with / (or be $default)")
+            return
+        segments = path[1:].split("/")
+        for position, segment in enumerate(segments):
+            name = _SEGMENT.fullmatch(segment)
+            if name and name[2] and position < len(segments) - 1:
+                wrong(f"the path {path}: {segment} takes all the rest, so it must come last")
+            if name or _LITERAL.fullmatch(segment) or (not segment and position == len(segments) - 1):
+                continue
+            wrong(f"the path {path}: {segment!r} is no segment; write a word, {{name}}, or {{name+}} at the end")
+        names = names_of_path(path)
+        if len(set(names)) < len(names):
+            wrong(f"the path {path} has a name twice")
+
+    def _route(self, function: Function, route: Route) -> dict[str, Any]:
+        found: dict[str, Any] = {"method": route.method, "path": route.path, "function": function.name}
+        if route.payload != "2.0":
+            found["payload_format"] = route.payload
+        if route.cors is not None:
+            found["cors"] = self._cors(function, route)
+        if route.throttle is not None:
+            found["throttle"] = self._throttle(function, route)
+        return found
+
+    def _cors(self, function: Function, route: Route) -> dict[str, Any]:
+        said = route.cors
+        if not hasattr(said, "keys"):
+            origins = [said] if isinstance(said, str) else list(said) if hasattr(said, "__iter__") else None
+            if not origins or not all(isinstance(origin, str) for origin in origins):
+                self._problem(function, f'cors={said!r}: it is "*", origins, or a dict of {", ".join(_CORS)}', route.where)
+                return {}
+            here = {other.method for known in self.functions for other in known.routes if other.path == route.path}
+            methods = [method for method in _METHODS[:-1] if method in here or "ANY" in here]
+            return {"origins": origins, "methods": methods, "headers": ["*"]}
+        found: dict[str, Any] = {}
+        value: Any
+        for name, value in said.items():
+            kind = _CORS.get(name)
+            if kind is None:
+                self._problem(function, f"cors: unknown {name!r}; known are {', '.join(_CORS)}", route.where)
+                continue
+            if kind is list:
+                value = [value] if isinstance(value, str) else list(value)
+            if not isinstance(value, kind) or (kind is list and not all(isinstance(item, str) for item in value)):
+                self._problem(function, f"cors: {name}={value!r} is of the wrong type", route.where)
+            found[name] = value
+        return found
+
+    def _throttle(self, function: Function, route: Route) -> dict[str, Any]:
+        said = route.throttle
+        known = isinstance(said, dict) and set(said) <= {"rate", "burst", "per"}
+        rate = said.get("rate") if known else None
+        burst = said.get("burst", max(1, round(rate))) if isinstance(rate, (int, float)) and rate > 0 else None
+        per = said.get("per", "route") if known else None
+        if isinstance(rate, bool) or type(burst) is not int or burst < 1 or per not in ("route", "client"):
+            self._problem(
+                function,
+                f'throttle={said!r}: it is {{"rate": requests a second, "burst": at once, "per": "route" or "client"}}',
+                route.where,
+            )
+            return {}
+        return {"rate": rate, "burst": burst, "per": per}
+
+    # --- schedules --------------------------------------------------------------------------------------------------------
+
+    def _schedules(self) -> list[dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for function in self.functions:
+            for number, schedule in enumerate(function.schedules, start=1):
+                name = schedule.name or (function.name if number == 1 else f"{function.name}-{number}")
+                if not _NAME.fullmatch(name) or len(name) > 64:
+                    self._problem(function, f"schedule name {name!r}: up to 64 letters, digits, - and _", schedule.where)
+                if name in found:
+                    self._problem(function, f"there are two schedules {name}: say schedule_name=", schedule.where)
+                self._check_schedule(function, schedule)
+                found[name] = {
+                    "name": name,
+                    "expression": schedule.expression,
+                    "function": function.name,
+                    "timezone": schedule.timezone,
+                    "input": schedule.input,
+                }
+        return list(found.values())
+
+    def _check_schedule(self, function: Function, schedule: Schedule) -> None:
+        mistake = _expression_mistake(schedule.expression)
+        if mistake:
+            self._problem(function, f"schedule {schedule.expression!r}: {mistake}", schedule.where)
+        if not isinstance(schedule.timezone, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+/-]*", schedule.timezone):
+            self._problem(function, f'timezone={schedule.timezone!r}: it is an IANA name, e.g. "Europe/Zurich"', schedule.where)
+        import json
+
+        try:
+            json.dumps(schedule.input, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            self._problem(function, f"input is not JSON: {error}", schedule.where)
+
+
+def _expression_mistake(expression: Any) -> str:
+    """What is wrong with a schedule's shape, or "". Whether its times exist is for the platform to say (triggers)."""
+    text = expression if isinstance(expression, str) else ""
+    rate = _RATE.fullmatch(text)
+    if rate:
+        number, unit = int(rate[1]), rate[2]
+        if number == 0:
+            return "the rate must be at least 1"
+        if (number == 1) == unit.endswith("s"):
+            return f"write rate({number} {unit.rstrip('s') if number == 1 else unit + 's'})"
+        return ""
+    cron = _CRON.fullmatch(text)
+    if cron:
+        fields = cron[1].split()
+        if len(fields) != 6:
+            return f"cron has six fields (minutes hours day-of-month month day-of-week year), got {len(fields)}"
+        if (fields[2] == "?") == (fields[4] == "?"):
+            return "exactly one of day-of-month and day-of-week must be ?"
+        return ""
+    return 'write "rate(5 minutes)" or "cron(0 8 ? * MON-FRI *)"'
