@@ -1,0 +1,225 @@
+"""From what an app's own code declared, which is untrusted, to an `AppGraph` whose every rule holds.
+
+Nothing here does I/O. Every refusal names the resource, the field and the rule.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from martlet.apps.ports import CheckSchedule
+from martlet.errors import DeployFailed, InvalidInput
+from martlet.limits import LIMITS, exceeded
+from martlet.types import AppGraph, Cors, FunctionConfig, Route, ScheduleConfig
+
+__all__ = ["check", "full_name"]
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")  # Lambda: FunctionName
+_VARIABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")  # Lambda: environment variable names
+_HANDLER = re.compile(r"[^\s:]+:[^\s:]+|[^\s:.]+(?:\.[^\s:.]+)+")
+_HOST = re.compile(
+    r"(?:\*\.)?(?=.{1,253}$)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+)
+_PARAMETER = re.compile(r"\{[A-Za-z0-9._-]+\+?\}")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_COLLECTION = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_METHODS = frozenset({"ANY", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+_RESERVED_VARIABLES = frozenset(  # Lambda: reserved environment variables; the platform sets them
+    {
+        "AWS_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_EXECUTION_ENV", "AWS_REGION",
+        "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "LAMBDA_RUNTIME_DIR", "LAMBDA_TASK_ROOT",
+    }
+)  # fmt: skip
+
+
+def full_name(app: str, function: str) -> str:
+    """The platform's name of an app's function."""
+    return f"{app}-{function}"
+
+
+def check(app: str, emitted: object, check_schedule: CheckSchedule) -> AppGraph:
+    """`emitted`, the plain data that a source gave, as a graph. Raises `DeployFailed` or `LimitExceeded`, naming the place."""
+    try:
+        graph = msgspec.convert(emitted, AppGraph, strict=True)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise DeployFailed(
+            f"the app declares something that Martlet does not know: {error}", remedy="fix the declaration"
+        ) from error
+    for limit, found in (("functions", graph.functions), ("routes", graph.routes), ("schedules", graph.schedules)):
+        if len(found) > LIMITS[f"app_{limit}"].default:
+            raise exceeded(f"app_{limit}", len(found), f"app {app}")
+    if not graph.functions:
+        raise DeployFailed(f"app {app} declares no function", remedy="decorate at least one function with the App")
+    names = _unique((function.name for function in graph.functions), "function")
+    for function in graph.functions:
+        _function(app, function, names)
+    for route in graph.routes:
+        _route(route, names)
+    _unique((f"{route.method} {_shape(route.path)}" for route in graph.routes), "route")
+    _unique((schedule.name for schedule in graph.schedules), "schedule")
+    for schedule in graph.schedules:
+        _schedule(schedule, names, check_schedule)
+    return graph
+
+
+def _unique(names: Iterable[str], kind: str) -> frozenset[str]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DeployFailed(f"the app declares the {kind} {name} twice", remedy="rename or remove one of them")
+        seen.add(name)
+    return frozenset(seen)
+
+
+def _refuse(where: str, why: str, remedy: str = "") -> DeployFailed:
+    return DeployFailed(f"{where}: {why}", remedy=remedy or "fix the declaration and deploy again")
+
+
+def _between(where: str, field: str, value: float, low: float, limit: str) -> None:
+    if not math.isfinite(value) or value < low:
+        raise _refuse(where, f"{field} is {value:g}, the least is {low:g}")
+    if value > LIMITS[limit].default:
+        raise exceeded(limit, math.ceil(value), where)
+
+
+def _function(app: str, function: FunctionConfig, names: frozenset[str]) -> None:
+    where = f"function {function.name!r}"
+    if not _NAME.fullmatch(function.name):
+        raise _refuse(where, 'a name has letters, digits, "-" and "_" only')
+    full = full_name(app, function.name)
+    if len(full) > LIMITS["function_name_characters"].default:
+        raise exceeded("function_name_characters", len(full), f"function {full}")
+    if len(function.handler) > 128 or not _HANDLER.fullmatch(function.handler):
+        raise _refuse(where, f'handler {function.handler[:140]!r} is not "module:attribute" or "module.attribute"')
+    _between(where, "memory_mb", function.memory_mb, LIMITS["function_memory_mb_min"].default, "function_memory_mb_max")
+    if function.timeout_seconds <= 0:
+        raise _refuse(where, f"timeout_seconds is {function.timeout_seconds:g}, it must be more than 0")
+    _between(where, "timeout_seconds", function.timeout_seconds, 0, "function_timeout_seconds_max")
+    _between(where, "tmp_mb", function.tmp_mb, 1, "function_tmp_mb_max")
+    _between(where, "concurrency", function.concurrency, 1, "function_concurrency_max")
+    _between(where, "provisioned", function.provisioned, 0, "instances")
+    _reserved(where, function)
+    _environment(where, function.environment)
+    _capabilities(where, function, names)
+    if len(function.description) > 256:
+        raise _refuse(where, f"description has {len(function.description)} characters, the most is 256")
+
+
+def _reserved(where: str, function: FunctionConfig) -> None:
+    if function.reserved is None:
+        return
+    _between(where, "reserved", function.reserved, 0, "instances")
+    warm = function.provisioned * function.concurrency
+    if warm > function.reserved:
+        raise _refuse(
+            where,
+            f"provisioned {function.provisioned} with concurrency {function.concurrency} takes {warm} events at one time, "
+            f"which is more than reserved {function.reserved}",
+        )
+
+
+def _capabilities(where: str, function: FunctionConfig, names: frozenset[str]) -> None:
+    for host in function.egress if isinstance(function.egress, tuple) else ():
+        if not _HOST.fullmatch(host):
+            raise _refuse(where, f"egress {host!r} is not a host name")
+    for used in function.uses:
+        if used not in names:
+            raise _refuse(where, f"uses {used!r}, which is not a function of this app")
+    for collection in function.documents:
+        if not _COLLECTION.fullmatch(collection):
+            raise _refuse(where, f"documents {collection!r} is not a collection's name")
+
+
+def _environment(where: str, variables: dict[str, str]) -> None:
+    for name, value in variables.items():
+        if not _VARIABLE.fullmatch(name):
+            raise _refuse(
+                where, f"environment variable {name!r}: a name starts with a letter and has letters, digits and _ only"
+            )
+        if name in _RESERVED_VARIABLES or name.startswith("AWS_LAMBDA_"):
+            raise _refuse(where, f"environment variable {name} is set by the platform")
+        if "\0" in value:
+            raise _refuse(where, f"environment variable {name} holds a NUL character")
+    size = sum(len(name.encode()) + len(value.encode("utf-8", "surrogatepass")) for name, value in variables.items())
+    if size > LIMITS["function_environment_bytes"].default:
+        raise exceeded("function_environment_bytes", size, where)
+
+
+def _shape(path: str) -> str:
+    """Paths that match the same requests have the same shape: what a parameter is called does not matter."""
+    return re.sub(r"\{[^}+]*(\+?)\}", r"{\1}", path)
+
+
+def _route(route: Route, names: frozenset[str]) -> None:
+    where = f"route {route.method} {route.path}"
+    if route.function not in names:
+        raise _refuse(where, f"leads to {route.function!r}, which is not a function of this app")
+    if route.method not in _METHODS:
+        raise _refuse(where, f"method must be one of {', '.join(sorted(_METHODS))}")
+    _path(where, route.path)
+    if route.throttle is not None and not (math.isfinite(route.throttle.rate) and route.throttle.rate > 0):
+        raise _refuse(where, f"throttle rate is {route.throttle.rate:g}, it must be more than 0")
+    if route.throttle is not None and route.throttle.burst < 1:
+        raise _refuse(where, f"throttle burst is {route.throttle.burst}, the least is 1")
+    if route.cors is not None:
+        _cors(where, route.cors)
+
+
+def _path(where: str, path: str) -> None:
+    if path == "$default":
+        return
+    if not path.startswith("/") or len(path) > 1_024 or not path.isprintable() or any(c in path for c in "?# "):
+        raise _refuse(where, 'a path is "$default" or starts with "/" and has no "?", "#" or space')
+    segments = path[1:].split("/")
+    parameters: set[str] = set()
+    for index, segment in enumerate(segments):
+        if "{" not in segment and "}" not in segment:
+            continue
+        if not _PARAMETER.fullmatch(segment):
+            raise _refuse(where, f'segment {segment!r} is not "{{name}}" or "{{name+}}"')
+        if segment.endswith("+}") and index != len(segments) - 1:
+            raise _refuse(where, f"{segment} must be the last segment")
+        name = segment.strip("{+}")
+        if name in parameters:
+            raise _refuse(where, f"parameter {name} is named twice")
+        parameters.add(name)
+
+
+def _cors(where: str, cors: Cors) -> None:
+    if cors.credentials and "*" in (*cors.origins, *cors.methods, *cors.headers, *cors.expose):
+        raise _refuse(where, 'cors: credentials may not go with "*" (Fetch section 3.2.5)', "list them by name")
+    if cors.max_age_seconds < 0:
+        raise _refuse(where, f"cors: max_age_seconds is {cors.max_age_seconds}, the least is 0")
+    for origin in cors.origins:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/,?#]+|null", origin):
+            raise _refuse(where, f'cors: origin {origin!r} is not "*" or scheme://host[:port]')
+    for token in (*cors.methods, *cors.headers, *cors.expose):
+        if not _TOKEN.fullmatch(token):
+            raise _refuse(where, f"cors: {token!r} is not a method or a header's name")
+
+
+def _schedule(schedule: ScheduleConfig, names: frozenset[str], check_schedule: CheckSchedule) -> None:
+    where = f"schedule {schedule.name!r}"
+    if not _NAME.fullmatch(schedule.name) or len(schedule.name) > 64:
+        raise _refuse(where, 'a name has 1 to 64 letters, digits, "-" and "_" only')
+    if schedule.function not in names:
+        raise _refuse(where, f"leads to {schedule.function!r}, which is not a function of this app")
+    try:
+        check_schedule(schedule.expression, schedule.timezone)
+    except InvalidInput as error:
+        raise _refuse(where, error.message, error.remedy) from error
+    size = len(_json(where, schedule.input))
+    if size > LIMITS["payload_bytes"].default:
+        raise exceeded("payload_bytes", size, where)
+
+
+def _json(where: str, value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _refuse(where, f"input is not JSON: {error}") from error

@@ -1,0 +1,150 @@
+"""The difference between an app as it is and as it shall be, as frozen steps. Pure: nothing is read or changed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from martlet.apps.graph import full_name
+from martlet.types import AppGraph, FunctionConfig, FunctionVersion, Route, ScheduleConfig
+
+__all__ = [
+    "AppRecord",
+    "PublishFunction",
+    "PutRoutes",
+    "PutSchedule",
+    "RemoveFunction",
+    "RemoveSchedule",
+    "Step",
+    "plan",
+    "teardown",
+]
+
+
+class AppRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the store holds about one app. Writing it is the moment a deployment happens; `versions` are what it serves."""
+
+    name: str
+    revision: int
+    code: str
+    layer: str
+    module: str
+    graph: AppGraph
+    versions: tuple[FunctionVersion, ...]
+    created_at_ms: int
+    updated_at_ms: int
+
+
+class PublishFunction(msgspec.Struct, frozen=True, tag="publish_function"):
+    """Make a new version of a function serve. `why` is "new" or what changed."""
+
+    name: str
+    config: FunctionConfig
+    why: str
+
+    def text(self) -> str:
+        return f"publish function  {self.name}  ({self.why})"
+
+
+class RemoveFunction(msgspec.Struct, frozen=True, tag="remove_function"):
+    """Stop serving a function."""
+
+    name: str
+
+    def text(self) -> str:
+        return f"remove function   {self.name}"
+
+
+class PutRoutes(msgspec.Struct, frozen=True, tag="put_routes"):
+    """Replace the app's routes."""
+
+    added: tuple[Route, ...]
+    removed: tuple[Route, ...]
+    total: int
+
+    def text(self) -> str:
+        if not self.total:
+            return f"remove routes     all {len(self.removed)}"
+        changes = [f"+ {route.method} {route.path} → {route.function}" for route in self.added]
+        changes += [f"- {route.method} {route.path} → {route.function}" for route in self.removed]
+        return f"put routes        {', '.join(changes) or 'new order'}  ({self.total} in all)"
+
+
+class PutSchedule(msgspec.Struct, frozen=True, tag="put_schedule"):
+    """Set a schedule."""
+
+    config: ScheduleConfig
+    function: str  # full name
+
+    def text(self) -> str:
+        state = "" if self.config.enabled else ", disabled"
+        when = f"{self.config.expression} {self.config.timezone}"
+        return f"put schedule      {self.config.name}  ({when} → {self.config.function}{state})"
+
+
+class RemoveSchedule(msgspec.Struct, frozen=True, tag="remove_schedule"):
+    """Remove a schedule."""
+
+    name: str
+
+    def text(self) -> str:
+        return f"remove schedule   {self.name}"
+
+
+Step: TypeAlias = PublishFunction | RemoveFunction | PutRoutes | PutSchedule | RemoveSchedule
+
+
+def plan(
+    app: str, before: AppRecord | None, serving: Mapping[str, FunctionVersion], graph: AppGraph, code: str, layer: str
+) -> tuple[Step, ...]:
+    """Steps from `before` to `graph` with this code and layer, in the order they are applied; () if nothing changes.
+
+    `serving` holds, by full name, what the functions room serves now: a function is skipped only if it serves this very
+    code, layer and configuration.
+    """
+    steps: list[Step] = []
+    for config in graph.functions:
+        name = full_name(app, config.name)
+        why = _why_publish(serving.get(name), config, code, layer)
+        if why:
+            steps.append(PublishFunction(name, config, why))
+    old = before.graph if before else AppGraph()
+    if graph.routes != old.routes:
+        added = tuple(route for route in graph.routes if route not in old.routes)
+        removed = tuple(route for route in old.routes if route not in graph.routes)
+        steps.append(PutRoutes(added, removed, len(graph.routes)))
+    kept = {schedule.name for schedule in graph.schedules}
+    for schedule in graph.schedules:
+        if schedule not in old.schedules:
+            steps.append(PutSchedule(schedule, full_name(app, schedule.function)))
+    steps.extend(RemoveSchedule(schedule.name) for schedule in old.schedules if schedule.name not in kept)
+    wanted = {full_name(app, config.name) for config in graph.functions}
+    steps.extend(RemoveFunction(name) for name, version in sorted(serving.items()) if version.app == app and name not in wanted)
+    return tuple(steps)
+
+
+def _why_publish(version: FunctionVersion | None, config: FunctionConfig, code: str, layer: str) -> str:
+    if version is None:
+        return "new"
+    changes = [
+        word
+        for word, changed in (
+            ("code", version.code != code),
+            ("dependencies", version.layer != layer),
+            ("configuration", version.config != config),
+        )
+        if changed
+    ]
+    return f"{' and '.join(changes)} changed" if changes else ""
+
+
+def teardown(before: AppRecord, serving: Mapping[str, FunctionVersion]) -> tuple[Step, ...]:
+    """Steps that remove the whole app."""
+    steps: list[Step] = []
+    if before.graph.routes:
+        steps.append(PutRoutes((), before.graph.routes, 0))
+    steps.extend(RemoveSchedule(schedule.name) for schedule in before.graph.schedules)
+    steps.extend(RemoveFunction(name) for name, version in sorted(serving.items()) if version.app == before.name)
+    return tuple(steps)

@@ -1,0 +1,60 @@
+"""What the room asks of its collaborators, in its own words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
+
+from martlet.types import FunctionConfig, FunctionVersion, ScheduleConfig
+
+__all__ = ["Build", "CheckSchedule", "Functions", "Progress", "Schedules", "Store", "Transaction"]
+
+T = TypeVar("T")
+Progress = Callable[[str], None]
+CheckSchedule = Callable[[str, str], None]  # (expression, timezone); raises InvalidInput
+
+
+class Build(Protocol):
+    """What running an app's module in a sandbox gave: the resource graph it declared and the modules it imported."""
+
+    @property
+    def graph(self) -> dict[str, Any]: ...
+    @property
+    def imports(self) -> tuple[str, ...]: ...
+
+
+class Functions(Protocol):
+    """The functions room, as far as a deployment needs it."""
+
+    async def build(self, *, app: str, code: str, layer: str, module: str) -> Build: ...
+    async def publish(
+        self, app: str, config: FunctionConfig, *, code: str, layer: str, imports: tuple[str, ...]
+    ) -> FunctionVersion: ...
+    async def restore(self, previous: FunctionVersion) -> None: ...
+    async def remove(self, name: str) -> None: ...
+    def get(self, name: str) -> FunctionVersion | None: ...
+    def list(self) -> list[FunctionVersion]: ...
+
+
+class Schedules(Protocol):
+    """The schedules of the triggers room; `put` and `remove` write within the caller's transaction."""
+
+    def check(self, expression: str, timezone: str) -> None: ...
+    def put(self, tx: Any, app: str, config: ScheduleConfig, function: str) -> None: ...
+    def remove(self, tx: Any, app: str, name: str) -> None: ...
+
+
+class Transaction(Protocol):
+    """The part of a store's transaction that this room uses."""
+
+    def get(self, key: bytes, /) -> bytes | None: ...
+    def put(self, key: bytes, value: bytes, /) -> None: ...
+    def delete(self, key: bytes, /) -> None: ...
+    def scan(self, low: bytes, high: bytes, /, limit: int) -> Iterable[tuple[bytes, bytes]]: ...
+
+
+class Store(Protocol):
+    """The store: `transact` answers after the commit."""
+
+    async def transact(self, fn: Callable[[Any], T], /) -> T: ...
+    def read(self, fn: Callable[[Any], T], /) -> T: ...
