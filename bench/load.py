@@ -120,13 +120,9 @@ class Connection:
 
 def wrk(port: int, path: str, *, connections: int = 64, seconds: int = 5, threads: int = 1) -> Rate:
     """`connections` clients that each ask again as soon as they are answered."""
-    done = subprocess.run(
-        ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "--latency"]
-        + ["-s", str(_WRK_SCRIPT), f"http://127.0.0.1:{port}{path}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    options = [f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(_WRK_SCRIPT)]
+    url = f"http://127.0.0.1:{port}{path}"
+    done = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=True)
     return parse_wrk(done.stdout)
 
 
@@ -166,56 +162,84 @@ class Arrivals(NamedTuple):
         return Latencies(taken, wrong + self.lost + self.unsent)
 
 
-def fixed_rate(port: int, path: str, rate: float, seconds: float, connections: int = 16, drain_seconds: float = 5) -> Arrivals:
-    """`rate` requests a second whatever the answers do, over at most `connections` connections."""
-    request = request_of(path)
-    poll = select.epoll()
-    idle = [_connect(port, poll) for _ in range(connections)]
-    busy: dict[int, tuple[socket.socket, float, bytes]] = {}
-    answers: list[tuple[int, float, float]] = []
-    unsent = lost = sent = 0
-    total, start = int(rate * seconds), time.perf_counter()
-    while sent + unsent < total or busy:
-        now = time.perf_counter() - start
-        if now > seconds + drain_seconds:
-            break
-        while sent + unsent < total and (sent + unsent) / rate <= now:
-            if not idle:
-                unsent += 1
-                continue
-            taken = idle.pop()
-            busy[taken.fileno()] = (taken, (sent + unsent) / rate, b"")
-            taken.send(request)
-            sent += 1
-        until_next = max(0.0, (sent + unsent) / rate - (time.perf_counter() - start)) if sent + unsent < total else 0.05
-        # epoll waits whole milliseconds only; select on the epoll itself waits microseconds
-        if not select.select([poll], [], [], until_next)[0]:
-            continue
-        for number, _ in poll.poll(0):
-            if number not in busy:
-                poll.unregister(number)  # an idle connection was closed by the server; it fails when it is taken next
-                continue
-            client, due, data = busy[number]
-            try:
-                more = client.recv(65_536)
-            except OSError:
-                more = b""
-            data += more
-            if more and not whole(data):
-                busy[number] = (client, due, data)
-                continue
-            del busy[number]
-            if more:
-                answers.append((status_of(data), due, time.perf_counter() - start))
-                idle.append(client)
-            else:
-                lost += 1
-                client.close()
-                idle.append(_connect(port, poll))
-    for client in [*idle, *(entry[0] for entry in busy.values())]:
-        client.close()
-    poll.close()
-    return Arrivals(answers, unsent, lost + len(busy))
+class FixedRate:
+    """An open loop: `rate` requests a second whatever the answers do, over at most `connections` connections."""
+
+    def __init__(
+        self, port: int, path: str, rate: float, seconds: float, connections: int = 16, drain_seconds: float = 5
+    ) -> None:
+        self._port, self._request, self._rate = port, request_of(path), rate
+        self._total, self._end = int(rate * seconds), seconds + drain_seconds
+        self._poll = select.epoll()
+        self._idle: dict[int, socket.socket] = {}
+        self._busy: dict[int, tuple[socket.socket, float, bytes]] = {}
+        self._answers: list[tuple[int, float, float]] = []
+        self._due = self._unsent = self._lost = 0
+        for _ in range(connections):
+            self._connect()
+        self._started = 0.0
+
+    def run(self) -> Arrivals:
+        self._started = time.perf_counter()
+        while (self._due < self._total or self._busy) and self._now() < self._end:
+            while self._due < self._total and self._due / self._rate <= self._now():
+                self._send(self._due / self._rate)
+                self._due += 1
+            wait = max(0.0, self._due / self._rate - self._now()) if self._due < self._total else 0.05
+            if select.select([self._poll], [], [], wait)[0]:  # epoll itself waits whole milliseconds only
+                for number, _ in self._poll.poll(0):
+                    self._receive(number)
+        for client in [*self._idle.values(), *(entry[0] for entry in self._busy.values())]:
+            client.close()
+        self._poll.close()
+        return Arrivals(self._answers, self._unsent, self._lost + len(self._busy))
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._started
+
+    def _connect(self) -> None:
+        client = _connect(self._port, self._poll)
+        self._idle[client.fileno()] = client
+
+    def _send(self, due: float) -> None:
+        if not self._idle:
+            self._unsent += 1
+            return
+        number, client = self._idle.popitem()
+        self._busy[number] = (client, due, b"")
+        try:
+            client.send(self._request)
+        except OSError:
+            self._lose(number)
+
+    def _receive(self, number: int) -> None:
+        if number in self._idle:  # the server closed it between two requests, which it may
+            self._idle.pop(number).close()
+            self._connect()
+            return
+        client, due, data = self._busy[number]
+        try:
+            more = client.recv(65_536)
+        except OSError:
+            more = b""
+        if not more:
+            self._lose(number)
+        elif whole(data + more):
+            del self._busy[number]
+            self._answers.append((status_of(data + more), due, self._now()))
+            self._idle[number] = client
+        else:
+            self._busy[number] = (client, due, data + more)
+
+    def _lose(self, number: int) -> None:
+        self._lost += 1
+        self._busy.pop(number)[0].close()
+        self._connect()
+
+
+def fixed_rate(port: int, path: str, rate: float, seconds: float, connections: int = 16) -> Arrivals:
+    """What `rate` requests a second for `seconds` came to."""
+    return FixedRate(port, path, rate, seconds, connections).run()
 
 
 def _connect(port: int, poll: select.epoll) -> socket.socket:

@@ -38,7 +38,7 @@ def pss_mb(root: int) -> float:
 
 
 def cpu_percent(root: int, seconds: float) -> float:
-    """Processor time of the tree over the next `seconds`, in percent of one core. Ended children count through their parents."""
+    """Processor time of the tree over the next `seconds`, in percent of one core; ended children count too."""
     before, started = _cpu_ticks(root), time.monotonic()
     time.sleep(seconds)
     return (_cpu_ticks(root) - before) / _TICKS / (time.monotonic() - started) * 100

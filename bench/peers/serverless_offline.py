@@ -14,9 +14,11 @@ _SERVICE = """
 service: noop
 frameworkVersion: "*"
 provider: {{name: aws, runtime: python3.11}}
-plugins: ["{plugin}"]
-custom: {{serverless-offline: {{host: 127.0.0.1, httpPort: {http}, lambdaPort: {lambda_}, noPrependStageInUrl: true, reloadHandler: false}}}}
-functions: {{noop: {{handler: handler.noop, events: [{{httpApi: "GET /noop"}}]}}}}
+plugins: [serverless-offline]
+custom:
+  serverless-offline: {{host: 127.0.0.1, httpPort: {http}, lambdaPort: {lambda_}, noPrependStageInUrl: true}}
+functions:
+  noop: {{handler: handler.noop, events: [{{httpApi: "GET /noop"}}]}}
 """
 _HANDLER = """
 import json
@@ -28,7 +30,7 @@ def noop(event, context):
 def start() -> Server:
     folder, port = Path(tempfile.mkdtemp(prefix="bench-serverless-offline-")), free_port()
     (folder / "handler.py").write_text(_HANDLER)
-    (folder / "serverless.yml").write_text(_SERVICE.format(plugin="serverless-offline", http=port, lambda_=free_port()))
+    (folder / "serverless.yml").write_text(_SERVICE.format(http=port, lambda_=free_port()))
     (folder / "node_modules").symlink_to(NODE)  # plugins are looked for beside the service
     environ = {
         "PATH": f"{PYTHON.parent}:/usr/local/bin:/usr/bin:/bin",

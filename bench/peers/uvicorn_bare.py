@@ -1,4 +1,4 @@
-"""uvicorn with uvloop and httptools, one process, a plain ASGI callable: what Python's usual server reaches without a platform."""
+"""uvicorn with uvloop and httptools, one process, a plain ASGI callable: Python's usual server without a platform."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ __all__ = ["start"]
 
 _APP = """
 import json
-HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json"), (b"content-length", b"12")]}
+import sys
+
+import uvicorn
+
+FIELDS = [(b"content-type", b"application/json"), (b"content-length", b"12")]
+
+
 async def app(scope, receive, send):
-    await send(HEAD)
+    await send({"type": "http.response.start", "status": 200, "headers": FIELDS})
     await send({"type": "http.response.body", "body": json.dumps({"ok": True}).encode()})
+
+
+options = {"loop": "uvloop", "http": "httptools", "lifespan": "off", "access_log": False, "log_level": "warning"}
+uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), **options)
 """
-_SERVE = "import sys, types, uvicorn; m = types.ModuleType('noop'); exec(sys.argv[1], m.__dict__); uvicorn.run(m.app, host='127.0.0.1', port=int(sys.argv[2]), loop='uvloop', http='httptools', access_log=False, log_level='warning', lifespan='off')"
 
 
 def start() -> Server:
     port = free_port()
-    return Server("uvicorn", [str(PYTHON), "-c", _SERVE, _APP, str(port)], port)
+    return Server("uvicorn", [str(PYTHON), "-c", _APP, str(port)], port)
