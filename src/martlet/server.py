@@ -25,7 +25,7 @@ import uvloop
 from martlet import __version__
 from martlet.apps import Apps, Deployment
 from martlet.apps.watch import watch
-from martlet.auth import Auth, authorize, check_host, function_principal
+from martlet.auth import INVOKE, Auth, authorize, check_host, function_principal
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
@@ -33,7 +33,9 @@ from martlet.errors import MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.logs import LogStore
 from martlet.functions.sandbox import SandboxHost
-from martlet.gateway import AsgiHandler, Edge, HttpServer
+from martlet.gateway.asgi import AsgiHandler
+from martlet.gateway.edge import Edge
+from martlet.gateway.http import HttpServer
 from martlet.limits import LIMITS
 from martlet.metering import Ledger
 from martlet.protocols import Rooms
@@ -41,7 +43,7 @@ from martlet.protocols import app as protocols_app
 from martlet.store import Store
 from martlet.telemetry import Registry
 from martlet.triggers import Triggers
-from martlet.types import ANONYMOUS, FunctionVersion, Principal, Route
+from martlet.types import FunctionVersion, Principal, Route
 
 __all__ = ["ENGINES", "SANDBOXES", "Server", "run"]
 
@@ -214,9 +216,9 @@ class Server:
             self.edge.set_default(next(iter(apps)))
 
     def _route_access(self, app: str, route: Route, function: str) -> Callable[..., None] | None:
-        """Declared routes are public: the one grant that the anonymous principal has."""
-        public = Principal("anonymous", ANONYMOUS.name, frozenset({("app:Request", f"{app} {route.method} {route.path}")}))
-        authorize(public, "app:Request", f"{app} {route.method} {route.path}")
+        """A declared route is public: it grants the gateway, and through it anybody, to invoke its function and nothing else."""
+        gateway = Principal("service", f"gateway for {app}", frozenset({(INVOKE, function)}))
+        authorize(gateway, INVOKE, function)
         return None
 
     def _serve_private(self, sock: socket.socket, version: FunctionVersion) -> None:

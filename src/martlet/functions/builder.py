@@ -116,7 +116,9 @@ class Builder:
         found = msgspec.json.decode(answer)
         await asyncio.get_running_loop().run_in_executor(None, _write_compiled, folder, pool.compiled)
         learned = [name for name in found["imports"] if isinstance(name, str)]
-        return Build(found["graph"], tuple(dict.fromkeys([*imports, *learned])))
+        graph = found["graph"]
+        graph.pop("app", None)
+        return Build(graph, tuple(dict.fromkeys([*imports, *learned])))
 
 
 def _write_compiled(folder: Path, compiled: dict[str, bytes]) -> None:

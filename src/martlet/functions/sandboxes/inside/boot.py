@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 from . import linux
@@ -44,12 +45,11 @@ def main() -> None:
             | linux.CLONE_NEWUTS
             | linux.CLONE_NEWCGROUP
         )
-        reader, writer = os.pipe()
+        starter = os.getpid()
         if os.fork():
             os._exit(0)  # the supervisor, a subreaper, becomes pid 1's parent
-        os.close(writer)
-        os.read(reader, 1)  # end of file: the parent above is gone, so the death signal is the supervisor's
-        os.close(reader)
+        while _parent() == starter:
+            time.sleep(0.0002)  # only once it is gone for the kernel too, the death signal below is the supervisor's
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         _become_init(control, order, mounts)
     except OSError as error:
@@ -70,6 +70,15 @@ def _enter_user_namespace(control: socket.socket, order: dict[str, Any]) -> None
         _write("/proc/self/gid_map", f"0 {gid} 1")
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
+
+
+def _parent() -> int:
+    """Our parent, as the host's procfs (still mounted) numbers it; getppid(2) says 0 in a new pid namespace."""
+    with open("/proc/self/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"PPid:"):
+                return int(line[5:])
+    return 0
 
 
 def _become_init(control: socket.socket, order: dict[str, Any], mounts: list[int]) -> None:
