@@ -316,7 +316,8 @@ from martlet.clock import ManualClock
 from martlet.functions.logs import LogRecord, _Files
 files, number = _Files(Path(sys.argv[1]), ManualClock(), 10_000_000), 0
 while True:  # batches of many sizes, until somebody kills us
-    files.write([LogRecord("f", 1, "id", number + step, lines=b"x" * (number * 37 % 5_000)) for step in range(5)])
+    batch = [LogRecord("f", 1, "id", number + step, lines=b"x" * (number * 37 % 5_000)) for step in range(5)]
+    files.write(_encode_all(batch)[0])
     number += 5
 """
 

@@ -50,6 +50,7 @@ class Instance:
         "_loop",
         "_owner",
         "_paused",
+        "_peak_mb",
         "_pending",
         "_results",
         "_usage",
@@ -93,6 +94,7 @@ class Instance:
         self._buffer = b""
         self._pending = b""
         self._paused = False
+        self._peak_mb = 0
         self._usage: tuple[int, ...] = ()
         self._events = self._results = self._log = -1
 
@@ -246,11 +248,11 @@ class Instance:
             return int(text.split(maxsplit=2)[1])
         return int(text) // 1000
 
-    def peak_mb(self) -> int:
-        """Highest memory use so far, in MB, rounded up."""
-        if not self._usage:
-            return 0
-        return -(-int(os.pread(self._usage[1], 32, 0)) // 1_048_576)
+    def peak_mb(self, fresh: bool) -> int:
+        """Highest memory use so far, in MB, rounded up; `fresh`: read now, else as last read."""
+        if self._usage and (fresh or not self._peak_mb):
+            self._peak_mb = -(-int(os.pread(self._usage[1], 32, 0)) // 1_048_576)
+        return self._peak_mb
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

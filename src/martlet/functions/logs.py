@@ -271,7 +271,12 @@ class LogStore:
             for record in batch:
                 follower.offer(record, self._most_buffer)
         size = sum(len(record.lines) + _RECORD_COST for record in batch)
-        written = asyncio.wrap_future(self._writer.submit(self._files.write, batch))
+        # Encoded here, not on the writer thread: a thread that holds the interpreter makes the loop wait up to 5 ms
+        # after each system call (measured: p99 of the gateway 50 ms instead of 10).
+        texts, unfit = _encode_all(batch)
+        for function, count in unfit.items():
+            self._drop(function, count)
+        written = asyncio.wrap_future(self._writer.submit(self._files.write, texts))
         written.add_done_callback(lambda done: self._written(size, reported, done.result()))
 
     def _written(self, size: int, reported: Mapping[str, int], lost: Mapping[str, int]) -> None:
@@ -311,21 +316,15 @@ class _Files:
         self._segment_bytes = max(bytes_per_function // _SEGMENTS, 1)
         self._open: dict[str, list[tuple[Path, int]]] = {}  # segments of the functions written to since the start
 
-    def write(self, batch: list[LogRecord]) -> dict[str, int]:
-        """Add the records; returns how many of which function could not be written."""
-        by_function: dict[str, list[bytes]] = {}
+    def write(self, texts: dict[str, tuple[bytes, int]]) -> dict[str, int]:
+        """Add each function's lines (joined, and how many they are); returns how many of which could not be written."""
         lost: dict[str, int] = {}
-        for record in batch:
+        for function, (text, count) in texts.items():
             try:
-                by_function.setdefault(record.function, []).append(_encode(record))
-            except ValueError:  # text that UTF-8 cannot carry, from a hostile error name
-                lost[record.function] = lost.get(record.function, 0) + 1
-        for function, lines in by_function.items():
-            try:
-                self._write_function(function, lines)
+                self._write_function(function, text)
             except OSError:
                 self._open.pop(function, None)  # look at the folder afresh, and cut off what is torn
-                lost[function] = lost.get(function, 0) + len(lines)
+                lost[function] = count
         return lost
 
     def sizes(self, function: str | None) -> _Sizes:
@@ -350,28 +349,21 @@ class _Files:
             found = sorted(found + mine, key=_ended_at)[-limit:]
         return found
 
-    def _write_function(self, function: str, lines: list[bytes]) -> None:
+    def _write_function(self, function: str, text: bytes) -> None:
         folder = self._path / _folder(function)
         segments = self._open.get(function)
         if segments is None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             segments = self._open[function] = _mended(_segments(folder))
-        at = 0
-        while at < len(lines):
-            if not segments or segments[-1][1] >= self._segment_bytes:
+        for chunk in _pieces(text, self._segment_bytes):
+            if not segments or segments[-1][1] + len(chunk) > self._segment_bytes:
                 newest = int(segments[-1][0].stem) if segments else 0
                 segments.append((folder / f"{max(self._clock.now_ms(), newest + 1)}.jsonl", 0))
             path, size = segments[-1]
-            until, room = at + 1, self._segment_bytes - size - len(lines[at])
-            while until < len(lines) and len(lines[until]) <= room:
-                room -= len(lines[until])
-                until += 1
-            chunk = b"".join(lines[at:until])
             with open(path, "ab", buffering=0) as file:
                 if file.write(chunk) != len(chunk):
                     raise OSError(f"{path}: short write")
             segments[-1] = (path, size + len(chunk))
-            at = until
             self._delete_oldest(segments)
 
     def _delete_oldest(self, segments: list[tuple[Path, int]]) -> None:
@@ -413,13 +405,53 @@ def _mended(segments: list[tuple[Path, int]]) -> list[tuple[Path, int]]:
     return segments
 
 
+def _encode_all(batch: list[LogRecord]) -> tuple[dict[str, tuple[bytes, int]], dict[str, int]]:
+    """Each function's records as JSON lines with their number; and how many of which have text that UTF-8 cannot carry."""
+    lines: dict[str, list[bytes]] = {}
+    unfit: dict[str, int] = {}
+    for record in batch:
+        try:
+            lines.setdefault(record.function, []).append(_encode(record))
+        except ValueError:  # a lone surrogate, from a hostile error name
+            unfit[record.function] = unfit.get(record.function, 0) + 1
+    return {function: (b"\n".join(found) + b"\n", len(found)) for function, found in lines.items() if found}, unfit
+
+
+def _pieces(text: bytes, most: int) -> Iterator[bytes]:
+    """`text` in pieces of whole lines of about `most` bytes."""
+    start = 0
+    while len(text) - start > most:
+        end = text.rfind(b"\n", start, start + most) + 1 or text.find(b"\n", start) + 1
+        yield text[start:end]
+        start = end
+    if start < len(text):
+        yield text[start:]
+
+
 def _encode(record: LogRecord) -> bytes:
-    values = {name: getattr(record, name) for name in _FIELDS}
+    lines = record.lines
     try:
-        line = _Line(**values, lines=record.lines.decode())
+        text, binary = lines.decode(), b""
     except UnicodeDecodeError:
-        line = _Line(**values, lines_base64=record.lines)
-    return _ENCODER.encode(line) + b"\n"
+        text, binary = "", lines
+    line = _Line(
+        record.version,
+        record.request_id,
+        record.started_at_ms,
+        record.queue_us,
+        record.init_us,
+        record.duration_us,
+        record.cpu_us,
+        record.memory_mb,
+        record.peak_mb,
+        record.status,
+        record.error_type,
+        record.trace_id,
+        record.source,
+        text,
+        binary,
+    )
+    return _ENCODER.encode(line)
 
 
 def _decode(function: str, path: Path, size: int) -> list[LogRecord]:

@@ -27,11 +27,11 @@ from martlet.types import FunctionVersion, Invocation, Outcome
 
 __all__ = ["Environment", "Pool"]
 
-_START_US = 3_000  # what an event waits for a new instance, about
-_SWITCH_US = 300  # below this estimated wait, queueing beats waking another process
-_WIDTH = max(2, 2 * (os.cpu_count() or 1))  # instances of a quick function that are kept busy before events queue
+_QUICK_US = 1_500  # a function is quick when its fastest recent events took less; others get an instance an event
+_WIDTH = max(2, os.cpu_count() or 1)  # instances of a quick function that are kept busy before its events queue
+_PATIENCE_US = 20_000  # a queue of a quick function that empties within this, at its present pace, is left alone
 _STARTS_AT_ONCE = 16
-_CHECK_SECONDS = 0.002
+_CHECK_SECONDS = 0.005
 _SWEEP_SECONDS = 0.02
 _QUEUED_AT_MOST = LIMITS["queued_events"].default
 _QUEUE_WAIT_US = LIMITS["queue_wait_seconds"].default * 1_000_000
@@ -114,6 +114,8 @@ class Pool:
         self._busy: set[Instance] = set()
         self._starting = 0
         self._mean_us = 0.0
+        self._fastest_us = 1e6
+        self._completed = 0
         self._check_armed = self._sweep_armed = False
         self._streams: dict[tuple[int, int], bytearray] = {}
         self._ready_waiters: list[asyncio.Future[None]] = []
@@ -136,13 +138,12 @@ class Pool:
             return
         self.inflight += 1
         free = self._free
-        if free and not self.waiting:
-            if len(self._busy) < _WIDTH or self._mean_us / len(self._busy) > _SWITCH_US:
-                self._give(free[-1], invocation)
-                return
-            self.waiting.append(invocation)
-        else:
-            self.waiting.append(invocation)
+        narrow = self._fastest_us < _QUICK_US and len(self._busy) >= _WIDTH
+        if free and not narrow and not self.waiting:
+            self._give(free[-1], invocation)
+            return
+        self.waiting.append(invocation)
+        if not narrow:
             self._grow()
         if not self._check_armed:
             self._arm_check()
@@ -175,13 +176,17 @@ class Pool:
             invocation.cold = True
             invocation.init_us = instance.init_us
             self.cold_starts += 1
+            instance.cpu_seen_us = instance.cpu_us()
         else:
             self.warm_starts += 1
         if invocation.on_head is not None:
             invocation.control = _Control(self, instance, sequence)
         instance.inflight[sequence] = invocation
         if len(instance.inflight) >= instance.capacity:
-            self._free.remove(instance) if self._free[-1] is not instance else self._free.pop()
+            if self._free[-1] is instance:
+                self._free.pop()
+            else:
+                self._free.remove(instance)
         self._busy.add(instance)
         client = invocation.client_context
         payload = b"%b\x1f%d\x1f%b\x1f%b\x1f%b\n%b" % (
@@ -206,10 +211,8 @@ class Pool:
     def _grow(self) -> None:
         wanted = len(self.waiting) - self._starting * self._capacity
         while wanted > 0 and self._starting < _STARTS_AT_ONCE and not self.retired:
-            if self.instances:
-                wait_us = self._mean_us * len(self.waiting) / max(1, len(self._busy))
-                if self._mean_us and (wait_us < _START_US or self._around.saturated(self)):
-                    return
+            if self.instances and self._mean_us and self._around.saturated(self):
+                return
             if not self._start():
                 if not self.instances:
                     self._refuse_waiting(Overloaded("no room for another sandbox on this host"))
@@ -246,17 +249,18 @@ class Pool:
         asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check)
 
     def _check(self) -> None:
-        """Events that waited longer than the estimate promised get an instance of their own after all."""
+        """Whether the queue moves. If not (the fast events were the exception), everything idle is used, and more is started."""
         self._check_armed = False
+        paced, self._completed = self._completed, 0
         if not self.waiting:
             return
         now = self._clock.monotonic_ns()
-        if now - self.waiting[0].queue_us > 2_000_000:
+        stuck = not paced or len(self.waiting) * _CHECK_SECONDS * 1e6 / paced > _PATIENCE_US
+        # Where the processors are the bottleneck, more processes at once only slow each other down.
+        if stuck and not self._around.saturated(self):
+            self._fastest_us = max(self._fastest_us, _QUICK_US)
             self._feed()
-            if self.waiting:
-                waited_us = (now - self.waiting[0].queue_us) // 1000
-                self._mean_us = max(self._mean_us, waited_us / max(1, len(self.waiting)))
-                self._grow()
+            self._grow()
         self._expire_waiting(now)
         if self.waiting:
             self._arm_check()
@@ -297,11 +301,15 @@ class Pool:
         now = self._clock.monotonic_ns()
         duration_us = invocation.duration_us = (now - invocation.duration_us) // 1000
         self._mean_us += (duration_us - self._mean_us) * 0.125
+        # A minimum that forgets: the fastest of about the last hundred, so that waiting for a processor does not count.
+        self._fastest_us = min(duration_us, self._fastest_us * 1.02)
+        self._completed += 1
         cpu_us = instance.cpu_us()
         invocation.cpu_us = cpu_us - instance.cpu_seen_us
         instance.cpu_seen_us = cpu_us
         self.cpu_us_total += invocation.cpu_us
-        invocation.peak_mb = instance.peak_mb()
+        # The peak only grows, and by little in a quick event: then it is read for one in sixteen.
+        invocation.peak_mb = instance.peak_mb(duration_us > 1_000 or not sequence & 15)
         invocation.bytes_out += len(payload)
         lines = instance.take_log(sequence)
         # The instance is given its next event before this one's answer is written out: it works meanwhile.
@@ -328,7 +336,7 @@ class Pool:
         if instance.capacity == 1 or len(instance.inflight) == instance.capacity - 1:
             self._free.append(instance)
         if self.waiting:
-            self._feed()
+            self._give(instance, self.waiting.popleft())
 
     def _on_ready(self, instance: Instance) -> None:
         if instance.ready:
@@ -338,7 +346,6 @@ class Pool:
         instance.ready = True
         instance.init_us = (now - instance.started_ns) // 1000
         instance.idle_since_ns = now
-        instance.cpu_seen_us = 0
         self._starting -= 1
         self._failed_starts = 0
         if self.retired:

@@ -129,7 +129,7 @@ class Tree:
             os.makedirs(base, exist_ok=True)
         if self.version == 1:
             with open(f"{self._bases['cpu']}/cpu.shares", "w", encoding="utf-8") as file:
-                file.write("4096")  # all instances together compete as one group with the host's other tasks
+                file.write("1024")  # all instances together weigh as much as the platform's own process, which feeds them
             return
         for folder in (os.path.dirname(self._bases["cpu"]), self._bases["cpu"]):
             with open(f"{folder}/cgroup.subtree_control", "w", encoding="utf-8") as file:

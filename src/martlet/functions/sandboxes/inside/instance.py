@@ -93,6 +93,8 @@ def _take(assignment: dict[str, Any], given: list[int]) -> None:
     os.chdir("/var/task")
     for name, value in assignment["rlimits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
+    # Waking up for an event must not preempt the process that sent it (sched(7)): it has other events to send.
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
         file.write("500")
     if assignment["uid_range"]:
