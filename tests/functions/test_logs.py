@@ -313,7 +313,7 @@ import sys
 import time
 from pathlib import Path
 from martlet.clock import ManualClock
-from martlet.functions.logs import LogRecord, _Files
+from martlet.functions.logs import LogRecord, _encode_all, _Files
 files, number = _Files(Path(sys.argv[1]), ManualClock(), 10_000_000), 0
 while True:  # batches of many sizes, until somebody kills us
     batch = [LogRecord("f", 1, "id", number + step, lines=b"x" * (number * 37 % 5_000)) for step in range(5)]
