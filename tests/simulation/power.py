@@ -49,6 +49,7 @@ class PowerDisk(apsw.VFS):
         self.files: dict[str, File] = {}
         self.lies = lies
         self.random = random.Random(seed)
+        self.errno = 0  # what a failed operation leaves behind
         self.on_io: Callable[[str, str], None] = lambda operation, name: None
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
@@ -57,6 +58,9 @@ class PowerDisk(apsw.VFS):
     def xDelete(self, name: str, sync: bool) -> None:  # noqa: N802
         self.files.pop(Path(name).name, None)
         super().xDelete(name, sync)
+
+    def xGetLastError(self) -> tuple[int, str]:  # noqa: N802
+        return self.errno, ""
 
     def state(self) -> State:
         """What a crash at this moment would start from."""
@@ -124,7 +128,7 @@ def crash(state: State, chance: random.Random, folder: Path) -> Path:
     return next(folder / name for name in state if name.endswith(".sqlite"))
 
 
-def engine_on(disk: PowerDisk, folder: Path, synchronous: str = "FULL") -> SqliteEngine:
+def engine_on(disk: PowerDisk, folder: Path, synchronous: str = SqliteEngine.synchronous) -> SqliteEngine:
     """The SQLite engine with its file on `disk`."""
     kind = type("SimulatedEngine", (SqliteEngine,), {"vfs": disk.name, "synchronous": synchronous})
     engine: SqliteEngine = kind(folder / "store.sqlite")
