@@ -219,7 +219,7 @@ class Store:
         try:
             result = fn(tx)
             if type(result) is CoroutineType:
-                cast(CoroutineType[Any, Any, Any], result).close()
+                cast("CoroutineType[Any, Any, Any]", result).close()
                 raise InvalidInput("the function of a transaction must be synchronous")
             return result, None
         except StopIteration as error:  # cannot travel through a future

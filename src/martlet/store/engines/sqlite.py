@@ -74,15 +74,19 @@ class SqliteEngine:
         self._snapshot = False
         self._broken = False
         self._pages_checkpointed = 0
+        opened: list[apsw.Connection] = []
         try:
-            self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+            self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, opened)
             self._prepare()
-            self._reader = self._connect(apsw.SQLITE_OPEN_READONLY)
+            self._reader = self._connect(apsw.SQLITE_OPEN_READONLY, opened)
+            self._reader.execute(_BOUNDS).fetchall()
             self._rows = self._reader.cursor()
-            self.bounds()
-            self.release()
         except apsw.Error as error:
             raise self._cannot_start(error) from error
+        finally:
+            if not hasattr(self, "_rows"):
+                for connection in reversed(opened):
+                    connection.close(True)
 
     # on the event loop
 
@@ -189,7 +193,9 @@ class SqliteEngine:
                 self._writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             self._writer.close()
         except apsw.Error as error:
-            raise self._classify(error) from error
+            failure = self._classify(error)
+            if not isinstance(failure, StoreFull):  # full: the WAL keeps everything, and the next start moves it
+                raise failure from error
         finally:
             if self._lock is not None:
                 self._lock.release()
@@ -267,8 +273,10 @@ class SqliteEngine:
 
     # opening
 
-    def _connect(self, flags: int) -> apsw.Connection:
+    def _connect(self, flags: int, opened: list[apsw.Connection] | None = None) -> apsw.Connection:
         connection = apsw.Connection(os.fspath(self._file), flags=flags, vfs=self.vfs)
+        if opened is not None:
+            opened.append(connection)
         connection.set_busy_timeout(5_000)  # only programs that are not ours can make us wait
         connection.execute("PRAGMA mmap_size=0; PRAGMA cache_size=-8192; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON")
         return connection
