@@ -77,12 +77,13 @@ class _Flight:
         self.headers = headers  # what every answer to this request carries
         self.deadline = deadline
         self.streaming = False
-        self.invocation: Invocation
+        self.invocation: Invocation | None = None
 
     # from functions
 
     def done(self, invocation: Invocation, outcome: Outcome) -> None:
         """The invocation's end, exactly once."""
+        self.invocation = None  # else flight and invocation keep each other until the garbage collector comes
         self.edge.landed(self)
         exchange = self.exchange
         if self.streaming:
@@ -135,19 +136,16 @@ class _Flight:
     # to functions
 
     def pause(self) -> None:
-        control = self.invocation.control
-        if control is not None:
-            control.pause()
+        if self.invocation is not None and self.invocation.control is not None:
+            self.invocation.control.pause()
 
     def resume(self) -> None:
-        control = self.invocation.control
-        if control is not None:
-            control.resume()
+        if self.invocation is not None and self.invocation.control is not None:
+            self.invocation.control.resume()
 
     def cancel(self) -> None:
-        control = self.invocation.control
-        if control is not None:
-            control.cancel()
+        if self.invocation is not None and self.invocation.control is not None:
+            self.invocation.control.cancel()
 
     def client_left(self) -> None:
         """The client of a streamed answer is gone: nobody wants the rest."""
@@ -215,7 +213,11 @@ class Edge:
         known = registry or Registry()
         text = "Answers of the public edge, by class of their status"
         self._counters = [known.counter("martlet_http_answers_total", text, status=f"{digit}xx") for digit in range(6)]
-        known.gauge("martlet_http_requests_in_flight", "Requests without an answer", lambda: [({}, len(self.flights) + len(self.streams))])
+        known.gauge(
+            "martlet_http_requests_in_flight",
+            "Requests without an answer",
+            lambda: [({}, len(self.flights) + len(self.streams))],
+        )
 
     # routes
 
