@@ -81,7 +81,7 @@ def serve(kind: str, port: int) -> None:
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+        return int(sock.getsockname()[1])
 
 
 def prepare() -> Path:

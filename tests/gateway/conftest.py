@@ -13,9 +13,8 @@ from martlet.clock import Clock, ManualClock
 from martlet.gateway.http import Exchange, HttpServer
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    return uvloop.EventLoopPolicy()
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], Any]]:
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class Answer(NamedTuple):
@@ -104,8 +103,6 @@ class Running:
 
 
 Serve = Callable[..., Awaitable[Running]]
-
-
 
 
 @pytest.fixture

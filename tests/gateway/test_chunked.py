@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import httptools
 import pytest
 from hypothesis import given
@@ -18,7 +20,7 @@ def decode(data: bytes, cuts: list[int] | None = None, limit: int = LIMIT) -> tu
     coder = ChunkedBody(1000)
     edges = [0, *sorted({cut for cut in cuts or [] if 0 < cut < len(data)}), len(data)]
     consumed = 0
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         if coder.done:
             break
         consumed = start + coder.feed(data[start:stop], 0, limit)
@@ -30,7 +32,9 @@ def encode(chunks: list[bytes], trailers: bytes = b"") -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n" + trailers + b"\r\n"
 
 
-@given(st.lists(st.binary(min_size=1, max_size=40), max_size=5), st.binary(max_size=5), st.lists(st.integers(0, 300), max_size=8))
+@given(
+    st.lists(st.binary(min_size=1, max_size=40), max_size=5), st.binary(max_size=5), st.lists(st.integers(0, 300), max_size=8)
+)
 def test_any_split_gives_the_same_body_and_stops_behind_it(chunks: list[bytes], after: bytes, cuts: list[int]) -> None:
     data = encode(chunks, b"X-Sum: 1\r\n")
     body, trailers, consumed = decode(data + after, cuts)
@@ -38,7 +42,9 @@ def test_any_split_gives_the_same_body_and_stops_behind_it(chunks: list[bytes], 
     assert consumed == len(data)
 
 
-@given(st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=4), st.integers(0, 120), st.binary(min_size=1, max_size=3))
+@given(
+    st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=4), st.integers(0, 120), st.binary(min_size=1, max_size=3)
+)
 def test_what_we_accept_llhttp_accepts_with_the_same_body(chunks: list[bytes], place: int, noise: bytes) -> None:
     data = encode(chunks)
     cut = place % len(data)
@@ -56,7 +62,9 @@ def test_what_we_accept_llhttp_accepts_with_the_same_body(chunks: list[bytes], p
         def on_body(self, part: bytes) -> None:
             parts.append(part)
 
-    httptools.HttpRequestParser(Oracle()).feed_data(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + data[:at])
+    httptools.HttpRequestParser(Oracle()).feed_data(
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + data[:at]
+    )
     assert b"".join(parts) == bytes(coder.body)
 
 

@@ -177,14 +177,18 @@ def test_a_hopeless_beginning_is_known_at_once(head: bytes) -> None:
     assert partial_fault(head) is not None
 
 
-@pytest.mark.parametrize("head", [b"", b"G", b"GET / HTTP/1.1\r", b"GET / HTTP/1.1\r\nHost: a\r\n", b"GET / HTTP/1.1\r\nX: \xe9\t"])
+@pytest.mark.parametrize(
+    "head", [b"", b"G", b"GET / HTTP/1.1\r", b"GET / HTTP/1.1\r\nHost: a\r\n", b"GET / HTTP/1.1\r\nX: \xe9\t"]
+)
 def test_a_good_beginning_may_go_on(head: bytes) -> None:
     assert partial_fault(head) is None
 
 
 TOKEN = st.text("!#$%&'*+-.^_`|~abcXYZ019", min_size=1, max_size=8).map(str.encode)
 VALUE = st.binary(max_size=12).map(lambda raw: bytes(b for b in raw if b == 9 or 32 <= b != 127))
-FRAGMENT = st.sampled_from([b"\r", b"\n", b"\r\n", b" ", b"\t", b":", b"\x00", b"Content-Length: 1", b"Transfer-Encoding: chunked", b"Host: b"])
+FRAGMENT = st.sampled_from(
+    [b"\r", b"\n", b"\r\n", b" ", b"\t", b":", b"\x00", b"Content-Length: 1", b"Transfer-Encoding: chunked", b"Host: b"]
+)
 
 
 class _Seen:

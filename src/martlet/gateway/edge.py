@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from martlet.clock import Clock, uuid4_text
-from martlet.errors import InvalidInput, MartletError, NotFound, Overloaded
+from martlet.errors import AccessDenied, InvalidInput, MartletError, NotFound, Overloaded
 from martlet.gateway.answer import Headers, problem
 from martlet.gateway.cors import CorsPolicy
 from martlet.gateway.http import Exchange
@@ -32,8 +32,8 @@ from martlet.types import Invocation, Outcome, Route
 
 __all__ = ["Access", "Edge"]
 
-Access = Callable[[str, Route, str], MartletError | None]
-"""`access(app, route, function)`: None lets the public in, an error is what every request to the route is answered."""
+Access = Callable[[str, Route, str], object]
+"""`access(app, route, function)` returns to let the public in; the `AccessDenied` that it raises answers every request."""
 
 _SWEEP_SECONDS: Final = 0.5
 _SECOND: Final = 1_000_000_000
@@ -237,7 +237,7 @@ class Edge:
                 EventV1(app, route) if old else EventV2(app, route),
                 CorsPolicy(route.cors, route.method) if route.cors is not None else None,
                 buckets.get((app, route)),
-                self._access(app, route, function) if self._access is not None else None,
+                self._denial(app, route, function),
                 old,
             )
 
@@ -245,6 +245,14 @@ class Edge:
         table.set_default(self._default_app)
         self._buckets = buckets
         self._table = table
+
+    def _denial(self, app: str, route: Route, function: str) -> AccessDenied | None:
+        if self._access is not None:
+            try:
+                self._access(app, route, function)
+            except AccessDenied as error:
+                return error
+        return None
 
     def set_default(self, app: str | None) -> None:
         """The app of hosts that name none."""
