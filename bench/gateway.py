@@ -26,11 +26,12 @@ HERE = Path(__file__).resolve().parent
 PEERS = HERE / ".peers"
 TICK = os.sysconf("SC_CLK_TCK")
 
-HELLO = '''
+HELLO = """
 async def app(scope, receive, send):
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain"), (b"content-length", b"2")]})
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"ok"})
-'''
+"""
 
 BROWSER = (
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
@@ -81,7 +82,7 @@ def serve(kind: str, port: int) -> None:
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+        return int(sock.getsockname()[1])
 
 
 def prepare() -> Path:
@@ -125,15 +126,18 @@ def milliseconds(text: str) -> float:
     return float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
 
 
-def measure(process: subprocess.Popen[bytes], port: int, path: str, args: argparse.Namespace, headers: tuple[str, ...]) -> tuple[float, ...]:
+def measure(
+    process: subprocess.Popen[bytes], port: int, path: str, args: argparse.Namespace, headers: tuple[str, ...]
+) -> tuple[float, ...]:
     """(requests a second, p50 ms, p99 ms, CPU µs a request) of one round."""
     command = ["wrk", "-t1", f"-c{args.connections}", f"-d{args.seconds}s", "--latency"]
     for header in headers:
         command += ["-H", header]
     command.append(f"http://127.0.0.1:{port}{path}")
     before = cpu_seconds(process.pid)
-    affinity = lambda: os.sched_setaffinity(0, {1}) if (os.cpu_count() or 1) > 1 else None  # noqa: E731
-    output = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=affinity).stdout  # noqa: PLW1509
+    if (os.cpu_count() or 1) > 1:
+        command = ["taskset", "-c", "1", *command]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     used = cpu_seconds(process.pid) - before
     if "Non-2xx" in output or "Socket errors" in output:
         raise SystemExit(f"the run failed:\n{output}")

@@ -9,3 +9,12 @@ The way of one request: `head` (pure grammar) and `chunked` (pure framing) → `
 `cors`, `throttle` → `payload` builds the event → dispatch → `payload` reads the result → `http` writes it in one write.
 Nothing on that way is a coroutine.
 """
+
+from __future__ import annotations
+
+from martlet.gateway.asgi import AsgiHandler
+from martlet.gateway.edge import Edge
+from martlet.gateway.http import Exchange, HttpServer, Request
+from martlet.gateway.router import RouteTable
+
+__all__ = ["AsgiHandler", "Edge", "Exchange", "HttpServer", "Request", "RouteTable"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from martlet.clock import Clock, uuid4_text
-from martlet.errors import InvalidInput, MartletError, NotFound, Overloaded
+from martlet.errors import AccessDenied, InvalidInput, MartletError, NotFound, Overloaded
 from martlet.gateway.answer import Headers, problem
 from martlet.gateway.cors import CorsPolicy
 from martlet.gateway.http import Exchange
@@ -32,8 +32,8 @@ from martlet.types import Invocation, Outcome, Route
 
 __all__ = ["Access", "Edge"]
 
-Access = Callable[[str, Route, str], MartletError | None]
-"""`access(app, route, function)`: None lets the public in, an error is what every request to the route is answered."""
+Access = Callable[[str, Route, str], object]
+"""`access(app, route, function)` returns to let the public in; the `AccessDenied` that it raises answers every request."""
 
 _SWEEP_SECONDS: Final = 0.5
 _SECOND: Final = 1_000_000_000
@@ -77,12 +77,13 @@ class _Flight:
         self.headers = headers  # what every answer to this request carries
         self.deadline = deadline
         self.streaming = False
-        self.invocation: Invocation
+        self.invocation: Invocation | None = None
 
     # from functions
 
     def done(self, invocation: Invocation, outcome: Outcome) -> None:
         """The invocation's end, exactly once."""
+        self.invocation = None  # else flight and invocation keep each other until the garbage collector comes
         self.edge.landed(self)
         exchange = self.exchange
         if self.streaming:
@@ -135,19 +136,16 @@ class _Flight:
     # to functions
 
     def pause(self) -> None:
-        control = self.invocation.control
-        if control is not None:
-            control.pause()
+        if self.invocation is not None and self.invocation.control is not None:
+            self.invocation.control.pause()
 
     def resume(self) -> None:
-        control = self.invocation.control
-        if control is not None:
-            control.resume()
+        if self.invocation is not None and self.invocation.control is not None:
+            self.invocation.control.resume()
 
     def cancel(self) -> None:
-        control = self.invocation.control
-        if control is not None:
-            control.cancel()
+        if self.invocation is not None and self.invocation.control is not None:
+            self.invocation.control.cancel()
 
     def client_left(self) -> None:
         """The client of a streamed answer is gone: nobody wants the rest."""
@@ -215,7 +213,11 @@ class Edge:
         known = registry or Registry()
         text = "Answers of the public edge, by class of their status"
         self._counters = [known.counter("martlet_http_answers_total", text, status=f"{digit}xx") for digit in range(6)]
-        known.gauge("martlet_http_requests_in_flight", "Requests without an answer", lambda: [({}, len(self.flights) + len(self.streams))])
+        known.gauge(
+            "martlet_http_requests_in_flight",
+            "Requests without an answer",
+            lambda: [({}, len(self.flights) + len(self.streams))],
+        )
 
     # routes
 
@@ -235,7 +237,7 @@ class Edge:
                 EventV1(app, route) if old else EventV2(app, route),
                 CorsPolicy(route.cors, route.method) if route.cors is not None else None,
                 buckets.get((app, route)),
-                self._access(app, route, function) if self._access is not None else None,
+                self._denial(app, route, function),
                 old,
             )
 
@@ -243,6 +245,14 @@ class Edge:
         table.set_default(self._default_app)
         self._buckets = buckets
         self._table = table
+
+    def _denial(self, app: str, route: Route, function: str) -> AccessDenied | None:
+        if self._access is not None:
+            try:
+                self._access(app, route, function)
+            except AccessDenied as error:
+                return error
+        return None
 
     def set_default(self, app: str | None) -> None:
         """The app of hosts that name none."""

@@ -52,6 +52,7 @@ _JSON_TYPE: Final = (b"content-type", b"application/json")
 _TEXT_TYPE: Final = (b"content-type", b"text/plain;charset=UTF-8")
 _BINARY_TYPE: Final = (b"content-type", b"application/octet-stream")
 _CACHED_VALUE_CHARACTERS: Final = 128
+_ORDINARY, _TYPE, _CONNECTION, _DROPPED = range(4)  # a header's role in an answer
 
 
 class MalformedAnswer(Exception):
@@ -81,7 +82,7 @@ def trace_id(request: Request, request_id: str, now_ms: int) -> str:
         if match is not None:
             trace, span = match[1].decode(), match[2].decode()
             return f"Root=1-{trace[:8]}-{trace[8:]};Parent={span};Sampled={int(match[3], 16) & 1}"
-    return f"Root=1-{now_ms // 1000:08x}-{request_id.replace('-', '')[8:]}"
+    return f"Root=1-{now_ms // 1000:08x}-{request_id[9:13]}{request_id[14:18]}{request_id[19:23]}{request_id[24:]}"
 
 
 @lru_cache(maxsize=4)
@@ -123,8 +124,14 @@ def query_pairs(query: bytes) -> list[tuple[str, str]]:
 
 
 def _query_joined(query: bytes) -> dict[str, str]:
+    """Format 2.0: values of a repeated name joined with commas."""
     found: dict[str, str] = {}
-    for name, value in query_pairs(query):
+    if b"%" in query or b"+" in query:
+        pairs = query_pairs(query)
+    else:  # the same, without a bytes object for each part
+        split = [part.partition("=") for part in query.decode("ascii").split("&") if part]
+        pairs = [(name, value) for name, _, value in split]
+    for name, value in pairs:
         found[name] = f"{found[name]},{value}" if name in found else value
     return found
 
@@ -397,8 +404,6 @@ def _status(value: object) -> int:
 
 def _headers(result: dict[str, Any], default_type: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
     single, multiple, cookies = result.get("headers"), result.get("multiValueHeaders"), result.get("cookies")
-    if not single and not multiple and not cookies:
-        return [default_type]
     pairs: list[tuple[str, object]] = []
     if multiple:
         pairs += _multiple(multiple)
@@ -406,19 +411,27 @@ def _headers(result: dict[str, Any], default_type: tuple[bytes, bytes]) -> list[
         if not isinstance(single, dict):
             raise MalformedAnswer("headers is not an object")
         named = {name.lower() for name, _ in pairs}
-        pairs += [(name, value) for name, value in single.items() if name.lower() not in named]
+        pairs += [(name, value) for name, value in single.items() if name.lower() not in named] if named else single.items()
     if cookies:
         if not isinstance(cookies, list):
             raise MalformedAnswer("cookies is not a list")
         pairs += [("set-cookie", cookie) for cookie in cookies]
-    dropped = _NOT_ANSWERED
+    found: list[tuple[bytes, bytes]] = []
+    typed = False
+    options = b""
     for name, value in pairs:
-        if name.lower() == "connection" and isinstance(value, str):
-            dropped = dropped | {option.strip().lower() for option in value.split(",")}
-    found = [
-        _header(name, _header_text(name, value)) for name, value in pairs if name.lower() not in dropped and value is not None
-    ]
-    if not any(name.lower() == b"content-type" for name, _ in found):
+        if value is None:
+            continue
+        header, role = _header(name, value if type(value) is str else _header_text(name, value))
+        if role == _CONNECTION:
+            options += b"," + header[1].lower()
+        elif role != _DROPPED:
+            typed = typed or role == _TYPE
+            found.append(header)
+    if options:
+        named_by_connection = {option.strip() for option in options.split(b",")}
+        found = [header for header in found if header[0].lower() not in named_by_connection]
+    if not typed:
         found.append(default_type)
     return found
 
@@ -444,14 +457,17 @@ def _header_text(name: str, value: object) -> str:
     raise MalformedAnswer(f"header {name!r} is neither text nor a number")
 
 
-def _header(name: str, value: str) -> tuple[bytes, bytes]:
+def _header(name: str, value: str) -> tuple[tuple[bytes, bytes], int]:
     if len(value) > _CACHED_VALUE_CHARACTERS or len(name) > _CACHED_VALUE_CHARACTERS:
         return _encoded_header(name, value)
     return _cached_header(name, value)
 
 
-def _encoded_header(name: str, value: str) -> tuple[bytes, bytes]:
-    """Latin-1 as requests are read, UTF-8 for what does not fit. Refuses whatever would break the field block."""
+def _encoded_header(name: str, value: str) -> tuple[tuple[bytes, bytes], int]:
+    """The header's bytes and its role. Refuses whatever would break the field block.
+
+    Latin-1 as requests are read, UTF-8 for what does not fit.
+    """
     if not _HEADER_NAME.fullmatch(name):
         raise MalformedAnswer(f"{name!r} is not a header name")
     try:
@@ -460,7 +476,9 @@ def _encoded_header(name: str, value: str) -> tuple[bytes, bytes]:
         raw = value.encode("utf-8", "replace")
     if not _HEADER_VALUE.fullmatch(raw):
         raise MalformedAnswer(f"header {name!r} contains a line break or another control character")
-    return name.encode("ascii"), raw.strip(b" \t")
+    low = name.lower()
+    role = _TYPE if low == "content-type" else _CONNECTION if low == "connection" else _ORDINARY
+    return (name.encode("ascii"), raw.strip(b" \t")), _DROPPED if low in _NOT_ANSWERED and role != _CONNECTION else role
 
 
 _cached_header = lru_cache(maxsize=4096)(_encoded_header)  # a function's headers repeat

@@ -9,7 +9,7 @@ Segments are compared percent-decoded, after the raw path was split at "/": "%2F
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -132,6 +132,10 @@ class _App:
             found = by_method.get(method) or by_method.get("ANY")
             if found is not None:
                 return found
+        if self.has_parameters:
+            found = self._descend(method, path)
+            if found is not None:
+                return found
         allow: set[str] = set()
         if self.has_parameters or by_method is not None or b"%" in path:
             slow = self._walk(method, path, allow)
@@ -140,6 +144,24 @@ class _App:
         if self.default is not None:
             return self.default
         return MethodNotAllowed(allow) if allow else None
+
+    def _descend(self, method: str, path: bytes) -> Match | None:
+        """The walk's first try, without memory: literal else parameter. What it finds is what the walk would find first."""
+        if b"%" in path:
+            return None
+        node, values = self.root, []
+        for segment in path.split(b"/")[1:]:
+            child = node.children.get(segment)
+            if child is None:
+                child = node.parameter
+                if child is None or not segment:
+                    return None
+                values.append(segment)
+            node = child
+        if node.leaf is None:
+            return None
+        entry = node.leaf.find(method)
+        return _with_params(*entry, values) if entry is not None else None
 
     def _walk(self, method: str, path: bytes, allow: set[str]) -> Match | None:
         """Depth first, most specific first; greedy routes from the deepest up, after all full matches."""
@@ -179,7 +201,10 @@ def _choose(leaf: _Leaf, method: str, values: tuple[bytes, ...], allow: set[str]
     if entry is None:
         allow.update(leaf.by_method)
         return None
-    match, names = entry
+    return _with_params(*entry, values)
+
+
+def _with_params(match: Match, names: tuple[str, ...], values: Sequence[bytes]) -> Match:
     if not names:
         return match
     params = {name: value.decode("utf-8", "replace") for name, value in zip(names, values, strict=True)}
