@@ -564,12 +564,12 @@ def _body_by_msgspec(annotation: Any) -> Convert:
 
 def resolve(annotation: Any, space: dict[str, Any]) -> Any:
     """An annotation that `from __future__ import annotations` left as text. Raises `TypeError` when a name is unknown."""
-    if not isinstance(annotation, str):
-        return annotation
-    try:
-        return eval(annotation, space)  # the user's own source text, in the user's own module
-    except Exception as error:
-        raise TypeError(f"cannot resolve the annotation {annotation!r}: {error}") from error
+    while isinstance(annotation, str):  # twice text when it was also written in quotes
+        try:
+            annotation = eval(annotation, space)  # the user's own source text, in the user's own module
+        except Exception as error:
+            raise TypeError(f"cannot resolve the annotation {annotation!r}: {error}") from error
+    return annotation
 
 
 def describe(annotation: Any) -> str:
