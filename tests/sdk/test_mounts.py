@@ -115,7 +115,7 @@ async def test_a_lifespan_that_fails_fails_every_event_and_startup() -> None:
         yield
 
     entry = mount(Starlette(lifespan=lifespan), "/")
-    with pytest.raises(RuntimeError, match="(?s)lifespan startup failed.*no database"):
+    with pytest.raises(RuntimeError, match=r"(?s)lifespan startup failed.*no database"):
         await entry.startup()
     with pytest.raises(RuntimeError, match="no database"):
         await entry(v2(), None)

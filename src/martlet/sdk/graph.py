@@ -187,8 +187,8 @@ class _Emission:
     def _egress(self, function: Function, egress: Any) -> Any:
         if egress in ("none", "all"):
             return egress
-        hosts = [] if isinstance(egress, str) or not hasattr(egress, "__iter__") else list(egress)
-        if not hosts or not all(isinstance(host, str) and _HOST.fullmatch(host) for host in hosts):
+        hosts = None if isinstance(egress, str) else _texts(egress)
+        if not hosts or not all(_HOST.fullmatch(host) for host in hosts):
             self._problem(
                 function, f'egress={egress!r}: it is "none", "all" or host names, e.g. ["api.example.com", "*.example.org"]'
             )
@@ -292,25 +292,22 @@ class _Emission:
     def _cors(self, function: Function, route: Route) -> dict[str, Any]:
         said = route.cors
         if not hasattr(said, "keys"):
-            origins = [said] if isinstance(said, str) else list(said) if hasattr(said, "__iter__") else None
-            if not origins or not all(isinstance(origin, str) for origin in origins):
+            origins = _texts(said)
+            if not origins:
                 self._problem(function, f'cors={said!r}: it is "*", origins, or a dict of {", ".join(_CORS)}', route.where)
                 return {}
             here = {other.method for known in self.functions for other in known.routes if other.path == route.path}
             methods = [method for method in _METHODS[:-1] if method in here or "ANY" in here]
             return {"origins": origins, "methods": methods, "headers": ["*"]}
         found: dict[str, Any] = {}
-        value: Any
         for name, value in said.items():
             kind = _CORS.get(name)
             if kind is None:
                 self._problem(function, f"cors: unknown {name!r}; known are {', '.join(_CORS)}", route.where)
                 continue
-            if kind is list:
-                value = [value] if isinstance(value, str) else list(value)
-            if not isinstance(value, kind) or (kind is list and not all(isinstance(item, str) for item in value)):
+            found[name] = _texts(value) if kind is list else value
+            if type(found[name]) is not kind:
                 self._problem(function, f"cors: {name}={value!r} is of the wrong type", route.where)
-            found[name] = value
         return found
 
     def _throttle(self, function: Function, route: Route) -> dict[str, Any]:
@@ -361,6 +358,17 @@ class _Emission:
             json.dumps(schedule.input, allow_nan=False)
         except (TypeError, ValueError) as error:
             self._problem(function, f"input is not JSON: {error}", schedule.where)
+
+
+def _texts(value: Any) -> list[str] | None:
+    """One string or several as a list; None for anything else."""
+    if isinstance(value, str):
+        return [value]
+    try:
+        found = list(value)
+    except TypeError:
+        return None
+    return found if all(isinstance(item, str) for item in found) else None
 
 
 def _expression_mistake(expression: Any) -> str:
