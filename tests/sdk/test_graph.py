@@ -47,98 +47,100 @@ def emit(module: ModuleType, app: str = "folder") -> dict[str, Any]:
     return found
 
 
+EVERYTHING = '''
+app = App("shop")
+stock = Collection("stock")
+
+@app.function(memory=64, timeout=2.5, tmp=16, concurrency=4, reserved=8, provisioned=1, env={"A": "b"},
+              egress=["api.example.com", "*.example.org"], uses=[stock])
+def charge(event, context):
+    """Charge a card.
+
+    More."""
+
+@app.post("/orders", uses=[charge, "report", stock, stock], egress="all",
+          throttle={"rate": 5, "burst": 10, "per": "client"},
+          cors={"origins": ["https://a.example"], "methods": ["POST"], "credentials": True, "max_age_seconds": 5})
+def order(body: dict): ...
+
+@app.get("/old/{id}", payload="1.0", name="legacy", description="old", cors="*", throttle={"rate": 0.5})
+def old_one(id): ...
+
+@app.schedule("rate(5 minutes)")
+@app.schedule("cron(0 8 ? * MON-FRI *)", timezone="Europe/Zurich", input={"a": 1}, memory=128)
+def report(event, context): ...
+'''
+
+ITS_GRAPH = {
+    "app": "shop",
+    "functions": [
+        {
+            "name": "charge",
+            "handler": "app:charge",
+            "memory_mb": 64,
+            "timeout_seconds": 2.5,
+            "tmp_mb": 16,
+            "concurrency": 4,
+            "reserved": 8,
+            "provisioned": 1,
+            "environment": {"A": "b"},
+            "egress": ["api.example.com", "*.example.org"],
+            "description": "Charge a card.",
+            "documents": ["stock"],
+        },
+        {
+            "name": "order",
+            "handler": "app:order",
+            "egress": "all",
+            "uses": ["charge", "report"],
+            "documents": ["stock"],
+        },
+        {"name": "legacy", "handler": "app:old_one", "description": "old"},
+        {"name": "report", "handler": "app:report", "memory_mb": 128},
+    ],
+    "routes": [
+        {
+            "method": "POST",
+            "path": "/orders",
+            "function": "order",
+            "cors": {
+                "origins": ["https://a.example"],
+                "methods": ["POST"],
+                "credentials": True,
+                "max_age_seconds": 5,
+            },
+            "throttle": {"rate": 5, "burst": 10, "per": "client"},
+        },
+        {
+            "method": "GET",
+            "path": "/old/{id}",
+            "function": "legacy",
+            "payload_format": "1.0",
+            "cors": {"origins": ["*"], "methods": ["GET"], "headers": ["*"]},
+            "throttle": {"rate": 0.5, "burst": 1, "per": "route"},
+        },
+    ],
+    "schedules": [
+        {
+            "name": "report",
+            "expression": "cron(0 8 ? * MON-FRI *)",
+            "function": "report",
+            "timezone": "Europe/Zurich",
+            "input": {"a": 1},
+        },
+        {
+            "name": "report-2",
+            "expression": "rate(5 minutes)",
+            "function": "report",
+            "timezone": "UTC",
+            "input": None,
+        },
+    ],
+}
+
+
 def test_everything_that_can_be_said(load: Any) -> None:
-    found = emit(
-        load('''
-        app = App("shop")
-        stock = Collection("stock")
-
-        @app.function(memory=64, timeout=2.5, tmp=16, concurrency=4, reserved=8, provisioned=1, env={"A": "b"},
-                      egress=["api.example.com", "*.example.org"], uses=[stock])
-        def charge(event, context):
-            """Charge a card.
-
-            More."""
-
-        @app.post("/orders", uses=[charge, "report", stock, stock], egress="all",
-                  throttle={"rate": 5, "burst": 10, "per": "client"},
-                  cors={"origins": ["https://a.example"], "methods": ["POST"], "credentials": True, "max_age_seconds": 5})
-        def order(body: dict): ...
-
-        @app.get("/old/{id}", payload="1.0", name="legacy", description="old", cors="*", throttle={"rate": 0.5})
-        def old_one(id): ...
-
-        @app.schedule("rate(5 minutes)")
-        @app.schedule("cron(0 8 ? * MON-FRI *)", timezone="Europe/Zurich", input={"a": 1}, memory=128)
-        def report(event, context): ...
-    ''')
-    )
-    assert found == {
-        "app": "shop",
-        "functions": [
-            {
-                "name": "charge",
-                "handler": "app:charge",
-                "memory_mb": 64,
-                "timeout_seconds": 2.5,
-                "tmp_mb": 16,
-                "concurrency": 4,
-                "reserved": 8,
-                "provisioned": 1,
-                "environment": {"A": "b"},
-                "egress": ["api.example.com", "*.example.org"],
-                "description": "Charge a card.",
-                "documents": ["stock"],
-            },
-            {
-                "name": "order",
-                "handler": "app:order",
-                "egress": "all",
-                "uses": ["charge", "report"],
-                "documents": ["stock"],
-            },
-            {"name": "legacy", "handler": "app:old_one", "description": "old"},
-            {"name": "report", "handler": "app:report", "memory_mb": 128},
-        ],
-        "routes": [
-            {
-                "method": "POST",
-                "path": "/orders",
-                "function": "order",
-                "cors": {
-                    "origins": ["https://a.example"],
-                    "methods": ["POST"],
-                    "credentials": True,
-                    "max_age_seconds": 5,
-                },
-                "throttle": {"rate": 5, "burst": 10, "per": "client"},
-            },
-            {
-                "method": "GET",
-                "path": "/old/{id}",
-                "function": "legacy",
-                "payload_format": "1.0",
-                "cors": {"origins": ["*"], "methods": ["GET"], "headers": ["*"]},
-                "throttle": {"rate": 0.5, "burst": 1, "per": "route"},
-            },
-        ],
-        "schedules": [
-            {
-                "name": "report",
-                "expression": "cron(0 8 ? * MON-FRI *)",
-                "function": "report",
-                "timezone": "Europe/Zurich",
-                "input": {"a": 1},
-            },
-            {
-                "name": "report-2",
-                "expression": "rate(5 minutes)",
-                "function": "report",
-                "timezone": "UTC",
-                "input": None,
-            },
-        ],
-    }
+    assert emit(load(EVERYTHING)) == ITS_GRAPH
 
 
 def test_every_method_and_every_handler_can_be_found(load: Any) -> None:
@@ -178,6 +180,7 @@ def test_every_method_and_every_handler_can_be_found(load: Any) -> None:
         ("ANY", "/any/{rest+}", "e"),
         ("ANY", "$default", "f"),
         ("ANY", "/api/v1", "api-v1"),
+        ("ANY", "/api/v1/", "api-v1"),
         ("ANY", "/api/v1/{proxy+}", "api-v1"),
         ("ANY", "/", "web"),
         ("ANY", "/{proxy+}", "web"),
@@ -247,6 +250,7 @@ WRONG: list[tuple[str, str]] = [
     ("@app.get('a')\ndef a(): ...", "the path 'a' must start with /"),
     ("@app.get('/a//b')\ndef a(): ...", "'' is no segment"),
     ("@app.get('/{a}x')\ndef a(a): ...", r"'\{a\}x' is no segment"),
+    ("@app.get('/a%20b')\ndef a(): ...", "'a%20b' is no segment"),
     ("@app.get('/{a+}/b')\ndef a(a): ...", r"\{a\+\} takes all the rest, so it must come last"),
     ("@app.get('/', cors={'origins': 7})\ndef a(): ...", "cors: origins=7 is of the wrong type"),
     ("@app.get('/{a}/{a}')\ndef a(a): ...", "has a name twice"),

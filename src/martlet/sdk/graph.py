@@ -24,7 +24,7 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "ANY")
 _APP_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _SEGMENT = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)(\+?)\}")
-_LITERAL = re.compile(r"(?:[A-Za-z0-9._~!$&'()*,;=:@-]|%[0-9A-Fa-f]{2})+")
+_LITERAL = re.compile(r"[^\s/{}?#%]+")  # decoded text, as the gateway compares it
 _RATE = re.compile(r"rate\((\d+) (minute|minutes|hour|hours|day|days)\)")
 _CRON = re.compile(r"cron\(([^()]*)\)")
 _HOST = re.compile(r"(\*\.)?([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")
@@ -178,7 +178,7 @@ class _Emission:
         for name, value in found.items():
             if not isinstance(name, str) or not isinstance(value, str):
                 self._problem(function, f"env: {name!r} is {value!r}; names and values are strings")
-            elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
                 self._problem(function, f"env: {name!r} is no name of an environment variable")
             elif name.startswith(("MARTLET_", "AWS_LAMBDA_")):
                 self._problem(function, f"env: {name} belongs to the platform")
@@ -272,7 +272,11 @@ class _Emission:
             name = _SEGMENT.fullmatch(segment)
             if name and name[2] and position < len(segments) - 1:
                 wrong(f"the path {path}: {segment} takes all the rest, so it must come last")
-            if name or _LITERAL.fullmatch(segment) or (not segment and position == len(segments) - 1):
+            if (
+                name
+                or (_LITERAL.fullmatch(segment) and segment.isprintable())
+                or (not segment and position == len(segments) - 1)
+            ):
                 continue
             wrong(f"the path {path}: {segment!r} is no segment; write a word, {{name}}, or {{name+}} at the end")
         names = names_of_path(path)
