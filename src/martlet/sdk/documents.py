@@ -89,7 +89,7 @@ class Collection:
             query += f"&prefix={quote(prefix)}"
         if after is not None:
             query += f"&after={quote(after)}"
-        body = _loads(self._call("GET", f"{self._path()}?{query}").body)
+        body = _loads(self._call("GET", f"/v1/documents/{quote(self.name)}?{query}").body)
         page = Page(Document(item["id"], item["value"], int(item["version"])) for item in body["items"])
         page.next = body.get("next") or None
         return page
@@ -123,11 +123,9 @@ class Collection:
             _pause(attempt)
         raise ValueError(f"tries must be at least 1, got {tries}")
 
-    def _path(self, id: str | None = None) -> str:
+    def _path(self, id: str) -> str:
         from martlet.sdk.client import quote
 
-        if id is None:
-            return f"/v1/documents/{quote(self.name)}"
         if not isinstance(id, str) or not id:
             raise ValueError(f"a document's id is a non-empty string, got {id!r}")
         return f"/v1/documents/{quote(self.name)}/{quote(id)}"

@@ -61,9 +61,7 @@ def _lower(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if hasattr(kind, "__struct_fields__"):
-        import msgspec
-
-        return msgspec.to_builtins(value)
+        return sys.modules["msgspec"].to_builtins(value)
     if hasattr(kind, "__dataclass_fields__"):
         return {name: getattr(value, name) for name in kind.__dataclass_fields__}
     if isinstance(value, (set, frozenset)):

@@ -24,7 +24,7 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "ANY")
 _APP_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _SEGMENT = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)(\+?)\}")
-_LITERAL = re.compile(r"(?:[A-Za-z0-9._~!$&'()*,;=:@-]|%[0-9A-Fa-f]{2})+")
+_LITERAL = re.compile(r"[^\s/{}?#%]+")  # decoded text, as the gateway compares it
 _RATE = re.compile(r"rate\((\d+) (minute|minutes|hour|hours|day|days)\)")
 _CRON = re.compile(r"cron\(([^()]*)\)")
 _HOST = re.compile(r"(\*\.)?([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")
@@ -178,7 +178,7 @@ class _Emission:
         for name, value in found.items():
             if not isinstance(name, str) or not isinstance(value, str):
                 self._problem(function, f"env: {name!r} is {value!r}; names and values are strings")
-            elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
                 self._problem(function, f"env: {name!r} is no name of an environment variable")
             elif name.startswith(("MARTLET_", "AWS_LAMBDA_")):
                 self._problem(function, f"env: {name} belongs to the platform")
@@ -187,8 +187,8 @@ class _Emission:
     def _egress(self, function: Function, egress: Any) -> Any:
         if egress in ("none", "all"):
             return egress
-        hosts = [] if isinstance(egress, str) or not hasattr(egress, "__iter__") else list(egress)
-        if not hosts or not all(isinstance(host, str) and _HOST.fullmatch(host) for host in hosts):
+        hosts = None if isinstance(egress, str) else _texts(egress)
+        if not hosts or not all(_HOST.fullmatch(host) for host in hosts):
             self._problem(
                 function, f'egress={egress!r}: it is "none", "all" or host names, e.g. ["api.example.com", "*.example.org"]'
             )
@@ -272,7 +272,11 @@ class _Emission:
             name = _SEGMENT.fullmatch(segment)
             if name and name[2] and position < len(segments) - 1:
                 wrong(f"the path {path}: {segment} takes all the rest, so it must come last")
-            if name or _LITERAL.fullmatch(segment) or (not segment and position == len(segments) - 1):
+            if (
+                name
+                or (_LITERAL.fullmatch(segment) and segment.isprintable())
+                or (not segment and position == len(segments) - 1)
+            ):
                 continue
             wrong(f"the path {path}: {segment!r} is no segment; write a word, {{name}}, or {{name+}} at the end")
         names = names_of_path(path)
@@ -292,25 +296,22 @@ class _Emission:
     def _cors(self, function: Function, route: Route) -> dict[str, Any]:
         said = route.cors
         if not hasattr(said, "keys"):
-            origins = [said] if isinstance(said, str) else list(said) if hasattr(said, "__iter__") else None
-            if not origins or not all(isinstance(origin, str) for origin in origins):
+            origins = _texts(said)
+            if not origins:
                 self._problem(function, f'cors={said!r}: it is "*", origins, or a dict of {", ".join(_CORS)}', route.where)
                 return {}
             here = {other.method for known in self.functions for other in known.routes if other.path == route.path}
             methods = [method for method in _METHODS[:-1] if method in here or "ANY" in here]
             return {"origins": origins, "methods": methods, "headers": ["*"]}
         found: dict[str, Any] = {}
-        value: Any
         for name, value in said.items():
             kind = _CORS.get(name)
             if kind is None:
                 self._problem(function, f"cors: unknown {name!r}; known are {', '.join(_CORS)}", route.where)
                 continue
-            if kind is list:
-                value = [value] if isinstance(value, str) else list(value)
-            if not isinstance(value, kind) or (kind is list and not all(isinstance(item, str) for item in value)):
+            found[name] = _texts(value) if kind is list else value
+            if type(found[name]) is not kind:
                 self._problem(function, f"cors: {name}={value!r} is of the wrong type", route.where)
-            found[name] = value
         return found
 
     def _throttle(self, function: Function, route: Route) -> dict[str, Any]:
@@ -361,6 +362,17 @@ class _Emission:
             json.dumps(schedule.input, allow_nan=False)
         except (TypeError, ValueError) as error:
             self._problem(function, f"input is not JSON: {error}", schedule.where)
+
+
+def _texts(value: Any) -> list[str] | None:
+    """One string or several as a list; None for anything else."""
+    if isinstance(value, str):
+        return [value]
+    try:
+        found = list(value)
+    except TypeError:
+        return None
+    return found if all(isinstance(item, str) for item in found) else None
 
 
 def _expression_mistake(expression: Any) -> str:

@@ -71,7 +71,7 @@ class Handler:
                 problems.append(_problem(parameter, parameter.name, "is missing"))
         if problems:
             first = problems[0]
-            detail = f"{first['location']} {first['field'] or 'value'} {first['message']}"
+            detail = " ".join(filter(None, (first["location"], first["field"], first["message"])))
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise HTTPError(422, detail + more, type="urn:martlet:error:invalid_input", errors=problems)
         return arguments
@@ -301,6 +301,9 @@ def event_handler(target: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
     needed = [name for name, _, default in signature if default is _MISSING]
     if len(needed) > 2 or needed != [name for name, _, _ in signature][: len(needed)]:
         raise DeclarationError(f"it needs ({', '.join(needed)}); a function takes (event, context), (event) or nothing")
+    by_keyword = set(needed) & set(_inner(target).__code__.co_varnames[_code(target).co_argcount :])
+    if by_keyword:
+        raise DeclarationError(f"parameter {min(by_keyword)} is keyword-only; a function is called with (event, context)")
     if needed == ["context"]:
         return lambda event, context: (context,)
     if len(needed) < 2:
