@@ -3,7 +3,8 @@
 Owns: the wire protocols of the platform's own endpoint: the management API (ours) and the Lambda API (AWS's).
 Offers: `app(rooms)`, one ASGI application that tells the protocols apart; `PROTOCOLS`, each one alone; `Rooms`,
 what they need.
-Never: decides anything that is a rule of another room, keeps state, or answers a request that it does not understand with success.
+Never: decides anything that is a rule of another room, keeps state, or answers a request that it does not
+understand with success.
 """
 
 from __future__ import annotations
