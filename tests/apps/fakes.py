@@ -76,6 +76,7 @@ class FakeFunctions:
     fail_publish: set[str] = field(default_factory=set)
     fail_restore: bool = False
     gate: asyncio.Event | None = None
+    began: asyncio.Event = field(default_factory=asyncio.Event)  # set by the first publish
     publishing: int = 0
     most_publishing: int = 0
     numbers: int = 0
@@ -95,6 +96,7 @@ class FakeFunctions:
         self, app: str, config: FunctionConfig, *, code: str, layer: str, imports: tuple[str, ...]
     ) -> FunctionVersion:
         self.publishing += 1
+        self.began.set()
         self.most_publishing = max(self.most_publishing, self.publishing)
         try:
             if self.gate is not None:
@@ -105,7 +107,14 @@ class FakeFunctions:
             self.numbers += 1
             name = f"{app}-{config.name}"
             version = FunctionVersion(
-                name=name, app=app, version=self.numbers, config=config, code=code, layer=layer, imports=imports, created_at_ms=5
+                name=name,
+                app=app,
+                version=self.numbers,
+                config=config,
+                code=code,
+                layer=layer,
+                imports=imports,
+                created_at_ms=5,
             )
             self.versions[name] = version
             self.published.append(name)
@@ -179,11 +188,18 @@ class Platform:
         return {key.decode(): value.decode() for key, value in self.store.rows.items() if key.startswith(b"schedule/")}
 
 
-def graph(*functions: str, routes: tuple[tuple[str, str, str], ...] = (), schedules: tuple[tuple[str, str, str], ...] = (), **config: Any) -> dict[str, Any]:
+def graph(
+    *functions: str,
+    routes: tuple[tuple[str, str, str], ...] = (),
+    schedules: tuple[tuple[str, str, str], ...] = (),
+    **config: Any,
+) -> dict[str, Any]:
     return {
         "functions": [{"name": name, "handler": f"app:{name}", **config} for name in functions],
         "routes": [{"method": method, "path": path, "function": function} for method, path, function in routes],
-        "schedules": [{"name": name, "expression": expression, "function": function} for name, expression, function in schedules],
+        "schedules": [
+            {"name": name, "expression": expression, "function": function} for name, expression, function in schedules
+        ],
     }
 
 

@@ -33,7 +33,9 @@ async def test_deploys_functions_routes_and_schedules(platform: Platform, source
     done = await platform.apps.deploy(source, progress=told.append)
     assert (done.app, done.revision) == ("hello", 1)
     assert set(done.functions) == {"hello-greet", "hello-bye"} == set(platform.functions.versions)
-    assert [(app, route.path, function) for app, route, function in platform.apps.routes()] == [("hello", "/hello", "hello-greet")]
+    assert [(app, route.path, function) for app, route, function in platform.apps.routes()] == [
+        ("hello", "/hello", "hello-greet")
+    ]
     assert platform.schedules() == {"schedule/hello/tick": "rate(5 minutes) hello-bye"}
     assert platform.functions.versions["hello-greet"].imports == ("json",)
     assert platform.store.commits == 1
@@ -169,8 +171,7 @@ async def test_deployments_of_one_app_follow_each_other(platform: Platform, sour
     gate = platform.functions.gate = asyncio.Event()
     first = asyncio.create_task(platform.apps.deploy(source, "hello"))
     second = asyncio.create_task(platform.apps.deploy(other, "hello"))
-    while platform.functions.publishing < 2:
-        await asyncio.sleep(0.001)
+    await platform.functions.began.wait()
     assert platform.functions.builds == 1  # the second has not begun
     gate.set()
     assert [(await first).revision, (await second).revision] == [1, 2]
@@ -179,8 +180,7 @@ async def test_deployments_of_one_app_follow_each_other(platform: Platform, sour
 async def test_a_cancelled_caller_does_not_leave_half_an_app(platform: Platform, source: Path) -> None:
     gate = platform.functions.gate = asyncio.Event()
     task = asyncio.create_task(platform.apps.deploy(source))
-    while not platform.functions.publishing:
-        await asyncio.sleep(0.001)
+    await platform.functions.began.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -200,8 +200,7 @@ async def test_names_of_two_apps_may_not_meet(platform: Platform, tmp_path: Path
 async def test_names_of_two_apps_that_are_deployed_at_once(platform: Platform, tmp_path: Path) -> None:
     gate = platform.functions.gate = asyncio.Event()
     first = asyncio.create_task(platform.apps.deploy(write_app(tmp_path / "one", graph("b-c")), "a"))
-    while not platform.functions.publishing:
-        await asyncio.sleep(0.001)
+    await platform.functions.began.wait()
     with pytest.raises(DeployFailed, match="taken by app a"):
         await platform.apps.deploy(write_app(tmp_path / "two", graph("c")), "a-b")
     gate.set()
@@ -296,10 +295,10 @@ async def test_old_code_is_kept_while_it_may_run_and_then_deleted(platform: Plat
 
 async def test_code_of_a_running_deployment_is_not_deleted(platform: Platform, source: Path, tmp_path: Path) -> None:
     await platform.apps.deploy(write_app(tmp_path / "other", graph("f")), "other")
+    platform.functions.began.clear()
     gate = platform.functions.gate = asyncio.Event()
     task = asyncio.create_task(platform.apps.deploy(source))
-    while not platform.functions.publishing:
-        await asyncio.sleep(0.001)
+    await platform.functions.began.wait()
     await platform.apps._garbage.collect(platform.apps._referenced, at_once=True)
     code = scan(source).address
     assert (platform.data / "code" / code).is_dir()
