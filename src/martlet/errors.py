@@ -3,10 +3,12 @@
 MartletError                     status  code
 ├── InvalidInput                 400     invalid_input          what the caller sent is malformed; `field` names the place
 │   └── Unsupported              501     unsupported            well-formed, but not honoured here; never a silent success
+├── MethodNotAllowed             405     method_not_allowed     `methods` are those that the resource takes
 ├── Unauthenticated              401     unauthenticated
 ├── AccessDenied                 403     access_denied          names the principal, the action and the resource
 ├── NotFound                     404     not_found
 ├── Conflict                     409     conflict               already exists, or changed since it was read
+│   └── PreconditionFailed       412     precondition_failed    If-Match or If-None-Match does not hold
 ├── LimitExceeded                413     limit_exceeded         names the limit, its value and its unit
 ├── Throttled                    429     throttled              `retry_after_seconds`
 ├── Overloaded                   503     overloaded             `retry_after_seconds`
@@ -26,8 +28,10 @@ __all__ = [
     "InvalidInput",
     "LimitExceeded",
     "MartletError",
+    "MethodNotAllowed",
     "NotFound",
     "Overloaded",
+    "PreconditionFailed",
     "SandboxFailed",
     "StartFailed",
     "StoreFailed",
@@ -82,6 +86,17 @@ class Unsupported(InvalidInput):
     code = "unsupported"
 
 
+class MethodNotAllowed(MartletError):
+    """The resource does not take this method."""
+
+    http_status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, message: str = "", *, methods: tuple[str, ...] = (), **details: object) -> None:
+        super().__init__(message, methods=methods, **details)  # type: ignore[arg-type]
+        self.methods = methods
+
+
 class Unauthenticated(MartletError):
     """The request carries no valid credentials."""
 
@@ -108,6 +123,13 @@ class Conflict(MartletError):
 
     http_status = 409
     code = "conflict"
+
+
+class PreconditionFailed(Conflict):
+    """A condition of the request does not hold."""
+
+    http_status = 412  # RFC 9110 section 15.5.13
+    code = "precondition_failed"
 
 
 class LimitExceeded(MartletError):

@@ -113,8 +113,9 @@ def _translate_one(pattern: str, at: int) -> tuple[str, int]:
         return "[^/]", at + 1
     if character == "[":
         end = pattern.find("]", at + 2 + (pattern[at + 1 : at + 2] in ("!", "^")))
-        if end > 0:
-            return _character_class(pattern[at + 1 : end]), end + 1
+        if end < 0:
+            return "(?!)", len(pattern)  # never closed: git matches nothing with it
+        return _character_class(pattern[at + 1 : end]), end + 1
     if character == "\\" and at + 1 < len(pattern):
         return re.escape(pattern[at + 1]), at + 2
     return re.escape(character), at + 1

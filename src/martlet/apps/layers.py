@@ -18,6 +18,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from martlet import config
 from martlet.apps.package import sync_folder
@@ -28,6 +29,8 @@ from martlet.errors import DeployFailed
 from martlet.limits import LIMITS, exceeded
 
 __all__ = ["Layers", "folder_bytes"]
+
+T = TypeVar("T")
 
 _KEPT_LINES = 200
 _NETWORK_SIGNS = (
@@ -130,13 +133,13 @@ class Layers:
         workshop = self._folder / f".tmp-{token_hex(8)}"
         try:
             async with asyncio.timeout(LIMITS["layer_build_seconds"].default):
-                await asyncio.to_thread(_prepare, self._folder, workshop)
+                await _in_thread(_prepare, self._folder, workshop)
                 lock = await self._resolve(key, wanted, workshop, say)
                 address = hashlib.sha256(key.encode() + b"\0" + lock).hexdigest()
-                if not await asyncio.to_thread(self.path(address).is_dir):
+                if not await _in_thread(self.path(address).is_dir):
                     await self._install(wanted, lock, workshop, say)
-                    await asyncio.to_thread(_publish, workshop / "site", self.path(address))
-                await asyncio.to_thread(_write_durably, self._lock_file(key), lock, workshop)
+                    await _in_thread(_publish, workshop / "site", self.path(address))
+                await _in_thread(_write_durably, self._lock_file(key), lock, workshop)
                 return address
         except TimeoutError as error:
             limit = LIMITS["layer_build_seconds"].default
@@ -145,25 +148,25 @@ class Layers:
                 remedy="deploy again: what was downloaded is kept",
             ) from error
         finally:
-            await asyncio.to_thread(shutil.rmtree, workshop, True)
+            await _in_thread(shutil.rmtree, workshop, True)
 
     async def _resolve(self, key: str, wanted: Requirements, workshop: Path, say: Progress) -> bytes:
         """The pinned requirements, with hashes: kept from before, exported from uv.lock, or resolved now."""
         lock_file = self._lock_file(key)
-        if await asyncio.to_thread(lock_file.is_file):
-            return await asyncio.to_thread(lock_file.read_bytes)
+        if await _in_thread(lock_file.is_file):
+            return await _in_thread(lock_file.read_bytes)
         say(f"resolving dependencies of {wanted.origin}")
         output = workshop / "lock.txt"
         if wanted.lock_folder is not None:
-            await asyncio.to_thread(_copy_lock, wanted.lock_folder, workshop)
+            await _in_thread(_copy_lock, wanted.lock_folder, workshop)
             command = ["export", "--frozen", "--no-dev", "--no-emit-project", "--format", "requirements.txt"]
             command += ["--project", str(workshop), "--directory", str(workshop)]
         else:
-            await asyncio.to_thread((workshop / "wanted.txt").write_text, "\n".join(wanted.lines) + "\n")
+            await _in_thread((workshop / "wanted.txt").write_text, "\n".join(wanted.lines) + "\n")
             command = ["pip", "compile", str(workshop / "wanted.txt"), "--generate-hashes", *_build_options(wanted)]
         command += ["--no-header", "--no-annotate", "--no-config", "--python", self._python, "--output-file", str(output)]
         await self._uv(command, wanted, say, quiet=True)
-        lock = await asyncio.to_thread(output.read_bytes)
+        lock = await _in_thread(output.read_bytes)
         for line in lock.decode().replace("\\\n", " ").splitlines():
             if line.strip() and not line.lstrip().startswith("#"):
                 check_line(line, f"{wanted.origin}, resolved", wanted.allow_source_builds)
@@ -171,8 +174,8 @@ class Layers:
 
     async def _install(self, wanted: Requirements, lock: bytes, workshop: Path, say: Progress) -> None:
         pinned, site = workshop / "pinned.txt", workshop / "site"
-        await asyncio.to_thread(pinned.write_bytes, lock)
-        await asyncio.to_thread(site.mkdir)
+        await _in_thread(pinned.write_bytes, lock)
+        await _in_thread(site.mkdir)
         command = [
             "pip",
             "install",
@@ -187,7 +190,7 @@ class Layers:
         # copy: uv would hard-link files of its cache, and what changes one would change the other
         command += ["--link-mode", "copy", "--compile-bytecode", "--no-config", *_build_options(wanted)]
         await self._uv(command, wanted, say, quiet=False)
-        size = await asyncio.to_thread(_finish, site)
+        size = await _in_thread(_finish, site)
         if size > LIMITS["code_bytes"].default:
             raise exceeded("code_bytes", size, "the dependencies")
 
@@ -302,6 +305,19 @@ def _sync_entry(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+async def _in_thread(work: Callable[..., T], *arguments: object) -> T:
+    """`asyncio.to_thread` that is over when it ends: a thread cannot be cancelled, and what it still writes after its caller
+    has cleaned up would stay, or be published half-deleted."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()
+        raise
 
 
 async def _run(command: list[str], environ: dict[str, str], heard: Callable[[str], None]) -> int:

@@ -1,0 +1,115 @@
+"""The command line's shape. Imports nothing but argparse: `martlet --help` and wrong usage must answer at once."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["parser"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_EPILOG = """\
+exit codes: 0 done, 1 the platform or the function said no, 2 wrong usage, 3 the platform is not running,
+4 the deployment failed (what was deployed before still serves), 5 the platform could not start, 130 interrupted
+
+example:
+  martlet up examples/hello        run the platform and the app in examples/hello; redeploys on save
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser; the namespace it gives has `command`."""
+    root = argparse.ArgumentParser(
+        prog="martlet",
+        description="The serverless cloud you own: isolated functions over HTTP, from one command.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    _up(commands)
+    _deploy(commands)
+    _listings(commands)
+    _invoke(commands)
+    _logs(commands)
+    _destroy(commands)
+    return root
+
+
+def _command(commands: Commands, name: str, summary: str, example: str, *, json: bool = False) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n  {example}\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_argument("--data", metavar="DIR", help="the platform's data folder (default: the project's .martlet)")
+    if json:
+        command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return command
+
+
+def _up(commands: Commands) -> None:
+    up = _command(commands, "up", "run the platform, and an app with it", "martlet up . --port 8700")
+    up.add_argument("path", nargs="?", metavar="PATH", help="an app's folder or .py file to deploy and watch (default: none)")
+    up.add_argument("--port", type=_port, help="port of the apps (default 8700; 0: any free one)")
+    up.add_argument("--api-port", type=_port, help="port of the platform's API (default: port + 1)")
+    up.add_argument("--no-watch", action="store_true", help="do not redeploy when files are saved")
+    up.add_argument(
+        "--sandbox",
+        choices=("isolated", "process"),
+        help="isolated (default) or process: no isolation, for your own code only",
+    )
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return int(text)
+
+
+def _deploy(commands: Commands) -> None:
+    deploy = _command(commands, "deploy", "make an app serve what a folder holds", "martlet deploy . --dry-run", json=True)
+    deploy.add_argument("path", metavar="PATH", help="the app's folder or .py file")
+    deploy.add_argument("--app", metavar="NAME", help="the app's name (default: [tool.martlet] name, else the folder's)")
+    deploy.add_argument("--dry-run", action="store_true", help="only show what would be done")
+
+
+def _listings(commands: Commands) -> None:
+    _command(commands, "env", "print the environment that points AWS clients here", 'eval "$(martlet env)"', json=True)
+    _command(commands, "apps", "list apps", "martlet apps", json=True)
+    functions = _command(commands, "functions", "list functions", "martlet functions --app shop", json=True)
+    functions.add_argument("--app", metavar="NAME", help="only this app's")
+    usage = _command(commands, "usage", "show what each function used", "martlet usage --since 24h", json=True)
+    usage.add_argument("--since", metavar="AGE", help="only the last 30s, 5m, 24h or 7d (default: all)")
+    _command(commands, "status", "show what the platform is doing", "martlet status", json=True)
+    _command(commands, "version", "print Martlet's version", "martlet version", json=True)
+
+
+def _invoke(commands: Commands) -> None:
+    example = 'martlet invoke hello-greet --payload \'{"name": "Ada"}\''
+    invoke = _command(commands, "invoke", "run a function and print its answer", example, json=True)
+    invoke.add_argument("name", metavar="NAME", help="the function's full name, APP-FUNCTION")
+    invoke.add_argument(
+        "--payload", metavar="JSON|@FILE|-", default="{}", help="the event; @FILE reads a file, - standard input"
+    )
+    invoke.add_argument("--log", action="store_true", help="also print the end of its log, to standard error")
+
+
+def _logs(commands: Commands) -> None:
+    logs = _command(commands, "logs", "print logs", "martlet logs hello-greet -f --since 5m", json=True)
+    logs.add_argument("name", nargs="?", metavar="NAME", help="only this function's (default: all)")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
+    logs.add_argument("--since", metavar="AGE", help="only the last 30s, 5m, 24h or 7d")
+
+
+def _destroy(commands: Commands) -> None:
+    destroy = _command(commands, "destroy", "remove an app, its functions, routes and schedules", "martlet destroy hello --yes")
+    destroy.add_argument("app", metavar="APP", help="the app's name")
+    destroy.add_argument("--yes", action="store_true", help="do not ask")

@@ -1,0 +1,328 @@
+"""What each command does."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from martlet.cli.client import Client, Endpoint, segment
+from martlet.cli.failure import DEPLOY_FAILED, REFUSED, START_FAILED, USAGE, Failure, printable
+from martlet.cli.output import age_ms, nested, table
+
+__all__ = ["run"]
+
+Arguments = argparse.Namespace
+
+
+def run(arguments: Arguments) -> int:
+    """Run the command that was parsed; returns its exit code. Raises `Failure`."""
+    return _COMMANDS[arguments.command](arguments)
+
+
+# --- where the platform is
+
+
+def _data(arguments: Arguments, path: Path | None = None) -> Path:
+    """`--data`, else MARTLET_DATA, else the .martlet of PATH's folder if it is there, of the working folder or of the
+    nearest folder above that has one."""
+    from martlet.config import environment
+
+    given = arguments.data or environment().get("MARTLET_DATA")
+    if given:
+        return Path(given).absolute()
+    here = Path.cwd()
+    candidates = [path if path.is_dir() else path.parent] if path is not None else []
+    for folder in (*candidates, here, *here.parents):
+        if (folder / ".martlet").is_dir():
+            return folder / ".martlet"
+    return here / ".martlet"
+
+
+def _client(arguments: Arguments, path: Path | None = None) -> Client:
+    return Client(Endpoint(_data(arguments, path)))
+
+
+def _since_ms(arguments: Arguments) -> int | None:
+    if arguments.since is None:
+        return None
+    from martlet.clock import Clock
+
+    try:
+        return max(Clock().now_ms() - age_ms(arguments.since), 0)
+    except ValueError as error:
+        raise Failure(USAGE, f"--since: {error}") from error
+
+
+def _show_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=not _utf8(), sort_keys=False))
+
+
+def _utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+# --- running
+
+
+def _up(arguments: Arguments) -> int:
+    from martlet import config
+    from martlet.errors import MartletError
+
+    path = Path(arguments.path).absolute() if arguments.path else None
+    if path is not None and not path.exists():
+        raise Failure(USAGE, f"there is no folder or file {arguments.path}")
+    data = arguments.data or config.environment().get("MARTLET_DATA")
+    if data is None and path is not None:
+        data = str((path if path.is_dir() else path.parent) / ".martlet")
+    try:
+        settings = config.load(
+            {
+                "data": data or str(_data(arguments)),
+                "port": arguments.port,
+                "api_port": arguments.api_port,
+                "sandbox": arguments.sandbox,
+            }
+        )
+        ended = importlib.import_module("martlet.server").run(settings, path, not arguments.no_watch)
+    except MartletError as error:
+        code = DEPLOY_FAILED if error.code == "deploy_failed" else USAGE if error.code == "invalid_input" else START_FAILED
+        raise Failure(code, error.message, error.remedy) from error
+    return ended if isinstance(ended, int) else 0
+
+
+def _deploy(arguments: Arguments) -> int:
+    from martlet.apps.archive import pack
+    from martlet.apps.package import app_name, check_app_name, scan
+    from martlet.errors import MartletError
+
+    path = Path(arguments.path)
+    client = _client(arguments, path.absolute())
+    try:
+        name = check_app_name(arguments.app) if arguments.app else app_name(path)
+        package = scan(path)
+        body = pack(package)
+    except MartletError as error:
+        code = USAGE if error.code == "invalid_input" else DEPLOY_FAILED
+        raise Failure(code, error.message, error.remedy) from error
+    query: dict[str, object] = {"dry_run": True} if arguments.dry_run else {}
+    result: dict[str, Any] | None = None
+    for event in client.lines("POST", f"/v1/apps/{segment(name)}/deployments", query, body, "application/x-tar"):
+        if event.get("type") == "progress":
+            print(printable(str(event.get("text", ""))), file=sys.stderr)
+        elif event.get("type") == "result":
+            result = event["deployment"]
+    if result is None:
+        raise Failure(REFUSED, "the platform stopped before the deployment ended", "see which version serves: martlet apps")
+    if arguments.json:
+        _show_json(result)
+    else:
+        print(_deployment_text(result))
+    return 0
+
+
+def _deployment_text(result: dict[str, Any]) -> str:
+    steps = [f"  {step}" for step in result["steps"]] or ["  nothing changes" if result["dry_run"] else "  nothing changed"]
+    counts = f"{len(result['functions'])} functions, {len(result['routes'])} routes"
+    if result["dry_run"]:
+        head = f"{result['app']}: would become {counts}"
+    else:
+        head = f"{result['app']} revision {result['revision']}: {counts}, {result['duration_ms']} ms"
+    return printable("\n".join([head, *steps]))
+
+
+# --- showing
+
+
+def _env(arguments: Arguments) -> int:
+    import shlex
+
+    endpoint = Endpoint(_data(arguments))
+    variables = {
+        "AWS_ENDPOINT_URL": endpoint.api,
+        "AWS_ACCESS_KEY_ID": endpoint.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": endpoint.secret_access_key,
+        "AWS_REGION": endpoint.region,
+        "AWS_DEFAULT_REGION": endpoint.region,
+    }
+    if arguments.json:
+        _show_json(variables)
+    else:
+        for name, value in variables.items():
+            print(f"export {name}={shlex.quote(value)}")
+    return 0
+
+
+def _apps(arguments: Arguments) -> int:
+    found = _client(arguments).call("GET", "/v1/apps")
+    if arguments.json:
+        _show_json(found)
+        return 0
+    rows = [
+        (
+            app["name"],
+            app["revision"],
+            len(app["functions"]),
+            len(app["routes"]),
+            len(app["schedules"]),
+            _time(app["updated_at_ms"]),
+        )
+        for app in found["apps"]
+    ]
+    headings = ("APP", "REVISION", "FUNCTIONS", "ROUTES", "SCHEDULES", "DEPLOYED")
+    print(table(headings, rows, empty="no apps; deploy one: martlet deploy PATH"))
+    return 0
+
+
+def _functions(arguments: Arguments) -> int:
+    found = _client(arguments).call("GET", "/v1/functions", {"app": arguments.app})
+    if arguments.json:
+        _show_json(found)
+        return 0
+    rows = []
+    for function in found["functions"]:
+        config = function["config"]
+        rows.append(
+            (
+                function["name"],
+                function["version"],
+                config["memory_mb"],
+                config["timeout_seconds"],
+                config["concurrency"],
+                config["handler"],
+                _time(function["created_at_ms"]),
+            )
+        )
+    headings = ("FUNCTION", "VERSION", "MEMORY_MB", "TIMEOUT_S", "CONCURRENCY", "HANDLER", "PUBLISHED")
+    print(table(headings, rows, empty="no functions"))
+    return 0
+
+
+def _usage(arguments: Arguments) -> int:
+    found = _client(arguments).call("GET", "/v1/usage", {"since_ms": _since_ms(arguments)})
+    if arguments.json:
+        _show_json(found)
+        return 0
+    rows = found["functions"]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    print(
+        table([name.upper() for name in names], [[row.get(name, "-") for name in names] for row in rows], empty="nothing used")
+    )
+    return 0
+
+
+def _status(arguments: Arguments) -> int:
+    found = _client(arguments).call("GET", "/v1/status")
+    if arguments.json:
+        _show_json(found)
+    else:
+        print("\n".join(nested(found)))
+    return 0
+
+
+def _version(arguments: Arguments) -> int:
+    from martlet import __version__
+
+    if arguments.json:
+        _show_json({"version": __version__})
+    else:
+        print(f"martlet {__version__}")
+    return 0
+
+
+def _time(milliseconds: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+# --- functions
+
+
+def _invoke(arguments: Arguments) -> int:
+    payload = _payload(arguments.payload)
+    query: dict[str, object] = {"log": True} if arguments.log else {}
+    result = _client(arguments).call("POST", f"/v1/functions/{segment(arguments.name)}/invocations", query, payload)
+    if arguments.log:
+        print(printable(result.get("log", "")).rstrip("\n"), file=sys.stderr)
+    if arguments.json:
+        _show_json(result)
+    else:
+        print(json.dumps(result["payload"], ensure_ascii=not _utf8()))
+    if result["error"]:
+        raise Failure(
+            REFUSED,
+            f"the function failed: {result['error_type'] or result['error']}",
+            "see its log: martlet logs " + arguments.name,
+        )
+    return 0
+
+
+def _payload(text: str) -> bytes:
+    try:
+        if text == "-":
+            raw = sys.stdin.buffer.read()
+        elif text.startswith("@"):
+            raw = Path(text[1:]).read_bytes()
+        else:
+            raw = text.encode()
+    except OSError as error:
+        raise Failure(USAGE, f"--payload: cannot read {text[1:]}: {error.strerror}") from error
+    try:
+        json.loads(raw or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise Failure(USAGE, f"--payload: not JSON: {error}") from error
+    return raw
+
+
+def _logs(arguments: Arguments) -> int:
+    query: dict[str, object] = {"function": arguments.name, "since_ms": _since_ms(arguments)}
+    if arguments.follow:
+        query["follow"] = True
+    try:
+        for record in _client(arguments).lines("GET", "/v1/logs", query):
+            if arguments.json:
+                print(json.dumps(record), flush=True)
+            else:
+                print("\n".join(printable(line.rstrip("\n")) for line in record["lines"]), flush=True)
+    except KeyboardInterrupt:
+        if not arguments.follow:
+            raise
+    return 0
+
+
+def _destroy(arguments: Arguments) -> int:
+    client = _client(arguments)
+    if not arguments.yes:
+        if not sys.stdin.isatty():
+            raise Failure(USAGE, "destroy asks before it removes an app, and there is no terminal to ask on", "say --yes")
+        print(
+            f"Remove app {arguments.app} with its functions, routes and schedules? Type its name: ",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+        if sys.stdin.readline().strip() != arguments.app:
+            raise Failure(REFUSED, "nothing was removed")
+    client.call("DELETE", f"/v1/apps/{segment(arguments.app)}")
+    print(f"removed {arguments.app}")
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[Arguments], int]] = {
+    "up": _up,
+    "env": _env,
+    "deploy": _deploy,
+    "apps": _apps,
+    "functions": _functions,
+    "invoke": _invoke,
+    "logs": _logs,
+    "usage": _usage,
+    "destroy": _destroy,
+    "status": _status,
+    "version": _version,
+}

@@ -1,0 +1,294 @@
+"""The few pieces of HTTP that the platform's own endpoints need, on ASGI 3: requests, answers, a router.
+
+Paths are matched on the raw path, segment by segment, each decoded after the split: "%2F" in a name stays in the name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+
+from martlet.clock import uuid4_text
+from martlet.errors import InvalidInput, MartletError, MethodNotAllowed, NotFound, Overloaded, Throttled, Unauthenticated
+from martlet.limits import exceeded
+from martlet.types import Principal
+
+__all__ = [
+    "ASGIApp",
+    "Answer",
+    "Handler",
+    "Operation",
+    "Receive",
+    "Request",
+    "Router",
+    "Scope",
+    "Send",
+    "json_answer",
+    "problem_answer",
+    "send_answer",
+]
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers: TypeAlias = tuple[tuple[str, str], ...]
+
+_log = logging.getLogger("martlet.protocols")
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What goes back. `body` is bytes or, for a stream, an async iterator of bytes."""
+
+    status: int = 200
+    body: bytes | AsyncIterator[bytes] = b""
+    headers: Headers = ()
+
+
+class Request:
+    """One request. `segments` are the decoded parts of the path, `parameters` what the router found in them."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.method: str = scope["method"]
+        raw_path = scope.get("raw_path") or scope["path"].encode()
+        self.raw_path: bytes = bytes(raw_path).split(b"?", 1)[0]
+        self.raw_query: bytes = bytes(scope.get("query_string", b""))
+        self.raw_headers: list[tuple[bytes, bytes]] = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+        self.parameters: dict[str, str] = {}
+        self.id = uuid4_text()
+        self._receive = receive
+        self._headers: dict[str, str] | None = None
+        context = scope.get("martlet.context")
+        self.context: Principal | None = context if isinstance(context, Principal) else None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """By lower-case name; a name that came several times has its values joined by ", "."""
+        if self._headers is None:
+            found: dict[str, str] = {}
+            for raw_name, raw_value in self.raw_headers:
+                name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
+                found[name] = f"{found[name]}, {value}" if name in found else value
+            self._headers = found
+        return self._headers
+
+    def segments(self) -> list[str] | None:
+        """The path's decoded parts; None if one of them is not UTF-8."""
+        try:
+            return [unquote_to_bytes(part).decode() for part in self.raw_path.split(b"/")[1:]]
+        except UnicodeDecodeError:
+            return None
+
+    def query(self, allowed: Iterable[str]) -> dict[str, str]:
+        """The query's parameters. Raises `InvalidInput` by name for one that is not `allowed` or comes twice."""
+        found: dict[str, str] = {}
+        try:
+            pairs = parse_qsl(self.raw_query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=64)
+        except ValueError as error:
+            raise InvalidInput(f"the query is malformed: {error}") from error
+        for name, value in pairs:
+            if name not in allowed:
+                raise InvalidInput(f"there is no query parameter {name!r} here", field=name)
+            if name in found:
+                raise InvalidInput(f"the query parameter {name} is given twice", field=name)
+            found[name] = value
+        return found
+
+    async def body(self, limit: str) -> bytes:
+        """The whole body. Raises `LimitExceeded` as soon as it is, or says it is, longer than limit `limit`."""
+        most = _limit(limit)
+        length = self.content_length()
+        if length is not None and length > most:
+            raise exceeded(limit, length, "the request's body")
+        body = await self.body_up_to(most)
+        if body is None:
+            raise exceeded(limit, None, "the request's body")
+        return body
+
+    async def body_up_to(self, most: int) -> bytes | None:
+        """The whole body, or None as soon as it has more than `most` bytes."""
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            size += len(part)
+            if size > most:
+                return None
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    def content_length(self) -> int | None:
+        text = self.headers.get("content-length", "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+class ClientGone(Exception):
+    """The client went away before its request was complete: there is nobody to answer."""
+
+
+def _limit(name: str) -> int:
+    from martlet.apps.archive import UPLOAD_BYTES
+    from martlet.limits import LIMITS
+
+    return UPLOAD_BYTES if name == "code_bytes" else LIMITS[name].default
+
+
+# --- answers
+
+
+def json_answer(value: object, status: int = 200, headers: Headers = ()) -> Answer:
+    """A JSON answer."""
+    return Answer(status, msgspec.json.encode(value), (("content-type", "application/json"), *headers))
+
+
+def problem_answer(error: MartletError, request_id: str = "") -> Answer:
+    """An error as RFC 9457 problem+json, with Retry-After (RFC 9110 section 10.2.3) and WWW-Authenticate where they belong."""
+    headers: list[tuple[str, str]] = [("content-type", "application/problem+json")]
+    body = error.problem()
+    if isinstance(error, Throttled | Overloaded):
+        headers.append(("retry-after", str(error.retry_after_seconds)))
+        body["retry_after_seconds"] = error.retry_after_seconds
+    if isinstance(error, Unauthenticated):
+        headers.append(("www-authenticate", 'Bearer realm="martlet"'))
+    if isinstance(error, MethodNotAllowed):
+        headers.append(("allow", ", ".join(error.methods)))
+    if request_id:
+        body["request_id"] = request_id
+    status = int(body["status"]) if isinstance(body["status"], int) else error.http_status
+    return Answer(status, msgspec.json.encode(body, enc_hook=str), tuple(headers))
+
+
+async def send_answer(answer: Answer, receive: Receive, send: Send) -> None:
+    """Send an answer; a stream is closed when the client goes away."""
+    headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in answer.headers]
+    if isinstance(answer.body, bytes):
+        headers.append((b"content-length", str(len(answer.body)).encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+        return
+    streaming = asyncio.create_task(_stream(answer.status, headers, answer.body, send))
+    gone = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait((streaming, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        if not streaming.done():
+            streaming.cancel()
+        results = await asyncio.gather(streaming, gone, return_exceptions=True)
+    if isinstance(results[0], Exception) and not isinstance(results[0], OSError):  # OSError: the client went away
+        raise results[0]
+
+
+async def _stream(status: int, headers: list[tuple[bytes, bytes]], body: AsyncIterator[bytes], send: Send) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    try:
+        async for part in body:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+    finally:
+        close = getattr(body, "aclose", None)
+        if close is not None:
+            await close()
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+# --- the router
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Answer]]
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """One operation: `path` such as "/v1/apps/{name}"."""
+
+    method: str
+    path: str
+    handler: Handler
+
+    def parts(self) -> list[str]:
+        return self.path.split("/")[1:]
+
+
+class Router:
+    """Finds the operation for a request."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        self.operations = tuple(operations)
+
+    def find(self, request: Request) -> Handler:
+        """The handler, with `request.parameters` set. Raises `NotFound`, or `MethodNotAllowed` with the methods there are."""
+        segments = request.segments()
+        methods: set[str] = set()
+        for operation in self.operations:
+            parameters = _match(operation.parts(), segments)
+            if parameters is not None:
+                if operation.method == request.method:
+                    request.parameters = parameters
+                    return operation.handler
+                methods.add(operation.method)
+        path = request.raw_path.decode("latin-1")
+        if methods:
+            taken = tuple(sorted(methods))
+            raise MethodNotAllowed(f"{path} does not take {request.method}, only {', '.join(taken)}", methods=taken)
+        raise NotFound(f"there is no endpoint {request.method} {path}", remedy="see GET /v1/openapi.json")
+
+
+def _match(parts: list[str], segments: list[str] | None) -> dict[str, str] | None:
+    if segments is None or len(parts) != len(segments):
+        return None
+    parameters: dict[str, str] = {}
+    for part, segment in zip(parts, segments, strict=True):
+        if part.startswith("{"):
+            if not segment:
+                return None
+            parameters[part[1:-1]] = segment
+        elif part != segment:
+            return None
+    return parameters
+
+
+def app(respond: Callable[[Request], Awaitable[Answer]], on_error: Callable[[MartletError, Request], Answer]) -> ASGIApp:
+    """An ASGI application from one coroutine; every error becomes the protocol's own answer by `on_error`."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            raise RuntimeError(f"this endpoint speaks HTTP, not {scope['type']}")
+        request = Request(scope, receive)
+        try:
+            answer = await respond(request)
+        except ClientGone:
+            return
+        except MartletError as error:
+            answer = on_error(error, request)
+        except Exception:
+            _log.exception("request %s %s %s failed", request.id, request.method, request.raw_path.decode("latin-1"))
+            answer = on_error(MartletError("something went wrong inside Martlet; its log has the details"), request)
+        with contextlib.suppress(OSError):  # ASGI 2.4: the client went away
+            await send_answer(answer, receive, send)
+
+    return serve
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        kind = (await receive())["type"]
+        await send({"type": f"{kind}.complete"})
+        if kind == "lifespan.shutdown":
+            return

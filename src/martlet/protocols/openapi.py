@@ -1,0 +1,306 @@
+"""The management API's description, OpenAPI 3.1.1. Built from the router's own operations, so that none is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from martlet.limits import LIMITS
+from martlet.protocols.asgi import Operation
+
+__all__ = ["document"]
+
+Schema = dict[str, Any]
+
+_STRING: Final[Schema] = {"type": "string"}
+_WHOLE: Final[Schema] = {"type": "integer", "minimum": 0}
+_FLAG: Final[Schema] = {"type": "boolean"}
+_STRINGS: Final[Schema] = {"type": "array", "items": _STRING}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(**properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list(name: str) -> Schema:
+    return {"type": "array", "items": _ref(name)}
+
+
+_SCHEMAS: Final[dict[str, Schema]] = {
+    "Problem": {
+        "description": "RFC 9457. `type` is urn:martlet:error:<code>; `remedy` says what to do.",
+        "type": "object",
+        "properties": {
+            "type": _STRING,
+            "title": _STRING,
+            "status": {"type": "integer"},
+            "detail": _STRING,
+            "remedy": _STRING,
+            "request_id": _STRING,
+            "retry_after_seconds": _WHOLE,
+        },
+        "required": ["type", "title", "status", "detail"],
+    },
+    "Route": _object(
+        method=_STRING,
+        path=_STRING,
+        function=_STRING,
+        payload_format={"enum": ["1.0", "2.0"]},
+        cors={"type": ["object", "null"]},
+        throttle={"type": ["object", "null"]},
+    ),
+    "Schedule": _object(
+        name=_STRING, expression=_STRING, function=_STRING, timezone=_STRING, input={"description": "any JSON"}, enabled=_FLAG
+    ),
+    "App": _object(
+        name=_STRING,
+        revision=_WHOLE,
+        code=_STRING,
+        layer=_STRING,
+        module=_STRING,
+        functions=_STRINGS,
+        routes=_list("Route"),
+        schedules=_list("Schedule"),
+        created_at_ms=_WHOLE,
+        updated_at_ms=_WHOLE,
+    ),
+    "Deployment": _object(
+        app=_STRING,
+        revision=_WHOLE,
+        dry_run=_FLAG,
+        functions=_STRINGS,
+        routes=_list("Route"),
+        steps={**_STRINGS, "description": "what was done, or with dry_run would be; empty: nothing changed"},
+        duration_ms=_WHOLE,
+    ),
+    "DeploymentEvent": {
+        "description": "One line. The last one is a result or an error; heartbeats only show that the connection lives.",
+        "oneOf": [
+            _object(type={"const": "progress"}, text=_STRING),
+            _object(type={"const": "heartbeat"}),
+            _object(type={"const": "result"}, deployment=_ref("Deployment")),
+            _object(type={"const": "error"}, error=_ref("Problem")),
+        ],
+    },
+    "Function": _object(
+        name=_STRING,
+        app=_STRING,
+        arn=_STRING,
+        version=_WHOLE,
+        code=_STRING,
+        layer=_STRING,
+        created_at_ms=_WHOLE,
+        config={"type": "object", "description": "as declared; of the environment only the names"},
+    ),
+    "InvocationResult": {
+        "type": "object",
+        "properties": {
+            "request_id": _STRING,
+            "function": _STRING,
+            "version": _WHOLE,
+            "error": {
+                "enum": ["", "Unhandled"],
+                "description": '"Unhandled": the function failed, payload is its error object',
+            },
+            "error_type": _STRING,
+            "cold": _FLAG,
+            "queue_us": _WHOLE,
+            "init_us": _WHOLE,
+            "duration_us": _WHOLE,
+            "cpu_us": _WHOLE,
+            "peak_mb": _WHOLE,
+            "payload": {"description": "any JSON"},
+            "log": {"type": "string", "description": "with log=true: the last 4 KB"},
+        },
+        "required": ["request_id", "function", "version", "error", "error_type", "duration_us", "payload"],
+    },
+    "LogEvent": {
+        "oneOf": [
+            _object(type={"const": "log"}, function=_STRING, lines=_STRINGS),
+            _object(type={"const": "heartbeat"}),
+        ]
+    },
+    "Document": _object(id=_STRING, version=_WHOLE, value={"description": "any JSON"}),
+}
+
+
+def _answer(description: str, schema: Schema | None = None, kind: str = "application/json") -> Schema:
+    return {"description": description} | ({"content": {kind: {"schema": schema}}} if schema is not None else {})
+
+
+def _parameter(name: str, schema: Schema, description: str = "", place: str = "query") -> Schema:
+    found: Schema = {"name": name, "in": place, "schema": schema}
+    if place == "path":
+        found["required"] = True
+    return found | ({"description": description} if description else {})
+
+
+_ANY_JSON: Final[Schema] = {"description": "any JSON"}
+_APP = _parameter("app", _STRING, "the app that owns the collection; inside a sandbox the caller's own is the default")
+_IF_MATCH = _parameter("If-Match", _STRING, 'the version that must be there, such as "7", or *', "header")
+_IF_NONE_MATCH = _parameter("If-None-Match", _STRING, "*: no document may be there", "header")
+_STORED = {"headers": {"ETag": {"schema": _STRING, "description": "the document's version"}}}
+_TAR: Final[Schema] = {
+    "required": False,
+    "description": f"the app's folder as tar or tar.gz, at most {LIMITS['code_bytes'].default} bytes unpacked; empty with path",
+    "content": {"application/x-tar": {"schema": {"type": "string", "contentEncoding": "binary"}}},
+}
+
+# By "METHOD path": what OpenAPI's Operation Object says beside the path's parameters and the errors, which all share.
+_OPERATIONS: Final[dict[str, Schema]] = {
+    "GET /v1/health": {
+        "operationId": "getHealth",
+        "summary": "Whether the platform answers; needs no credentials",
+        "security": [],
+        "responses": {"200": _answer("It does.", _object(status={"const": "ok"}))},
+    },
+    "GET /v1/openapi.json": {
+        "operationId": "getDescription",
+        "summary": "This document; needs no credentials",
+        "security": [],
+        "responses": {"200": _answer("OpenAPI 3.1.", {"type": "object"})},
+    },
+    "GET /metrics": {
+        "operationId": "getMetrics",
+        "summary": "Counters and histograms for Prometheus",
+        "responses": {"200": _answer("Prometheus text format 0.0.4.", _STRING, "text/plain")},
+    },
+    "GET /v1/status": {
+        "operationId": "getStatus",
+        "summary": "What the platform is doing now",
+        "responses": {"200": _answer("Figures by room.", {"type": "object", "properties": {"version": _STRING}})},
+    },
+    "GET /v1/apps": {
+        "operationId": "listApps",
+        "summary": "All apps, by name",
+        "responses": {"200": _answer("The apps.", _object(apps=_list("App")))},
+    },
+    "GET /v1/apps/{name}": {
+        "operationId": "getApp",
+        "summary": "One app",
+        "responses": {"200": _answer("The app.", _ref("App"))},
+    },
+    "DELETE /v1/apps/{name}": {
+        "operationId": "deleteApp",
+        "summary": "Remove an app with its functions, routes and schedules",
+        "responses": {"204": _answer("It is gone.")},
+    },
+    "POST /v1/apps/{name}/deployments": {
+        "operationId": "deployApp",
+        "summary": "Make the app be what the uploaded folder says; on an error what was deployed before still serves",
+        "parameters": [
+            _parameter("dry_run", _FLAG, "only tell what would be done"),
+            _parameter("path", _STRING, "instead of a body: an absolute path on the platform's machine; root only"),
+        ],
+        "requestBody": _TAR,
+        "responses": {"200": _answer("Events, one a line.", _ref("DeploymentEvent"), "application/x-ndjson")},
+    },
+    "GET /v1/functions": {
+        "operationId": "listFunctions",
+        "summary": "All functions, by name",
+        "parameters": [_parameter("app", _STRING, "only this app's")],
+        "responses": {"200": _answer("The functions.", _object(functions=_list("Function")))},
+    },
+    "GET /v1/functions/{name}": {
+        "operationId": "getFunction",
+        "summary": "One function",
+        "responses": {"200": _answer("The function.", _ref("Function"))},
+    },
+    "POST /v1/functions/{name}/invocations": {
+        "operationId": "invokeFunction",
+        "summary": "Run a function and wait for its end",
+        "parameters": [_parameter("log", _FLAG, "add the end of its log")],
+        "requestBody": {
+            "required": False,
+            "description": "the event; empty: {}",
+            "content": {"application/json": {"schema": _ANY_JSON}},
+        },
+        "responses": {"200": _answer("It ran; `error` says whether it failed.", _ref("InvocationResult"))},
+    },
+    "GET /v1/logs": {
+        "operationId": "getLogs",
+        "summary": "Logs, oldest first; with follow until the client hangs up",
+        "parameters": [
+            _parameter("function", _STRING, "only this function's"),
+            _parameter("since_ms", _WHOLE, "milliseconds since the epoch"),
+            _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 1_000}, "the newest this many"),
+            _parameter("follow", _FLAG),
+        ],
+        "responses": {"200": _answer("Records, one a line.", _ref("LogEvent"), "application/x-ndjson")},
+    },
+    "GET /v1/usage": {
+        "operationId": "getUsage",
+        "summary": "What each function used",
+        "parameters": [_parameter("since_ms", _WHOLE, "default 0"), _parameter("until_ms", _WHOLE, "default now")],
+        "responses": {
+            "200": _answer(
+                "Sums by function.",
+                _object(since_ms=_WHOLE, until_ms=_WHOLE, functions={"type": "array", "items": {"type": "object"}}),
+            )
+        },
+    },
+    "GET /v1/documents/{collection}": {
+        "operationId": "listDocuments",
+        "summary": "One page of documents, by id",
+        "parameters": [
+            _APP,
+            _parameter("prefix", _STRING),
+            _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 100}),
+            _parameter("after", _STRING, "the `next` of the page before"),
+        ],
+        "responses": {"200": _answer("A page.", _object(items=_list("Document"), next={"type": ["string", "null"]}))},
+    },
+    "GET /v1/documents/{collection}/{id}": {
+        "operationId": "getDocument",
+        "summary": "A document's value",
+        "parameters": [_APP, _parameter("If-None-Match", _STRING, "versions that the caller has", "header")],
+        "responses": {"200": _answer("The value.", _ANY_JSON) | _STORED, "304": _answer("The caller has it.")},
+    },
+    "PUT /v1/documents/{collection}/{id}": {
+        "operationId": "putDocument",
+        "summary": "Write a document; answered after the commit",
+        "parameters": [_APP, _IF_MATCH, _IF_NONE_MATCH],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _ANY_JSON}}},
+        "responses": {"201": _answer("Created.") | _STORED, "204": _answer("Replaced.") | _STORED},
+    },
+    "DELETE /v1/documents/{collection}/{id}": {
+        "operationId": "deleteDocument",
+        "summary": "Delete a document; answered after the commit",
+        "parameters": [_APP, _IF_MATCH],
+        "responses": {"204": _answer("It is gone.")},
+    },
+}
+
+
+def document(version: str, operations: Iterable[Operation]) -> bytes:
+    """The description as JSON. Raises `KeyError` for an operation that is not described here."""
+    paths: dict[str, Schema] = {}
+    for operation in operations:
+        described = dict(_OPERATIONS[f"{operation.method} {operation.path}"])
+        inside = [_parameter(part[1:-1], _STRING, place="path") for part in operation.parts() if part.startswith("{")]
+        parameters = inside + described.get("parameters", [])
+        if parameters:
+            described["parameters"] = parameters
+        error = _answer("An error.", _ref("Problem"), "application/problem+json")
+        described["responses"] = {**described["responses"], "default": error}
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described
+    return msgspec.json.encode(
+        {
+            "openapi": "3.1.1",
+            "info": {
+                "title": "Martlet management API",
+                "version": version,
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
+            "servers": [{"url": "/"}],
+            "security": [{"bearer": []}],
+            "paths": paths,
+            "components": {"schemas": _SCHEMAS, "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
+        }
+    )

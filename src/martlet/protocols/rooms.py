@@ -1,0 +1,111 @@
+"""What the protocols ask of the rooms below, in their own words, and the bundle in which `server.py` hands it over."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from martlet.apps import AppRecord, Deployment
+from martlet.types import FunctionVersion, Invocation, Outcome, Principal
+
+__all__ = ["Apps", "Auth", "Documents", "Functions", "LogRecord", "Logs", "Rooms", "StoredDocument"]
+
+
+class Auth(Protocol):
+    """Who asks, and may they."""
+
+    def authenticate(
+        self, method: str, path: bytes, query: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> Principal: ...
+    def authorize(self, principal: Principal, action: str, resource: str) -> None: ...
+
+
+class Apps(Protocol):
+    """The apps room."""
+
+    async def deploy(
+        self,
+        source: Path | bytes,
+        name: str | None = None,
+        *,
+        dry_run: bool = False,
+        progress: Callable[[str], None] | None = None,
+    ) -> Deployment: ...
+    async def destroy(self, name: str) -> None: ...
+    def list(self) -> list[AppRecord]: ...
+    def get(self, name: str) -> AppRecord: ...
+
+
+class Functions(Protocol):
+    """The functions room, as far as callers need it."""
+
+    def get(self, name: str) -> FunctionVersion | None: ...
+    def list(self) -> list[FunctionVersion]: ...
+    async def invoke(
+        self,
+        name: str,
+        payload: bytes,
+        *,
+        source: str = "api",
+        trace_id: str = "",
+        client_context: str = "",
+        want_log_tail: bool = False,
+    ) -> tuple[Invocation, Outcome]: ...
+
+
+class LogRecord(Protocol):
+    """One invocation's log."""
+
+    def render(self) -> list[str]: ...
+
+
+class Logs(Protocol):
+    """The logs of functions."""
+
+    def read(self, function: str | None, since_ms: int, limit: int) -> Sequence[LogRecord]: ...
+    def follow(self, function: str | None, since_ms: int) -> AsyncIterator[LogRecord]: ...
+
+
+class StoredDocument(Protocol):
+    """A document: `value`, JSON text, and its `version`, which grows with each change."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def value(self) -> bytes: ...
+    @property
+    def version(self) -> int: ...
+
+
+class Documents(Protocol):
+    """Collections of versioned JSON documents. Every call is checked against `principal` by the room itself.
+
+    `version`: the one that must be there; 0: none may be there; None: any. Raises `Conflict` when that does not hold.
+    """
+
+    def get(self, principal: Principal, app: str, collection: str, id: str) -> StoredDocument | None: ...
+    async def put(
+        self, principal: Principal, app: str, collection: str, id: str, value: bytes, *, version: int | None = None
+    ) -> StoredDocument: ...
+    async def delete(self, principal: Principal, app: str, collection: str, id: str, *, version: int | None = None) -> bool: ...
+    def list(
+        self, principal: Principal, app: str, collection: str, *, prefix: str = "", limit: int = 100, after: str | None = None
+    ) -> tuple[Sequence[StoredDocument], str | None]: ...
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """Everything that the protocols talk to. `usage` takes (since_ms, until_ms) and yields one object for each function."""
+
+    auth: Auth
+    apps: Apps
+    functions: Functions
+    documents: Documents
+    logs: Logs
+    usage: Callable[[int, int], Sequence[dict[str, Any]]]
+    metrics: Callable[[], str]
+    status: Callable[[], dict[str, Any]]
+    now_ms: Callable[[], int]
+    version: str
