@@ -71,14 +71,13 @@ def put(tx: Tx, app: str, config: ScheduleConfig, function: str, now_ms: int) ->
     return after
 
 
-def remove(tx: Tx, app: str, name: str) -> bool:
-    """Take a schedule away; False if there is none. What it fired before is still delivered."""
+def remove(tx: Tx, app: str, name: str) -> None:
+    """Take a schedule away, if there is one. What it fired before is still delivered."""
     key = keys.encode(_ROWS, app, name)
     before = _get(tx, key)
     if before is not None:
         _replace(tx, key, before, None)
         tx.append(CHANGED, key, b"")
-    return before is not None
 
 
 def of_app(reader: Reader, app: str) -> list[Schedule]:

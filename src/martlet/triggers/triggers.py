@@ -90,9 +90,9 @@ class Triggers:
         as before keeps its rhythm. Raises `InvalidInput`, `LimitExceeded` (event_bytes)."""
         schedules.put(tx, app, config, function, self._clock.now_ms())
 
-    def remove(self, tx: Tx, app: str, name: str) -> bool:
-        """Take a schedule away within the caller's transaction; False if there is none."""
-        return schedules.remove(tx, app, name)
+    def remove(self, tx: Tx, app: str, name: str) -> None:
+        """Take a schedule away within the caller's transaction, if there is one. What it fired is still delivered."""
+        schedules.remove(tx, app, name)
 
     def dead_letters(self, app: str | None = None, limit: int = 100) -> list[DeadLetter]:
         """Events that will not be tried again, newest first; kept for `dead_letter_days`."""
