@@ -71,6 +71,7 @@ _ALL = (
     Limit("ledger_flush_ms", 500, "ms", "longest time a served invocation is missing from the ledger on disk"),
     Limit("log_buffer_bytes", 67_108_864, "bytes", "log records that wait for the disk; more are dropped and counted"),
     Limit("delivery_attempts", 3, "attempts", "Lambda asynchronous invocation: first try and two retries"),
+    Limit("event_bytes", 1_048_576, "bytes", "Lambda: payload of an asynchronous invocation, 1 MB"),
     Limit("delivery_age_seconds", 21_600, "seconds", "Lambda: longest time an event is tried while it is throttled"),
     Limit("delivery_concurrency", 64, "events", "events of triggers that run at one time"),
     Limit("dead_letter_days", 14, "days", "SQS: longest retention; older dead letters are removed"),

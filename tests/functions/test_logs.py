@@ -38,14 +38,14 @@ def files(path: Path) -> list[Path]:
 
 
 def test_a_cold_start_as_lambda_writes_it() -> None:
-    assert record(request_id=ID, text=b"hello\nworld\n", init_us=110_100).render() == [
-        f"START RequestId: {ID} Version: 3",
-        "hello",
-        "world",
-        f"END RequestId: {ID}",
+    start, *lines, end, report = record(request_id=ID, text=b"hello\nworld\n", init_us=110_100).render()
+    assert start == f"START RequestId: {ID} Version: 3"
+    assert lines == ["hello", "world"]
+    assert end == f"END RequestId: {ID}"
+    assert report == (
         f"REPORT RequestId: {ID}\tDuration: 3.01 ms\tBilled Duration: 4 ms\tMemory Size: 128 MB\tMax Memory Used: 36 MB\t"
-        + "Init Duration: 110.10 ms\t",
-    ]
+        "Init Duration: 110.10 ms\t"
+    )
 
 
 def test_a_warm_start_has_no_init_duration() -> None:
@@ -227,7 +227,7 @@ async def test_any_name_stays_below_the_folder(tmp_path: Path, clock: ManualCloc
     assert [each.function for each in await store.read()] == [name]
     assert [each.function for each in await store.read(name)] == [name]
     await store.close()
-    assert len(files(tmp_path)) == len(list((tmp_path / "logs").glob("*/*.jsonl"))) == 1  # noqa: ASYNC240
+    assert len(files(tmp_path)) == len(list((tmp_path / "logs").glob("*/*.jsonl"))) == 1
 
 
 async def test_an_error_name_that_utf_8_cannot_carry_costs_only_its_own_record(tmp_path: Path, clock: ManualClock) -> None:

@@ -1,4 +1,4 @@
-"""When a schedule is due: `rate(...)` and AWS's six-field `cron(...)` in an IANA time zone. Pure: times in, times out.
+"""Schedules: when they are due, `rate(...)` or AWS's six-field `cron(...)` in an IANA time zone, and the event they cause.
 
 Sources: EventBridge Scheduler user guide, "Schedule types"; EventBridge user guide, "Cron expressions reference".
 
@@ -20,8 +20,12 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from martlet.errors import InvalidInput, Unsupported
+from martlet.store import LogEntry
+from martlet.triggers.event import Event, event_id
 
-__all__ = ["Cron", "Expression", "Rate", "parse"]
+__all__ = ["FIRED", "Cron", "Expression", "Fired", "Rate", "match", "parse"]
+
+FIRED: Final = "schedule.fired"  # topic of the log entries that cause an event
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNIT_MS: Final = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
@@ -109,6 +113,46 @@ class Cron(msgspec.Struct, frozen=True):
 
 
 Expression = Rate | Cron
+
+
+class Fired(msgspec.Struct, frozen=True):
+    """Body (JSON) of a log entry: a schedule was due. `input` is as it was then, whatever is deployed later."""
+
+    app: str
+    name: str
+    function: str  # full name
+    due_ms: int
+    region: str
+    input: msgspec.Raw  # JSON; null: the "Scheduled Event"
+
+
+_DECODER: Final = msgspec.json.Decoder(Fired)
+
+
+def match(entry: LogEntry) -> Event:
+    """The event of a firing. Its id depends on the log entry alone."""
+    fired = _DECODER.decode(entry.body)
+    id = event_id("schedule", entry.seq, fired.app, fired.name, fired.due_ms)
+    payload = fired.input
+    if bytes(payload) == b"null":
+        payload = msgspec.Raw(msgspec.json.encode(_scheduled_event(id, fired)))
+    return Event(id, "schedule", fired.app, fired.name, fired.function, payload)
+
+
+def _scheduled_event(id: str, fired: Fired) -> dict[str, object]:
+    """What EventBridge sends to the target of a schedule rule (EventBridge user guide, "Scheduled Event")."""
+    at = (_EPOCH + timedelta(milliseconds=fired.due_ms)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "version": "0",
+        "id": id,
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": "000000000000",
+        "time": at,
+        "region": fired.region,
+        "resources": [f"arn:aws:events:{fired.region}:000000000000:rule/{fired.app}-{fired.name}"],
+        "detail": {},
+    }
 
 
 @lru_cache(maxsize=4096)
