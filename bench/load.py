@@ -237,7 +237,7 @@ class FixedRate:
         self._connect()
 
 
-def fixed_rate(port: int, path: str, rate: float, seconds: float, connections: int = 16) -> Arrivals:
+def fixed_rate(port: int, path: str, rate: float, seconds: float, connections: int = 64) -> Arrivals:
     """What `rate` requests a second for `seconds` came to."""
     return FixedRate(port, path, rate, seconds, connections).run()
 

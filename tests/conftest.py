@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from tests.running_platform import RunningPlatform
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _SETTLE_SECONDS = 5.0
-_CGROUP = re.compile(r"martlet-(\d+)?")
 _PYTHONS_OWN = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")  # end with this process by themselves
 
 
@@ -35,7 +33,7 @@ def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         processes = _descendants()
         left = [
             *(f"process {pid}: {command}" for pid, command in processes.items()),
-            *(f"control group {path}" for path in sorted(_cgroups() - cgroups) if not _is_someone_elses(path)),
+            *(f"control group {path}" for path in sorted(_cgroups() - cgroups) if not _is_someone_elses(path, processes)),
             *(f"mount {path}" for path in sorted(_mounts(marks) - mounts)),
         ]
         if not left:
@@ -82,11 +80,10 @@ def _cgroups() -> set[str]:
     return {str(path) for pattern in patterns for path in root.glob(pattern) if path.is_dir()}
 
 
-def _is_someone_elses(path: str) -> bool:
-    """Another platform on this machine: the group is named by a process that lives and is none of ours."""
-    owner = _CGROUP.match(Path(path).name)
-    pid = int(owner[1]) if owner and owner[1] else 0
-    return pid > 0 and pid not in _descendants() and Path(f"/proc/{pid}").exists()
+def _is_someone_elses(path: str, ours: Collection[int]) -> bool:
+    """Another platform on this machine: a process lives in the group, or below it, that this run did not start."""
+    members = "\n".join(file.read_text() for file in Path(path).rglob("cgroup.procs"))
+    return any(int(pid) not in ours for pid in members.split())
 
 
 def _mounts(marks: tuple[str, ...]) -> set[str]:

@@ -30,10 +30,13 @@ SKIPS = {"skip", "skipif", "xfail", "importorskip"}
 SLEEPERS = {
     "cli/": "a plain synchronous client: it waits for a platform that is starting",
     "functions/sandboxes/": "the supervisor and its ticker are single-threaded and have no event loop",
+    "sdk/": "runs in the user's process: a retry that backs off holds up its caller only",
 }
 
-# Code that is shipped into a sandbox: the standard library and these packages of ours, nothing else.
+# Code that is shipped into a sandbox: the standard library and these packages of ours, nothing else. Within functions also
+# what the user's own types are made of, because then the user has brought it.
 STANDS_ALONE = {"sdk": ("martlet.sdk",), "functions/sandboxes/inside": ("martlet.sdk", "martlet.functions.sandboxes.inside")}
+BROUGHT_BY_USERS = {"msgspec", "pydantic"}
 
 Rule = Callable[[str], Iterator[str]]
 
@@ -133,13 +136,17 @@ def junk_names(text: str) -> Iterator[str]:
 
 def foreign_imports(text: str, allowed: tuple[str, ...]) -> Iterator[str]:
     """Imports that are neither the standard library's nor `allowed` (a package allows what is below it)."""
-    for node in ast.walk(ast.parse(text)):
+    tree = ast.parse(text)
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    late = {id(node) for function in functions for node in ast.walk(function)}
+    for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and not node.level:
             names = [node.module or ""]
         for name in names:
             ours = any(name == package or name.startswith(package + ".") for package in allowed)
-            if not ours and name.split(".")[0] not in sys.stdlib_module_names:
+            brought = id(node) in late and name.split(".")[0] in BROUGHT_BY_USERS
+            if not ours and not brought and name.split(".")[0] not in sys.stdlib_module_names:
                 yield f"{node.lineno}: imports {name}"
 
 
@@ -165,6 +172,7 @@ PLANTED: list[tuple[Rule, str]] = [
     (lambda text: foreign_imports(text, ("martlet.sdk",)), "import json\nfrom martlet.errors import NotFound"),
     (lambda text: foreign_imports(text, ("martlet.sdk",)), "def f():\n import orjson"),
     (lambda text: foreign_imports(text, ("martlet.sdk",)), "import martlet.sdkx"),
+    (lambda text: foreign_imports(text, ("martlet.sdk",)), "import msgspec"),
 ]
 
 

@@ -93,7 +93,7 @@ def _steady_rows(steady: dict[str, list[Latencies]]) -> list[Row]:
         Row(
             f"added to uvicorn at {_STEADY_RATE:,} requests/s",
             "p50 ≤ 0.3 ms, p99 ≤ 1.5 ms",
-            f"p50 +{added50:.2f} · p99 +{added99:.2f} ms (to {p50['martlet']:.2f}, {p99['martlet']:.2f})"
+            f"p50 {added50:+.2f} · p99 {added99:+.2f} ms (to {p50['martlet']:.2f}, {p99['martlet']:.2f})"
             + (f", {failed} failed" if failed else ""),
             f"{p50['martlet'] / p50['uvicorn']:.2f} × p50",
             added50 <= 0.3 and added99 <= 1.5 and not failed,
