@@ -325,7 +325,7 @@ async def _send_problem(send: Any, error: MartletError) -> None:
 # --- the command `up` -------------------------------------------------------------------------------------------------
 
 
-def run(settings: Settings, path: Path | None = None, *, watching: bool = True, name: str | None = None) -> int:
+def run(settings: Settings, path: Path | None = None, watching: bool = True, name: str | None = None) -> int:
     """Start, deploy `path`, print where it answers, serve until SIGINT or SIGTERM. Returns the exit code."""
     return uvloop.run(_up(settings, path, watching, name))
 

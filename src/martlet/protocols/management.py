@@ -206,7 +206,7 @@ class _Management:
         limit = _whole(query, "limit", _LOG_LINES_DEFAULT, low=1, high=_LOG_LINES_MOST)
         if _flag(query, "follow"):
             return Answer(200, self._follow(function, since), _NDJSON)
-        records = await asyncio.to_thread(self._rooms.logs.read, function, since, limit)
+        records = await self._rooms.logs.read(function, since, limit)
         lines = [msgspec.json.encode(_log_object(record)) + b"\n" for record in records]
         return Answer(200, b"".join(lines), _NDJSON)
 

@@ -111,7 +111,8 @@ class Channel:
         """True when a whole frame is waiting here already (so nothing would make the pipe readable)."""
         if len(self._buffer) < frames.SIZE:
             return False
-        return len(self._buffer) >= frames.SIZE + frames.HEADER.unpack_from(self._buffer)[0]
+        length: int = frames.HEADER.unpack_from(self._buffer)[0]
+        return len(self._buffer) >= frames.SIZE + length
 
     def _fill(self, size: int) -> None:
         self._buffer += os.read(self.events, size) or _leave()
