@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from martlet.store import Store, Tx
-from martlet.store.engines.memory import Disk
 from martlet.triggers import Triggers
 from martlet.triggers.kinds.schedule import FIRED
 from martlet.types import Invocation, Outcome, ScheduleConfig
@@ -48,10 +47,9 @@ async def deploy(store: Store, triggers: Triggers, expression: str, name: str = 
     await store.transact(lambda tx: triggers.put(tx, app, config, f"{app}-orders"))
 
 
-def fired(disk_or_store: Disk | Store) -> list[tuple[str, int]]:
+def fired(store: Store) -> list[tuple[str, int]]:
     """(name, due_ms) of every firing in the log."""
-    log = disk_or_store.log if isinstance(disk_or_store, Disk) else disk_or_store.tail(0, 100_000)
-    bodies = [json.loads(entry.body) for entry in log if entry.topic == FIRED]
+    bodies = [json.loads(entry.body) for entry in store.tail(0, 100_000) if entry.topic == FIRED]
     return [(body["name"], body["due_ms"]) for body in bodies]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -358,38 +360,56 @@ async def scenario(mortal: MortalStore, clock: ManualClock, functions: Functions
         clock.advance(30)
 
 
+async def live_twice(open_store: Callable[[ManualClock], Awaitable[Store]], at: int, after: bool, holder: str) -> bool:
+    """A first life that is killed at its transaction number `at`, then a second one; True if the first was that long."""
+    clock, functions = ManualClock(1_700_000_000_000), Functions(GOOD, BAD, GOOD)
+    until_ms = clock.now_ms() + 4 * MINUTE
+    store = await open_store(clock)
+    mortal = MortalStore(store, at, after)
+    try:
+        await scenario(mortal, clock, functions, holder, until_ms)
+    except Killed:
+        pass
+    await store.close()
+    store = await open_store(clock)
+    if not holder:
+        clock.advance(10)  # until the lease of the dead process ends
+    await scenario(MortalStore(store, 10**9, False), clock, functions, holder, until_ms + 4 * MINUTE)
+    times = fired(store)
+    assert len(times) == len(set(times))
+    named_a = [due_ms for name, due_ms in times if name == "a"]
+    assert named_a == list(range(named_a[0], named_a[-1] + 1, MINUTE))
+    assert len(named_a) >= 7
+    assert len(set(functions.ids)) == len(times)
+    assert len(functions.runs) <= len(times) + 3  # one for the error, and both that ran when the process died
+    assert nothing_left(store)
+    await store.close()
+    return mortal.dead
+
+
 @pytest.mark.parametrize("holder", ["", "fixed"])
 @pytest.mark.parametrize("after", [False, True], ids=["before-commit", "after-commit"])
 async def test_killed_at_any_commit_each_due_time_fires_once_and_is_delivered(after: bool, holder: str) -> None:
     for at in range(60):
-        clock, disk, functions = ManualClock(1_700_000_000_000), Disk(), Functions(GOOD, BAD, GOOD)
-        functions.outcomes = [GOOD, BAD, GOOD]
-        until_ms = clock.now_ms() + 4 * MINUTE
-        store = Store(MemoryEngine(disk), clock=clock)
-        mortal = MortalStore(store, at, after)
-        try:
-            await scenario(mortal, clock, functions, holder, until_ms)
-        except Killed:
-            pass
-        await store.close()
-        store = Store(MemoryEngine(disk), clock=clock)
-        if not holder:
-            clock.advance(10)  # until the lease of the dead process ends
-        await scenario(MortalStore(store, 10**9, False), clock, functions, holder, until_ms + 4 * MINUTE)
-        times = fired(disk)
-        assert len(times) == len(set(times))
-        named_a = [due_ms for name, due_ms in times if name == "a"]
-        assert named_a == list(range(named_a[0], named_a[-1] + 1, MINUTE))
-        assert len(named_a) >= 7
-        assert len(set(functions.ids)) == len(times)
-        assert len(functions.runs) <= len(times) + 3  # one for the error, and both that ran when the process died
-        assert nothing_left(store)
-        await store.close()
-        if not mortal.dead:
+        disk = Disk()
+
+        async def open_store(clock: ManualClock, disk: Disk = disk) -> Store:
+            return Store(MemoryEngine(disk), clock=clock)
+
+        if not await live_twice(open_store, at, after, holder):
             break
     else:
         pytest.fail("the scenario has more commits than are tried here")
     assert at > 15
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before-commit", "after-commit"])
+@pytest.mark.parametrize("at", [3, 4, 5, 6, 12])
+async def test_the_same_on_a_disk(tmp_path: Path, at: int, after: bool) -> None:
+    async def open_store(clock: ManualClock) -> Store:
+        return await Store.open(tmp_path / "store", clock=clock)
+
+    assert await live_twice(open_store, at, after, "")
 
 
 async def test_what_ran_when_the_process_died_runs_again_with_the_same_id(clock: ManualClock) -> None:
