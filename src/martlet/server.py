@@ -95,7 +95,10 @@ class Server:
         self._closers.append(self.functions.close)
         await self._start_sandboxes()
         self.documents = Documents(self.store, self.clock)
-        self.triggers = Triggers(self.store, self.clock, self.functions.dispatch)
+        # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
+        self.triggers = Triggers(
+            self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local"
+        )
         self.apps = Apps(
             self.store,
             self.functions,

@@ -63,7 +63,7 @@ class DocumentEndpoints:
         known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
         if etag in known or "*" in known:
             return Answer(304, b"", (("etag", etag),))
-        return asgi.json_answer(msgspec.Raw(found.value), 200, (("etag", etag),))
+        return asgi.json_answer(msgspec.Raw(found.value_bytes), 200, (("etag", etag),))
 
     async def put(self, request: Request) -> Answer:
         principal, body = await self._identify(request, "document_bytes")
@@ -104,7 +104,7 @@ class DocumentEndpoints:
         found, following = self._rooms.documents.list(
             principal, app, collection, prefix=query.get("prefix", ""), limit=int(text), after=query.get("after")
         )
-        items = [{"id": item.id, "version": item.version, "value": msgspec.Raw(item.value)} for item in found]
+        items = [{"id": item.id, "version": item.version, "value": msgspec.Raw(item.value_bytes)} for item in found]
         return asgi.json_answer({"items": items, "next": following})
 
     def _version(self, request: Request, principal: Principal, app: str, collection: str, id: str) -> int | None:

@@ -69,12 +69,12 @@ class Logs(Protocol):
 
 
 class StoredDocument(Protocol):
-    """A document: `value`, JSON text, and its `version`, which grows with each change."""
+    """A document: `value_bytes`, JSON text, and its `version`, which grows with each change."""
 
     @property
     def id(self) -> str: ...
     @property
-    def value(self) -> bytes: ...
+    def value_bytes(self) -> bytes: ...
     @property
     def version(self) -> int: ...
 
