@@ -276,6 +276,7 @@ WRONG: list[tuple[str, str]] = [
     ("@app.get('/', cors={'origin': []})\ndef a(): ...", "cors: unknown 'origin'"),
     ("@app.get('/', cors={'credentials': 'yes'})\ndef a(): ...", "cors: credentials='yes' is of the wrong type"),
     ("@app.get('/', cors=7)\ndef a(): ...", "cors=7"),
+    ("@app.get('/', throttle={'rate': float('inf')})\ndef a(): ...", "throttle="),
     ("@app.get('/', throttle=5)\ndef a(): ...", "throttle=5"),
     ("@app.get('/', throttle={'rate': 5, 'burst': 0})\ndef a(): ...", "throttle="),
     ("@app.get('/', throttle={'rate': 5, 'limit': 0})\ndef a(): ...", "throttle="),

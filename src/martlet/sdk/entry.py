@@ -1,4 +1,4 @@
-"""The entries of plain handlers: event in, answer out. Each is analysed at its first event, not at import."""
+"""The entries of plain handlers: event in, answer out. A signature is analysed when its entry is made, not at import."""
 
 from __future__ import annotations
 

@@ -318,7 +318,7 @@ class _Emission:
         said = route.throttle
         known = isinstance(said, dict) and set(said) <= {"rate", "burst", "per"}
         rate = said.get("rate") if known else None
-        burst = said.get("burst", max(1, round(rate))) if isinstance(rate, (int, float)) and rate > 0 else None
+        burst = said.get("burst", max(1, round(rate))) if isinstance(rate, (int, float)) and 0 < rate < 1e9 else None
         per = said.get("per", "route") if known else None
         if isinstance(rate, bool) or type(burst) is not int or burst < 1 or per not in ("route", "client"):
             self._problem(

@@ -1,4 +1,4 @@
-"""What a handler's parameters mean, decided once: at deploy for its errors, in a sandbox at the first call.
+"""What a handler's parameters mean, decided once: at deploy for its errors, and when an instance starts.
 
 For an HTTP handler: a name in the route's path → path; `event` and `context` → the raw ones; annotated `Request` → the request;
 `Annotated[T, Header("name")]` → a header; a model, dataclass, TypedDict, dict, or `bytes` → the body; scalars and arrays of
