@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import resource
-
 import signal
 import socket
 import sys
@@ -96,9 +95,7 @@ class Server:
         await self._start_sandboxes()
         self.documents = Documents(self.store, self.clock)
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
-        self.triggers = Triggers(
-            self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local"
-        )
+        self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
         self.apps = Apps(
             self.store,
             self.functions,
@@ -219,7 +216,7 @@ class Server:
             self.edge.set_default(next(iter(apps)))
 
     def _route_access(self, app: str, route: Route, function: str) -> Callable[..., None] | None:
-        """A declared route is public: it grants the gateway, and through it anybody, to invoke its function and nothing else."""
+        """A declared route is public: it grants the gateway, and so anybody, to invoke its function and nothing else."""
         gateway = Principal("service", f"gateway for {app}", frozenset({(INVOKE, function)}))
         authorize(gateway, INVOKE, function)
         return None

@@ -59,7 +59,9 @@ class _BuildPool(Pool):
             log = instance.take_log(0).decode("utf-8", "replace")
             kind_of = error.get("errorType", "")
             prefix = "" if kind_of in ("AppError", "Runtime.UserCodeSyntaxError") else f"{kind_of}: "
-            self.done.set_exception(DeployFailed(f"{prefix}{error.get('errorMessage')}", error_type=kind_of, stack=stack, log=log[-4000:]))
+            self.done.set_exception(
+                DeployFailed(f"{prefix}{error.get('errorMessage')}", error_type=kind_of, stack=stack, log=log[-4000:])
+            )
 
     def on_broken(self, instance: Instance, reason: str) -> None:
         if reason and not self.done.done():
@@ -70,7 +72,9 @@ class _BuildPool(Pool):
         if not instance.closed:
             instance.drain_results()
         if not self.done.done():
-            cause = ended.error or ("out of memory" if ended.out_of_memory else f"exit status {ended.code}, signal {ended.signal}")
+            cause = ended.error or (
+                "out of memory" if ended.out_of_memory else f"exit status {ended.code}, signal {ended.signal}"
+            )
             self.done.set_exception(DeployFailed(f"the module could not be imported: its sandbox ended ({cause})"))
         instance.close()
 

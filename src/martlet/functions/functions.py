@@ -87,7 +87,9 @@ class Functions:
         self._refusals = metrics.counter("martlet_refusals_total", "Invocations refused before they ran")
         self._colds = metrics.counter("martlet_cold_starts_total", "Invocations that were the first of their instance")
         self._durations = metrics.histogram("martlet_invocation_duration_seconds", "Duration of invocations")
-        self._egress_out = metrics.counter("martlet_egress_bytes_out_total", "Bytes that functions sent through the egress proxy")
+        self._egress_out = metrics.counter(
+            "martlet_egress_bytes_out_total", "Bytes that functions sent through the egress proxy"
+        )
         self._egress_in = metrics.counter("martlet_egress_bytes_in_total", "Bytes that functions got through the egress proxy")
         metrics.gauge("martlet_instances", "Running sandboxes", lambda: [({}, float(len(self._all)))])
 
@@ -95,7 +97,9 @@ class Functions:
 
     async def start(self) -> HostReport:
         """Open the sandbox host, read the registry, and boot the zygotes that the newest functions need."""
-        self.report = await self._host.open(self._on_started, self._on_ended, lambda text: self.logs.platform("_platform", text))
+        self.report = await self._host.open(
+            self._on_started, self._on_ended, lambda text: self.logs.platform("_platform", text)
+        )
         self._store.read(self._load)
         newest = sorted(self._versions.values(), key=lambda version: -version.created_at_ms)
         self._zygote("", ())
@@ -117,12 +121,6 @@ class Functions:
             if len(page) < 1000:
                 return
             low = page[-1][0] + b"\x00"
-
-    async def drain(self, grace_seconds: float) -> None:
-        """Wait until no event runs, but not longer than `grace_seconds`."""
-        until = self.clock.monotonic_ns() + int(grace_seconds * 1e9)
-        while any(pool.inflight for pool in self._pools.values()) and self.clock.monotonic_ns() < until:
-            await asyncio.sleep(0.02)
 
     async def close(self) -> None:
         """End every instance. Events that still run end with an error."""
@@ -504,5 +502,3 @@ def _processor_time() -> tuple[int, int]:
     with open("/proc/stat", encoding="ascii") as file:
         fields = [int(word) for word in file.readline().split()[1:9]]
     return sum(fields) - fields[3] - fields[4], sum(fields)
-
-

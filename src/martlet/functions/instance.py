@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from martlet.functions.sandboxes.inside import frames
@@ -271,5 +270,3 @@ class Instance:
             self._loop.remove_reader(listener)
             listener.close()
         self._usage = ()
-
-

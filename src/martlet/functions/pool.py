@@ -13,7 +13,6 @@ import json
 import os
 import socket
 from collections import deque
-
 from typing import Any, Protocol
 
 from martlet.clock import Clock
@@ -249,7 +248,7 @@ class Pool:
         asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check)
 
     def _check(self) -> None:
-        """Whether the queue moves. If not (the fast events were the exception), everything idle is used, and more is started."""
+        """Whether the queue moves. If not (the fast events were the exception), use everything idle and start more."""
         self._check_armed = False
         paced, self._completed = self._completed, 0
         if not self.waiting:
@@ -647,5 +646,3 @@ def _collected_response(collected: bytes) -> bytes:
     response["body"] = base64.b64encode(body).decode()
     response["isBase64Encoded"] = True
     return json.dumps(response).encode()
-
-

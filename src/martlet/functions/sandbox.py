@@ -1,8 +1,8 @@
 """The port to sandboxes: a host that keeps zygotes and starts instances. Adapters live in `sandboxes/`.
 
-Lifetimes. `open` first, `close` last. A zygote is asked for by `ensure_zygote` and is there until `drop_zygote`; a host that
-loses one brings it back by itself. `start` never fails: every started number gets exactly one `ended`, and at most one `started`
-before it. Callbacks come on the event loop, never from within the call that caused them.
+Lifetimes. `open` first, `close` last. A zygote is asked for by `ensure_zygote` and is there until `drop_zygote`; a host
+that loses one brings it back by itself. `start` never fails: every started number gets exactly one `ended`, and at most
+one `started` before it. Callbacks come on the event loop, never from within the call that caused them.
 """
 
 from __future__ import annotations

@@ -95,13 +95,7 @@ class IsolatedHost:
     async def _launch(self) -> HostReport:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        base = os.path.realpath(sys.executable)
-        arguments = [base, "-I", "-S", str(_INSIDE / "launch.py"), "supervisor"]
-        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)]
-        if theirs.fileno() == 3:
-            os.set_inheritable(3, True)
-            actions = []
-        self._pid = os.posix_spawn(base, arguments, {}, file_actions=actions, setsigmask=[])
+        self._pid = _spawn_supervisor(theirs)
         theirs.close()
         ours.setblocking(False)
         self._sock = ours
@@ -250,6 +244,17 @@ class IsolatedHost:
             spec = self._zygotes.get(event["key"])
             if spec is not None:  # back without the imports that may have ended it
                 asyncio.get_running_loop().call_later(0.2, self._send_zygote, ZygoteSpec(spec.key, spec.layer))
+
+
+def _spawn_supervisor(channel: socket.socket) -> int:
+    """Start the supervisor with `channel` as its descriptor 3 and an empty environment; returns its pid."""
+    base = os.path.realpath(sys.executable)
+    arguments = [base, "-I", "-S", str(_INSIDE / "launch.py"), "supervisor"]
+    if channel.fileno() == 3:
+        os.set_inheritable(3, True)
+        return os.posix_spawn(base, arguments, {}, setsigmask=[])
+    actions = [(os.POSIX_SPAWN_DUP2, channel.fileno(), 3)]
+    return os.posix_spawn(base, arguments, {}, file_actions=actions, setsigmask=[])
 
 
 def _close(fds: list[int]) -> None:

@@ -92,7 +92,7 @@ def _become_init(control: socket.socket, order: dict[str, Any], mounts: list[int
         os.environ.clear()
         environment = {"PATH": "/var/lang/bin:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}
         environment["LD_LIBRARY_PATH"] = "/var/lang/lib"
-        environment.update({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
+        environment.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
         os.set_inheritable(3, True)
         arguments = [order["interpreter"], "-I", "-S", "/var/martlet/inside/launch.py", "zygote"]
         os.execve(order["interpreter"], arguments, environment)

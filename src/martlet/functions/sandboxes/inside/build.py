@@ -54,10 +54,14 @@ def _compile(channel: runtime.Channel, entry: str) -> int:
                 if relative == entry.replace(".", "/") + ".py":
                     line = getattr(error, "lineno", 0)
                     message = f"{relative}:{line}: {getattr(error, 'msg', error)}"
-                    raise runtime.Failure("Runtime.UserCodeSyntaxError", message, [f'  File "{path}", line {line}\n']) from error
+                    raise runtime.Failure(
+                        "Runtime.UserCodeSyntaxError", message, [f'  File "{path}", line {line}\n']
+                    ) from error
                 continue  # it may never be imported; if it is, Python says so itself
             cached = importlib.util.cache_from_source(relative)
-            channel.send(frames.CHUNK, 0, cached.encode() + b"\n" + importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH + marshal.dumps(code))
+            channel.send(
+                frames.CHUNK, 0, cached.encode() + b"\n" + importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH + marshal.dumps(code)
+            )
             count += 1
     return count
 

@@ -28,8 +28,7 @@ def serve(shared: runtime.Runtime) -> NoReturn:
     shared.current = _Current()  # type: ignore[assignment]
     for handler in __import__("logging").getLogger().handlers:
         handler._current = shared.current
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
+    loop = shared.loop()
     asynchronous = _is_asynchronous(shared.entry)
     threads = None if asynchronous else ThreadPoolExecutor(shared.init["concurrency"])
     tasks: set[asyncio.Task[None]] = set()
@@ -82,6 +81,7 @@ async def _handle(shared: runtime.Runtime, sequence: int, payload: bytes, thread
             for chunk in result:
                 shared.send_chunk(sequence, chunk)
                 await asyncio.sleep(0)
+            result.close()
     except Exception as error:
         shared.fail(sequence, request_id, runtime.failure_of(error), frames.STREAM_ERROR)
         return

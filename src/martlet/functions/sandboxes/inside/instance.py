@@ -17,7 +17,7 @@ import struct
 import sys
 from typing import Any, NamedTuple
 
-from . import landlock, linux, runtime
+from . import landlock, life, linux, runtime
 
 EVENTS, RESULTS = 3, 4  # descriptors of the instance's pipes: frames in, frames out
 PLATFORM_PORT, EGRESS_PORT = 9001, 9002
@@ -60,7 +60,7 @@ def _live(fds: list[int], template: Template) -> None:
     birth.close()
     _take(assignment, given)
     _renounce(template)
-    runtime.main(EVENTS, RESULTS)
+    life.main(EVENTS, RESULTS)
 
 
 def _isolate() -> list[socket.socket]:

@@ -1,9 +1,9 @@
 """What this host allows: the capability ladder, probed at start and published in `martlet status`.
 
-    4  root, control groups v2         everything
-    3  root, control groups v1         everything
-    2  user namespaces, no root        namespaces, Landlock, seccomp; one uid; no hard limit of memory, CPU and processes
-    0  none of it                      other people's code is refused (`--sandbox process` runs your own, without isolation)
+4  root, control groups v2         everything
+3  root, control groups v1         everything
+2  user namespaces, no root        namespaces, Landlock, seccomp; one uid; no hard limit of memory, CPU and processes
+0  none of it                      other people's code is refused (`--sandbox process` runs your own, without isolation)
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _all_namespaces(root: bool) -> int:
 
 
 def _in_child(flags: int) -> str:
-    """"" when a child could unshare `flags`, else why not."""
+    """ "" when a child could unshare `flags`, else why not."""
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:

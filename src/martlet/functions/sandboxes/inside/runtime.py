@@ -1,13 +1,12 @@
 """The loop that runs user code in an instance, with AWS Lambda's semantics for Python handlers.
 
-`prepare`, `settle` and `reseed` belong to the zygote's side of the fork; `main` reads INIT and then events from one pipe and
-answers on another (`frames`). Error objects, log lines and environment are those of Lambda's runtime for Python.
+`prepare`, `settle` and `reseed` belong to the zygote's side of the fork; `Runtime` loads the handler and serves events from one
+pipe, answering on another (`frames`). Error objects, log lines and environment are those of Lambda's runtime for Python.
 """
 
 from __future__ import annotations
 
 import builtins
-import gc
 import json
 import logging
 import marshal
@@ -288,6 +287,12 @@ class Runtime:
     def load(self) -> None:
         """Import the handler. Raises `Failure` with the error types of Lambda's runtime."""
         self.entry = load_handler(self.init["handler"])
+        startup = getattr(self.entry, "startup", None)
+        if startup is not None:  # an ASGI application's lifespan: what fails in it is an init error
+            try:
+                self.run(startup())
+            except Exception as error:
+                raise failure_of(error) from error
 
     def open(self, payload: bytes) -> tuple[Any, Context]:
         """The event and the context of an INVOKE frame."""
@@ -322,10 +327,14 @@ class Runtime:
     def fail(self, sequence: int, request_id: str, failure: Failure, kind: int = frames.ERROR) -> None:
         lines = f"[ERROR] {failure.error_type}: {failure.args[0]}"
         if failure.stack:
-            lines += "\nTraceback (most recent call last):\n" + "".join(failure.stack).rstrip("\n").replace("  File", "\xa0\xa0File")
+            lines += "\nTraceback (most recent call last):\n" + "".join(failure.stack).rstrip("\n").replace(
+                "  File", "\xa0\xa0File"
+            )
         self.stream.record(lines)
         self._flush()
-        self.channel.send(kind, sequence, json.dumps(failure.to_json(request_id), ensure_ascii=False).encode("utf-8", "replace"))
+        self.channel.send(
+            kind, sequence, json.dumps(failure.to_json(request_id), ensure_ascii=False).encode("utf-8", "replace")
+        )
 
     def _flush(self) -> None:
         sys.stdout.flush()
@@ -343,7 +352,7 @@ class Runtime:
                 request_id = context.aws_request_id
                 result = self.entry(event, context)
                 if hasattr(result, "__await__"):
-                    result = self._run(result)
+                    result = self.run(result)
             except Failure as failure:
                 self.fail(sequence, self.current.request_id, failure)
             except Exception as error:
@@ -355,23 +364,26 @@ class Runtime:
                     self.answer(sequence, request_id, result)
             result = None
 
-    def _run(self, awaitable: Any) -> Any:
+    def loop(self) -> Any:
+        """The event loop of asynchronous handlers, made when first needed."""
         if self._loop is None:
             import asyncio
 
             self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
+        return self._loop
 
+    def run(self, awaitable: Any) -> Any:
         async def whole() -> Any:
             return await awaitable
 
-        return self._loop.run_until_complete(whole())
+        return self.loop().run_until_complete(whole())
 
     def _stream(self, sequence: int, request_id: str, result: Any) -> None:
         self.channel.send(frames.HEAD, sequence, json.dumps(result.head).encode())
         try:
             if hasattr(result, "__aiter__"):
-                self._run(self.stream_async(sequence, result))
+                self.run(self.stream_async(sequence, result))
             else:
                 for chunk in result:
                     self.send_chunk(sequence, chunk)
@@ -380,10 +392,17 @@ class Runtime:
         else:
             self._flush()
             self.channel.send(frames.END, sequence, b"")
+        finally:
+            if not hasattr(result, "__aiter__") and hasattr(result, "close"):
+                result.close()
 
     async def stream_async(self, sequence: int, result: Any) -> None:
-        async for chunk in result:
-            self.send_chunk(sequence, chunk)
+        try:
+            async for chunk in result:
+                self.send_chunk(sequence, chunk)
+        finally:
+            if hasattr(result, "aclose"):
+                await result.aclose()
 
     def send_chunk(self, sequence: int, chunk: Any) -> None:
         data = chunk.encode() if isinstance(chunk, str) else bytes(chunk)
@@ -463,47 +482,12 @@ def _import_fast(name: str) -> types.ModuleType | None:
 def stack_of(error: BaseException) -> list[str]:
     """The frames of user code, as Lambda prints them."""
     found = traceback.extract_tb(error.__traceback__)
-    return [text for frame, text in zip(found, traceback.format_list(found), strict=True) if not frame.filename.startswith(_PLATFORM_FILES)]
+    return [
+        text
+        for frame, text in zip(found, traceback.format_list(found), strict=True)
+        if not frame.filename.startswith(_PLATFORM_FILES)
+    ]
 
 
 def failure_of(error: BaseException) -> Failure:
     return Failure(type(error).__name__, str(error), stack_of(error))
-
-
-def main(events: int, results: int) -> NoReturn:
-    channel = Channel(events, results)
-    kind, _, payload = channel.receive()
-    init = json.loads(payload)
-    if kind != frames.INIT:
-        os._exit(70)
-    stream = LogStream(1)
-    sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[assignment,misc]
-    os.environ.clear()
-    os.environ.update(init["environment"])
-    if "TZ" in init["environment"]:
-        time.tzset()
-    gc.enable()
-    if init["mode"] == "build":
-        from . import build
-
-        build.run(channel, init, stream)
-        os._exit(0)
-    runtime = Runtime(channel, init, stream)
-    try:
-        runtime.load()
-    except Failure as failure:
-        runtime.fail(0, "", failure, frames.INIT_ERROR)
-        os._exit(1)
-    channel.send(frames.READY, 0, b"{}")
-    try:
-        if init["concurrency"] > 1:
-            from . import concurrent
-
-            concurrent.serve(runtime)
-        runtime.serve()
-    except SystemExit as stop:
-        stream.flush()
-        os._exit(stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1)
-    except BaseException as error:  # KeyboardInterrupt and the like end the process, as they do in Lambda
-        stream.record("".join(traceback.format_exception(error)))
-        os._exit(1)

@@ -528,5 +528,3 @@ def main() -> None:
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     linux.prctl(linux.PR_SET_PDEATHSIG, 0)
     Supervisor(socket.socket(fileno=CONTROL)).run()
-
-

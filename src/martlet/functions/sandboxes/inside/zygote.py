@@ -83,9 +83,7 @@ def _import(order: dict[str, Any]) -> dict[str, Any]:
     return {"event": "ready", "failed": failed, "threads": len(os.listdir("/proc/self/task"))}
 
 
-def _fork(
-    control: socket.socket, own: int, order: dict[str, Any], fds: list[int], template: instance.Template
-) -> None:
+def _fork(control: socket.socket, own: int, order: dict[str, Any], fds: list[int], template: instance.Template) -> None:
     linux.unshare(linux.CLONE_NEWPID)
     pid = os.fork()
     if not pid:
