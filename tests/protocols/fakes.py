@@ -344,14 +344,7 @@ def _handler(app: Any, loop: asyncio.AbstractEventLoop) -> type[BaseHTTPRequestH
 
         def _write(self, message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                self.send_response(message["status"])
-                names = {name for name, _ in message["headers"]}
-                self.chunked = b"content-length" not in names and message["status"] not in (204, 304)
-                for name, value in message["headers"]:
-                    self.send_header(name.decode(), value.decode("latin-1"))
-                if self.chunked:
-                    self.send_header("transfer-encoding", "chunked")
-                self.end_headers()
+                self.chunked = _write_head(self, message)
                 return
             part = message.get("body", b"")
             if self.chunked and part:
@@ -361,3 +354,16 @@ def _handler(app: Any, loop: asyncio.AbstractEventLoop) -> type[BaseHTTPRequestH
                 self.wfile.write(b"0\r\n\r\n")
 
     return Handler
+
+
+def _write_head(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> bool:
+    """Send status and headers; True if the body has to go in chunks."""
+    handler.send_response(message["status"])
+    names = {name for name, _ in message["headers"]}
+    chunked = b"content-length" not in names and message["status"] not in (204, 304)
+    for name, value in message["headers"]:
+        handler.send_header(name.decode(), value.decode("latin-1"))
+    if chunked:
+        handler.send_header("transfer-encoding", "chunked")
+    handler.end_headers()
+    return chunked
