@@ -29,8 +29,10 @@ def test_normal_form(line: str, normal: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "-e .", "--editable=.", "--index-url http://x", "--extra-index-url=http://x", "-c constraints.txt", "--find-links /tmp", "--pre",
-        "./local", "../up", "/abs/path", "file:///etc/passwd", "a @ file:///etc/passwd", "git+https://example.com/a",
+        "-e .", "--editable=.", "--index-url http://x", "--extra-index-url=http://x", "-c constraints.txt", "--find-links /tmp",
+        "--pre",
+        "./local", "../up", "/abs/path", "file:///etc/passwd", "a @ file:///etc/passwd",
+        "git+https://example.com/a",
         "https://x/a.whl", "a @ git+https://example.com/a", "a @ https://example.com/a.tar.gz", "a @ ./a.whl", "a b", "$(id)", "",
     ],
 )  # fmt: skip

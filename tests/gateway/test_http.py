@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 import pytest
+from tests.gateway.conftest import Client, Serve, echo, until
 
 from martlet.clock import Clock, ManualClock
 from martlet.errors import InvalidInput, StartFailed
 from martlet.gateway.http import Exchange, HttpServer
-from tests.gateway.conftest import Client, Serve, echo, until
 
 HOST = b"Host: a\r\n"
 GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"

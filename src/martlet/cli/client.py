@@ -175,4 +175,9 @@ def _refused(problem: dict[str, Any]) -> Failure:
     remedy = str(problem.get("remedy", ""))
     if code == "unauthenticated":
         remedy = remedy or "the data folder's credentials are not the running platform's: check --data"
-    return Failure(DEPLOY_FAILED if code == "deploy_failed" else REFUSED, str(problem.get("detail", "refused")), remedy)
+    return Failure(
+        DEPLOY_FAILED if code == "deploy_failed" else REFUSED,
+        str(problem.get("detail", "refused")),
+        remedy,
+        str(problem.get("stack") or ""),
+    )

@@ -88,10 +88,10 @@ def _up(arguments: Arguments) -> int:
                 "sandbox": arguments.sandbox,
             }
         )
-        ended = importlib.import_module("martlet.server").run(settings, path, not arguments.no_watch)
+        ended = importlib.import_module("martlet.server").run(settings, path, watching=not arguments.no_watch)
     except MartletError as error:
         code = DEPLOY_FAILED if error.code == "deploy_failed" else USAGE if error.code == "invalid_input" else START_FAILED
-        raise Failure(code, error.message, error.remedy) from error
+        raise Failure(code, error.message, error.remedy, str(error.details.get("stack") or "")) from error
     return ended if isinstance(ended, int) else 0
 
 

@@ -17,15 +17,18 @@ def printable(text: str) -> str:
 
 
 class Failure(Exception):
-    """Ends the command. `cause` has more than one line only if it carries the app's own traceback."""
+    """Ends the command. `stack` is the app's own traceback, never Martlet's."""
 
-    def __init__(self, exit_code: int, cause: str, remedy: str = "") -> None:
+    def __init__(self, exit_code: int, cause: str, remedy: str = "", stack: str = "") -> None:
         super().__init__(cause)
         self.exit_code = exit_code
         self.cause = cause
         self.remedy = remedy
+        self.stack = stack
 
     def show(self, stream: TextIO) -> None:
         print(f"martlet: {printable(self.cause).rstrip()}", file=stream)
+        if self.stack:
+            print(printable(self.stack).rstrip(), file=stream)
         if self.remedy:
             print(f"         {printable(self.remedy)}", file=stream)

@@ -202,16 +202,16 @@ class _Management:
         await self._allowed(request, "logs:Read", function or "*")
         if function is not None and self._rooms.functions.get(function) is None:
             raise NotFound(f"there is no function {function!r}", remedy="see `martlet functions`")
-        since = _whole(query, "since_ms", 0)
+        since = _whole(query, "since_ms", 0) if "since_ms" in query else None
         limit = _whole(query, "limit", _LOG_LINES_DEFAULT, low=1, high=_LOG_LINES_MOST)
         if _flag(query, "follow"):
-            return Answer(200, self._follow(function, since), _NDJSON)
+            return Answer(200, self._follow(function, since, limit), _NDJSON)
         records = await self._rooms.logs.read(function, since, limit)
         lines = [msgspec.json.encode(_log_object(record)) + b"\n" for record in records]
         return Answer(200, b"".join(lines), _NDJSON)
 
-    async def _follow(self, function: str | None, since_ms: int) -> AsyncIterator[bytes]:
-        records = self._rooms.logs.follow(function, since_ms)
+    async def _follow(self, function: str | None, since_ms: int | None, limit: int) -> AsyncIterator[bytes]:
+        records = self._rooms.logs.follow(function, since_ms, limit)
         following: asyncio.Future[LogRecord] = asyncio.ensure_future(anext(records))
         try:
             while True:
@@ -369,5 +369,4 @@ def _function_object(version: FunctionVersion) -> dict[str, Any]:
 
 
 def _log_object(record: LogRecord) -> dict[str, Any]:
-    function = getattr(record, "function", "")
-    return {"type": "log", "function": function, "lines": record.render()}
+    return {"type": "log", "function": record.function, "request_id": record.request_id, "lines": record.render()}

@@ -122,7 +122,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     },
     "LogEvent": {
         "oneOf": [
-            _object(type={"const": "log"}, function=_STRING, lines=_STRINGS),
+            _object(type={"const": "log"}, function=_STRING, request_id=_STRING, lines=_STRINGS),
             _object(type={"const": "heartbeat"}),
         ]
     },
