@@ -197,8 +197,8 @@ async def test_a_cancelled_flush_still_counts_once(book: Ledger, engine: Engine)
 
 
 async def until(book: Ledger, invocations: int) -> None:
-    while sum(row.invocations for row in book.usage()) < invocations:
-        await asyncio.sleep(0.002)  # noqa: ASYNC110 - a test's wait for something that nobody announces
+    while sum(row.invocations for row in book.usage()) < invocations:  # noqa: ASYNC110 - a test waits for what nobody announces
+        await asyncio.sleep(0.002)
 
 
 async def test_sums_are_written_by_themselves(book: Ledger, engine: Engine) -> None:
