@@ -15,10 +15,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from martlet.clock import Clock
-from martlet.store import Store, Tx
+from martlet.store import Reader, Store, Tx
 from martlet.store.engine import LogEntry
 from martlet.store.engines.sqlite import open_engine
 
@@ -74,15 +75,23 @@ async def grouped(folder: Path, count: int, clients: int) -> tuple[list[float], 
 async def reads(folder: Path, count: int) -> float:
     """Microseconds of one `read` with one `get`."""
     store = await Store.open(folder, clock=Clock())
-    for start in range(0, 10_000, 500):
-        await store.transact(lambda tx, start=start: [tx.put(b"\x30d%d" % n, BODY) for n in range(start, start + 500)])
+
+    def fill(tx: Tx) -> None:
+        for number in range(10_000):
+            tx.put(b"\x30d%d" % number, BODY)
+
+    await store.transact(fill)
     keys = [b"\x30d%d" % (number * 7919 % 10_000) for number in range(count)]
     started = time.perf_counter()
     for key in keys:
-        store.read(lambda reader, key=key: reader.get(key))
+        store.read(partial(_get, key))
     took = (time.perf_counter() - started) / count * 1e6
     await store.close()
     return took
+
+
+def _get(key: bytes, reader: Reader) -> bytes | None:
+    return reader.get(key)
 
 
 def row(name: str, took: list[float], rate: float, per_commit: float, base: float) -> str:

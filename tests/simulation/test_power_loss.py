@@ -114,7 +114,9 @@ def _compare(engine: SqliteEngine, history: History, acknowledged: int, begun: i
     return ""
 
 
-def crashes(tmp_path: Path, disks: list[PowerDisk], seed: int, *, synchronous: str = SqliteEngine.synchronous, lies: float = 0.0) -> list[str]:
+def crashes(
+    tmp_path: Path, disks: list[PowerDisk], seed: int, *, synchronous: str = SqliteEngine.synchronous, lies: float = 0.0
+) -> list[str]:
     """The damage of every crash of one life."""
     folder = tmp_path / "life"
     folder.mkdir()

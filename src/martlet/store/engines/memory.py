@@ -13,7 +13,12 @@ from martlet.errors import InvalidInput
 from martlet.store.engine import LogEntry
 from martlet.store.overlay import Overlay
 
-__all__ = ["Disk", "MemoryEngine"]
+__all__ = ["Disk", "MemoryEngine", "open_engine"]
+
+
+def open_engine(folder: Path) -> MemoryEngine:
+    """An engine on a disk of its own; the folder is not touched, and everything is gone with the process."""
+    return MemoryEngine()
 
 
 class Disk:
