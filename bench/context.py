@@ -24,6 +24,15 @@ class Context:
         return self.folder / f"{name}-{next(self._numbers)}"
 
     @contextmanager
+    def at_zero(self, app: Path) -> Iterator[RunningPlatform]:
+        """A platform on which `app` is deployed and nothing runs: started a second time on what the first has stored."""
+        data = self.new_folder("data")
+        with self.platform(app, data=data):
+            pass
+        with self.platform(app, data=data) as running:
+            yield running
+
+    @contextmanager
     def platform(self, app: Path, *, data: Path | None = None, ready_seconds: float = 300) -> Iterator[RunningPlatform]:
         """`martlet up APP`, isolated, on free loopback ports; ended afterwards, and its exit code checked."""
         running = RunningPlatform(
@@ -32,6 +41,7 @@ class Context:
         try:
             yield running
         except BaseException:
+            print(f"\nmartlet up had printed:\n{running.printed()[-4000:]}", flush=True)
             running.kill()
             raise
         if code := running.stop():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from martlet import config, errors, limits
+from martlet.cli import arguments
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 MADE = "<!-- Made from {source} by docs/generate.py (`make fmt`); edit that instead. -->"
@@ -17,7 +19,7 @@ MADE = "<!-- Made from {source} by docs/generate.py (`make fmt`); edit that inst
 
 def pages() -> dict[str, str]:
     """File name below docs/reference → its text."""
-    return {"limits.md": limits_page(), "errors.md": errors_page(), "settings.md": settings_page()}
+    return {"limits.md": limits_page(), "errors.md": errors_page(), "settings.md": settings_page(), "cli.md": cli_page()}
 
 
 def limits_page() -> str:
@@ -55,7 +57,7 @@ def settings_page() -> str:
     for field in msgspec.structs.fields(config.Settings):
         said = re.search(rf"^    {field.name}: .*?#\s*(.+)$", source, re.MULTILINE)
         kind = getattr(field.type, "__name__", str(field.type))
-        meaning = said[1].replace("|", r"\|") if said else ""
+        meaning = _cell(said[1]) if said else ""
         rows.append((f"`{field.name}`", f"`MARTLET_{field.name.upper()}`", kind, f"`{field.default!r}`", meaning))
     return _page(
         "Settings",
@@ -64,6 +66,45 @@ def settings_page() -> str:
         "refused at start, by name.",
         _table(("setting", "environment variable", "type", "default", "meaning"), rows),
     )
+
+
+def cli_page() -> str:
+    parser = arguments.parser()
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    commands = [(name, command) for group in groups for name, command in group.choices.items()]
+    return _page(
+        "Command line",
+        "src/martlet/cli/arguments.py",
+        f"```text\n{(parser.epilog or '').strip()}\n```",
+        "\n\n".join(_command(name, command) for name, command in commands),
+    )
+
+
+def _command(name: str, command: argparse.ArgumentParser) -> str:
+    rows = [
+        (f"`{', '.join(action.option_strings) or action.metavar or action.dest}{_value(action)}`", _cell(action.help or ""))
+        for action in command._actions
+        if action.dest != "help"
+    ]
+    return "\n\n".join(
+        (
+            f"## martlet {name}",
+            command.description or "",
+            _table(("argument", "meaning"), rows),
+            f"```text\n{(command.epilog or '').strip()}\n```",
+        )
+    )
+
+
+def _value(action: argparse.Action) -> str:
+    """What an option takes, as its help shows it."""
+    if not action.option_strings or action.nargs == 0:
+        return ""
+    return f" {action.metavar or '|'.join(map(str, action.choices or ())) or action.dest.upper()}".replace("|", r"\|")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

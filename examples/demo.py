@@ -24,14 +24,25 @@ from pathlib import Path
 SHOP = Path(__file__).resolve().parent / "shop"
 PORTS = (8700, 8701)  # the app's and the platform's; other free ones when these are taken
 
+PAYMENT = {"card": "4539 1488 0343 6467", "amount_cents": 1250}
+ORDER = {"product": "cup", "quantity": 1, "email": "ada@example.com", "payment": PAYMENT}
+REVIEW = {"stars": 5, "text": "Holds tea."}
+
 # (what it shows, method, path, body, expected status); {product} is the first one listed
 REQUESTS = (
     ("the catalogue", "GET", "/products", None, 200),
-    ("one product", "GET", "/products/{product}", None, 200),
-    ("its picture, binary, drawn by a library from a dependency layer", "GET", "/products/{product}/picture", None, 200),
-    ("a purchase", "POST", "/products/{product}/purchases", {"quantity": 1}, 201),
-    ("a review, stored as a document", "POST", "/products/{product}/reviews", {"stars": 5, "text": "Holds tea."}, 201),
-    ("all reviews", "GET", "/products/{product}/reviews", None, 200),
+    ("a product's page", "GET", "/products/{product}", None, 200),
+    (
+        "its picture, resized by Pillow from the app's dependency layer",
+        "GET",
+        "/products/{product}/picture?width=200",
+        None,
+        200,
+    ),
+    ("a purchase: three functions, each with only its own rights", "POST", "/purchases", ORDER, 201),
+    ("the same without enough money is refused", "POST", "/purchases", ORDER | {"quantity": 2}, 422),
+    ("a review, kept as a document, through a mounted FastAPI app", "POST", "/reviews/{product}", REVIEW, 201),
+    ("all reviews of it", "GET", "/reviews/{product}", None, 200),
 )
 
 

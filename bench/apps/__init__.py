@@ -16,19 +16,20 @@ def copy(name: str, folder: Path) -> Path:
 
 
 def many(folder: Path, count: int, package: str = "") -> Path:
-    """An app of `count` functions at /f0, /f1 …; each answers how often its instance has been called ("n": 1 is a cold start).
+    """An app of `count` functions at /f0, /f1 …; each answers how often its instance was called and how old it is in seconds.
 
     With `package` the app depends on it and imports it at module level, as users do.
     """
     folder.mkdir(parents=True)
-    lines = ["from martlet import App", f"import {package}" if package else "", 'app = App("bench")', "calls = 0"]
+    lines = ["import time", f"import {package}" if package else "", "from martlet import App"]
+    lines += ["born, calls = time.monotonic(), 0", 'app = App("bench")']
     for number in range(count):
         lines += [
             f'@app.get("/f{number}")',
             f"def f{number}() -> dict:",
             "    global calls",
             "    calls += 1",
-            '    return {"n": calls}',
+            '    return {"n": calls, "age": time.monotonic() - born}',
         ]
     (folder / "app.py").write_text("\n".join(lines) + "\n")
     if package:

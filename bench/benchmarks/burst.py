@@ -18,7 +18,7 @@ _BURSTS = 3
 
 def run(ctx: Context) -> list[Row]:
     ours, theirs = [], []
-    with ctx.platform(apps.many(ctx.new_folder("app"), _COUNT * _BURSTS)) as platform, workerd.start() as peer:
+    with ctx.at_zero(apps.many(ctx.new_folder("app"), _COUNT * _BURSTS)) as platform, workerd.start() as peer:
         for burst in range(_BURSTS):
             numbers = range(burst * _COUNT, (burst + 1) * _COUNT)
             time.sleep(1)

@@ -35,7 +35,7 @@ def _idle(ctx: Context) -> list[Row]:
 
 
 def _parked(ctx: Context, package: str, goal_mb: float) -> list[Row]:
-    with ctx.platform(apps.many(ctx.new_folder("app"), _INSTANCES + 1, package)) as platform:
+    with ctx.at_zero(apps.many(ctx.new_folder("app"), _INSTANCES + 1, package)) as platform:
         closed_loop(platform.port, f"/f{_INSTANCES}", 1)
         time.sleep(2)
         before = pss_mb(platform.pid)
