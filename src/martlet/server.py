@@ -53,6 +53,7 @@ SANDBOXES = {
 }
 _GRACE_SECONDS = 30.0
 _MINIMUM_LEVEL = 2
+_KEEP_LOG_MS = 24 * 3_600_000
 
 
 class Server:
@@ -111,6 +112,8 @@ class Server:
         self._on_routes()
         await self.triggers.start()
         self._closers.append(self.triggers.stop)
+        maintenance = asyncio.get_running_loop().create_task(self._maintain())
+        self._closers.append(lambda: _cancelled(maintenance))
         self._write_endpoint()
         gc.collect()
         gc.freeze()
@@ -194,6 +197,15 @@ class Server:
 
     async def _remove_endpoint(self) -> None:
         (self.data / "endpoint.json").unlink(missing_ok=True)
+
+    async def _maintain(self) -> None:
+        """Once an hour: entries of the change log that every cursor has passed and that are old enough go."""
+        while True:
+            await asyncio.sleep(3600)
+            try:
+                await self.store.maintain(keep_log_ms=_KEEP_LOG_MS)
+            except MartletError as error:
+                self.logs.platform("_platform", f"maintenance of the store failed: {error}")
 
     # --- stop -----------------------------------------------------------------------------------------------------
 
@@ -313,6 +325,11 @@ class _CheckedDocuments:
     ) -> Any:
         authorize(principal, "documents:List", f"{app}/{collection}")
         return self._documents.list(app, collection, prefix, limit, after)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _send_problem(send: Any, error: MartletError) -> None:

@@ -7,6 +7,7 @@ whole or not at all: written beside, fsynced, renamed.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import re
@@ -36,6 +37,7 @@ __all__ = [
     "sync_folder",
 ]
 
+ENTRY_MODULES = ("app", "main", "function")  # of an app by decorators, in this order
 _CHUNK = 1 << 20
 _SETTLED_NS = 50_000_000  # a file written in the last 50 ms may change again without a new time stamp
 _STAMP_SECONDS = 315_532_800  # 1980-01-01: stored files carry no time of their own
@@ -348,17 +350,40 @@ def martlet_settings(folder: Path) -> dict[str, Any]:
 
 
 def app_name(source: Path) -> str:
-    """The app's name where none is given: `[tool.martlet] name`, else the folder's or file's name in lower case, its
-    other characters as "-". Raises `DeployFailed` (bad pyproject), `InvalidInput` when nothing usable is left."""
+    """The app's name where none is given: `[tool.martlet] name`, else the one that the code says (`App("shop")`), else the
+    folder's or file's name in lower case, its other characters as "-". Raises `DeployFailed` (bad pyproject), `InvalidInput` when nothing usable is left."""
     source = source.absolute()
     if source.is_dir() and (given := martlet_settings(source).get("name")):
         return check_app_name(str(given))
+    declared = _declared_name(source)
+    if declared:
+        return check_app_name(declared)
     stem = os.path.realpath(source).rsplit(os.sep, 1)[-1]
     stem = stem.removesuffix(".py") if source.is_file() else stem
     name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:40].strip("-")
     if not name:
         raise InvalidInput(f"cannot make an app's name from {source}", remedy="give one: --app NAME")
     return check_app_name(name)
+
+
+def _declared_name(source: Path) -> str:
+    """The literal in `App("name")` of the entry module, read without running it; "" where there is none."""
+    candidates = [source] if source.is_file() else [source / f"{name}.py" for name in ENTRY_MODULES]
+    if source.is_dir() and (module := martlet_settings(source).get("module")):
+        candidates = [source / (str(module).replace(".", "/") + ".py")]
+    entry = next((path for path in candidates if path.is_file()), None)
+    if entry is None:
+        return ""
+    try:
+        tree = ast.parse(entry.read_bytes())
+    except (SyntaxError, ValueError):
+        return ""  # the build says what is wrong with it
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "App" and node.args:
+            first = node.args[0]
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                return first.value
+    return ""
 
 
 def check_app_name(name: str) -> str:

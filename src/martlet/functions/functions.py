@@ -32,6 +32,7 @@ _PAYLOAD_AT_MOST = LIMITS["payload_bytes"].default
 _REAP_SECONDS = 1.0
 _SAMPLE_NS = 100_000_000
 _ZYGOTES_AT_MOST = 24
+_KEPT_AFTER_DEPLOY = 32  # verified instances are kept warm up to this many on the host
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(FunctionVersion).decode
 
@@ -179,6 +180,8 @@ class Functions:
                 pool.retire(None)
                 raise
             self._swap(name, version, pool)
+            if len(self._all) > _KEPT_AFTER_DEPLOY and not config.provisioned:
+                pool.evict_idle()  # many functions at once: back to zero at once
             return version
 
     async def _verify(self, pool: Pool) -> None:

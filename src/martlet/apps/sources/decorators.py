@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from martlet.apps.package import martlet_settings
+from martlet.apps.package import ENTRY_MODULES, martlet_settings
 from martlet.apps.ports import Build, Functions
 from martlet.errors import DeployFailed
 
 __all__ = ["Decorators"]
 
-_CANDIDATES = ("app", "main", "function")
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
 
@@ -23,7 +22,7 @@ class Decorators:
         given = martlet_settings(folder).get("module")
         if given is not None:
             return _configured(str(given), names)
-        for candidate in _CANDIDATES:
+        for candidate in ENTRY_MODULES:
             if f"{candidate}.py" in names:
                 return candidate
         if len(names) == 1:

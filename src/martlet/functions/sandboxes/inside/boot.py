@@ -18,7 +18,7 @@ from typing import Any
 from . import linux
 
 STAGING = "/sys"  # any folder that surely exists and that no image needs
-_KEEP_CAPABILITIES = frozenset({6, 7, 8, 12, 21})  # SETGID, SETUID, SETPCAP, NET_ADMIN (lo up), SYS_ADMIN (namespaces)
+KEPT_CAPABILITIES = (6, 7, 8, 12, 21)  # SETGID, SETUID, SETPCAP, NET_ADMIN (lo up), SYS_ADMIN (namespaces)
 
 _ETC = {
     "passwd": "root:x:0:0:root:/root:/sbin/nologin\nsandbox:x:1000:1000::/tmp:/sbin/nologin\n",
@@ -88,7 +88,7 @@ def _become_init(control: socket.socket, order: dict[str, Any], mounts: list[int
     child = os.fork()
     if not child:
         os.setsid()
-        linux.drop_bounding_set(_KEEP_CAPABILITIES)
+        linux.drop_bounding_set(number for number in range(64) if number not in KEPT_CAPABILITIES)
         os.environ.clear()
         environment = {"PATH": "/var/lang/bin:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}
         environment["LD_LIBRARY_PATH"] = "/var/lang/lib"

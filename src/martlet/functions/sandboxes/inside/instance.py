@@ -18,6 +18,7 @@ import sys
 from typing import Any, NamedTuple
 
 from . import landlock, life, linux, runtime
+from .boot import KEPT_CAPABILITIES
 
 EVENTS, RESULTS = 3, 4  # descriptors of the instance's pipes: frames in, frames out
 PLATFORM_PORT, EGRESS_PORT = 9001, 9002
@@ -79,7 +80,7 @@ def _isolate() -> list[socket.socket]:
 
 def _take(assignment: dict[str, Any], given: list[int]) -> None:
     """Put code, /tmp and the pipes in their places. `given`: events, results, log, code."""
-    linux.drop_bounding_set(frozenset())
+    linux.drop_bounding_set(KEPT_CAPABILITIES)  # the zygote has no others
     uid = assignment["uid"]
     options = f"size={assignment['tmp_mb']}m,nr_inodes={assignment['inodes']},mode=1777"
     linux.mount("tmp", "/rw/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)

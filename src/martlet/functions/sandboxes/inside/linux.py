@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 CLONE_NEWNS = 0x0002_0000
@@ -110,9 +111,10 @@ def sethostname(name: str) -> None:
     _check(_libc.sethostname(raw, len(raw)), "sethostname")
 
 
-def drop_bounding_set(keep: frozenset[int]) -> None:
-    for capability in range(64):
-        if capability not in keep and _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) < 0:
+def drop_bounding_set(capabilities: Iterable[int]) -> None:
+    """Take capabilities out of the bounding set (capabilities(7)), up to the kernel's last."""
+    for capability in capabilities:
+        if _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) < 0:
             break  # past the kernel's last capability
 
 
@@ -134,7 +136,10 @@ def send(sock: socket.socket, message: dict[str, Any], fds: list[int] | None = N
 
 def receive(sock: socket.socket, size: int = 262_144) -> tuple[dict[str, Any] | None, list[int], int]:
     """(message, descriptors, pid of the sender or 0); message None at end of file."""
-    data, ancillary, flags, _ = sock.recvmsg(size, 1024, socket.MSG_CMSG_CLOEXEC)
+    try:
+        data, ancillary, flags, _ = sock.recvmsg(size, 1024, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:  # it ended with messages of ours unread
+        return None, [], 0
     fds: list[int] = []
     pid = 0
     for level, kind, payload in ancillary:
