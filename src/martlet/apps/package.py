@@ -351,7 +351,10 @@ def martlet_settings(folder: Path) -> dict[str, Any]:
 
 def app_name(source: Path) -> str:
     """The app's name where none is given: `[tool.martlet] name`, else the one that the code says (`App("shop")`), else the
-    folder's or file's name in lower case, its other characters as "-". Raises `DeployFailed` (bad pyproject), `InvalidInput` when nothing usable is left."""
+    folder's or file's name in lower case, its other characters as "-".
+
+    Raises `DeployFailed` (bad pyproject), `InvalidInput` when nothing usable is left.
+    """
     source = source.absolute()
     if source.is_dir() and (given := martlet_settings(source).get("name")):
         return check_app_name(str(given))

@@ -13,7 +13,8 @@ from typing import NoReturn
 from . import frames, runtime
 
 
-def main(events: int, results: int) -> NoReturn:
+def main(events: int, results: int, overrides: dict[str, str] | None = None) -> NoReturn:
+    """Serve on these two pipes. `overrides` are environment variables that the host knows better than INIT."""
     channel = runtime.Channel(events, results)
     kind, _, payload = channel.receive()
     init = json.loads(payload)
@@ -23,6 +24,7 @@ def main(events: int, results: int) -> NoReturn:
     sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[assignment,misc]
     os.environ.clear()
     os.environ.update(init["environment"])
+    os.environ.update(overrides or {})
     if "TZ" in init["environment"]:
         time.tzset()
     gc.enable()

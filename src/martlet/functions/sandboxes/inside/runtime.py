@@ -20,7 +20,13 @@ from typing import Any, NoReturn
 from . import frames
 
 TASK = "/var/task"
-_PLATFORM_FILES = ("/var/martlet/", "<frozen importlib")
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_PLATFORM_FILES = (
+    "/var/martlet/",
+    "<frozen importlib",
+    _HERE + "/",
+    os.path.dirname(os.path.dirname(os.path.dirname(_HERE))) + "/sdk/",
+)
 _baseline: frozenset[str] = frozenset()
 _AHEAD = (
     "base64 collections.abc contextlib copy dataclasses datetime decimal encodings.idna enum functools hashlib io itertools "
