@@ -12,9 +12,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["dumps", "plain"]
+__all__ = ["Unencodable", "dumps", "plain"]
 
 _ATOMS = frozenset((str, int, float, bool, type(None)))
+
+
+class Unencodable(TypeError):
+    """A function's result has no JSON form. The runtime reports it as Lambda does: Runtime.MarshalError, without a stack."""
+
+    __martlet_error_type__ = "Runtime.MarshalError"
 
 
 def dumps(value: Any) -> str:

@@ -41,15 +41,21 @@ def http_entry(target: Any, routes: list[tuple[str, str]]) -> Callable[[Any, Any
 
 def event_entry(target: Any) -> Callable[[Any, Any], Any]:
     """The entry of a function for `.invoke` and schedules: `(event, context)`, `(event)` or nothing; result as plain JSON."""
-    from martlet.sdk.encode import plain
+    from martlet.sdk.encode import Unencodable, plain
 
     arrange = event_handler(target)
 
+    def lowered(result: Any) -> Any:
+        try:
+            return plain(result)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise Unencodable(f"Unable to marshal response: {error}") from error
+
     def entry(event: Any, context: Any) -> Any:
-        return plain(target(*arrange(event, context)))
+        return lowered(target(*arrange(event, context)))
 
     async def aentry(event: Any, context: Any) -> Any:
-        return plain(await target(*arrange(event, context)))
+        return lowered(await target(*arrange(event, context)))
 
     return aentry if is_async(target) else entry
 

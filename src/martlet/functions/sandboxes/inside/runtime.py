@@ -87,6 +87,17 @@ def reseed() -> None:
 # --- in the instance ------------------------------------------------------------------------------------------------
 
 
+def _number(value: Any) -> int | float:
+    """What JSON has no form for but Lambda's runtime accepts: a Decimal, e.g. from DynamoDB, is a number."""
+    if isinstance(value, sys.modules["decimal"].Decimal):
+        return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+# NaN is refused: Lambda's runtime for Python would send it bare, and no reader of JSON (RFC 8259 section 6) would take it.
+_encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_number).encode
+
+
 class Channel:
     """Frames in and out over two pipes; blocking."""
 
@@ -315,8 +326,7 @@ class Runtime:
 
     def answer(self, sequence: int, request_id: str, result: Any) -> None:
         try:
-            text = json.dumps(result, ensure_ascii=False)
-            payload = text.encode()
+            payload = _encode_json(result).encode()
         except (TypeError, ValueError, RecursionError) as error:
             self.fail(sequence, request_id, Failure("Runtime.MarshalError", f"Unable to marshal response: {error}"))
             return
@@ -496,4 +506,7 @@ def stack_of(error: BaseException) -> list[str]:
 
 
 def failure_of(error: BaseException) -> Failure:
+    known = getattr(error, "__martlet_error_type__", None)  # the SDK speaking, not user code
+    if known is not None:
+        return Failure(known, str(error))
     return Failure(type(error).__name__, str(error), stack_of(error))
