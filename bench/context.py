@@ -35,9 +35,7 @@ class Context:
     @contextmanager
     def platform(self, app: Path, *, data: Path | None = None, ready_seconds: float = 300) -> Iterator[RunningPlatform]:
         """`martlet up APP`, isolated, on free loopback ports; ended afterwards, and its exit code checked."""
-        running = RunningPlatform(
-            app, data or self.new_folder("data"), environ={"MARTLET_QUIET": "0"}, ready_seconds=ready_seconds
-        )
+        running = RunningPlatform(app, data or self.new_folder("data"), ready_seconds=ready_seconds)
         try:
             yield running
         except BaseException:
