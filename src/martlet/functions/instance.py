@@ -69,6 +69,7 @@ class Instance:
         "sequence",
         "started_ns",
         "state",
+        "wrote",
     )
 
     def __init__(self, number: int, owner: Owner, capacity: int, started_ns: int) -> None:
@@ -88,6 +89,7 @@ class Instance:
         self.listeners: list[Any] = []
         self.cpu_seen_us = 0
         self.state: Any = None  # the pool's own note
+        self.wrote = 0  # the last frame said that the log has lines to read
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._buffer = b""
@@ -162,7 +164,7 @@ class Instance:
         """Hand over every whole frame; returns what is left."""
         offset, end = 0, len(data)
         while end - offset >= frames.SIZE:
-            length, sequence, kind = frames.HEADER.unpack_from(data, offset)
+            length, sequence, kind, flags = frames.HEADER.unpack_from(data, offset)
             most = _FRAME_BYTES_AT_MOST.get(kind)
             if most is None or length > most:
                 self._owner.on_broken(self, f"frame of kind {kind} with {length} bytes")
@@ -171,6 +173,7 @@ class Instance:
             if end - begin < length:
                 break
             offset = begin + length
+            self.wrote = flags & frames.WROTE
             self._owner.on_frame(self, kind, sequence, data[begin:offset])
             if self.closed:
                 return b""
@@ -227,9 +230,13 @@ class Instance:
         if room > 0:
             kept += data[:room]
 
-    def take_log(self, sequence: int) -> bytes:
-        """The lines of one event, and those that belong to none."""
-        self.read_log()
+    def take_log(self, sequence: int, *, surely: bool = True) -> bytes:
+        """The lines of one event, and those that belong to none.
+
+        `surely`: look into the pipe whatever the frame said; else what was written past the runtime may come later.
+        """
+        if surely or self.wrote:
+            self.read_log()
         if not self.log_lines:
             return b""
         loose = self.log_lines.pop(0, None)

@@ -1,4 +1,4 @@
-"""Frames on an instance's two pipes: `<u32 length> <u32 sequence> <u8 kind> 3 zero bytes`, then `length` bytes.
+"""Frames on an instance's two pipes: `<u32 length> <u32 sequence> <u8 kind> <u8 flags> 2 zero bytes`, then `length` bytes.
 
 Little-endian. The sequence number names the event that a frame belongs to; the platform gives it, the instance repeats it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-HEADER = struct.Struct("<IIBxxx")
+HEADER = struct.Struct("<IIBBxx")
 SIZE = HEADER.size
 
 # platform → instance
@@ -24,8 +24,11 @@ CHUNK = 16  # bytes of a streamed answer; in a build: "path\n" and a compiled mo
 END = 17  # a streamed answer is complete
 STREAM_ERROR = 18  # a streamed answer broke: JSON error object
 
+WROTE = 1  # flag: lines were written to the log since the frame before
+
+
 SEPARATOR = b"\x1f"
 
 
 def pack(kind: int, sequence: int, payload: bytes) -> bytes:
-    return HEADER.pack(len(payload), sequence, kind) + payload
+    return HEADER.pack(len(payload), sequence, kind, 0) + payload

@@ -110,7 +110,7 @@ class Channel:
         """(kind, sequence, payload). Ends the process when the platform has closed its end."""
         while len(self._buffer) < frames.SIZE:
             self._fill(65_536)
-        length, sequence, kind = frames.HEADER.unpack_from(self._buffer)
+        length, sequence, kind, _ = frames.HEADER.unpack_from(self._buffer)
         whole = frames.SIZE + length
         if len(self._buffer) < whole:
             parts, have = [self._buffer], len(self._buffer)
@@ -134,9 +134,11 @@ class Channel:
         self._buffer += os.read(self.events, size) or _leave()
 
     def send(self, kind: int, sequence: int, payload: bytes) -> None:
-        data = memoryview(frames.HEADER.pack(len(payload), sequence, kind) + payload)
-        while data:
-            data = data[os.write(self._results, data) :]
+        data = frames.HEADER.pack(len(payload), sequence, kind, LogStream.wrote) + payload
+        LogStream.wrote = 0
+        written = os.write(self._results, data)
+        while written < len(data):
+            written += os.write(self._results, memoryview(data)[written:])
 
 
 def _leave() -> NoReturn:
@@ -153,6 +155,7 @@ class LogStream:
     closed = False
     newlines = None
     line_buffering = True
+    wrote = 0  # of all streams: 1 when the log got lines since the last frame
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -180,6 +183,7 @@ class LogStream:
         self._emit(text.rstrip("\n").replace("\n", "\r"))
 
     def _emit(self, text: str) -> None:
+        LogStream.wrote = frames.WROTE
         if self.tag is not None:
             prefix = f"\x1e{self.tag():08x}\x1f"
             text = prefix + text.replace("\n", "\n" + prefix)
@@ -227,6 +231,7 @@ class _RawStream:
         self._fd = fd
 
     def write(self, data: bytes) -> int:
+        LogStream.wrote = frames.WROTE
         return os.write(self._fd, data)
 
     def flush(self) -> None:
