@@ -167,8 +167,15 @@ class _Management:
             raise NotFound(f"there is no function {name!r}", remedy="see `martlet functions`")
         return asgi.json_answer(_function_object(version))
 
+    def _full_name(self, name: str) -> str:
+        """`name`, or the one function whose short name it is: "place" for "shop-place" where no other app has a "place"."""
+        if self._rooms.functions.get(name) is not None:
+            return name
+        found = [version.name for version in self._rooms.functions.list() if version.config.name == name]
+        return found[0] if len(found) == 1 else name
+
     async def invoke(self, request: Request) -> Answer:
-        name = request.parameters["name"]
+        name = self._full_name(request.parameters["name"])
         principal, payload = await self.identify(request, "payload_bytes")
         self._rooms.auth.authorize(principal, "lambda:InvokeFunction", name)
         want_log = _flag(request.query(("log",)), "log")
