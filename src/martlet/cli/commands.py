@@ -272,7 +272,7 @@ def _invoke(arguments: Arguments) -> int:
     query: dict[str, object] = {"log": True} if arguments.log else {}
     result = _client(arguments).call("POST", f"/v1/functions/{segment(arguments.name)}/invocations", query, payload)
     if arguments.log:
-        print(printable(result.get("log", "")).rstrip("\n"), file=sys.stderr)
+        print(printable(result.get("log", "").replace("\r", "\n")).rstrip("\n"), file=sys.stderr)
     if arguments.json:
         _show_json(result)
     else:

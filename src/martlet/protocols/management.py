@@ -160,7 +160,7 @@ class _Management:
         return asgi.json_answer({"functions": [_function_object(version) for version in found]})
 
     async def function(self, request: Request) -> Answer:
-        name = request.parameters["name"]
+        name = self._full_name(request.parameters["name"])
         await self._allowed(request, "lambda:GetFunction", name)
         version = self._rooms.functions.get(name)
         if version is None:
@@ -205,7 +205,7 @@ class _Management:
 
     async def logs(self, request: Request) -> Answer:
         query = request.query(("function", "since_ms", "limit", "follow"))
-        function = query.get("function")
+        function = self._full_name(query["function"]) if "function" in query else None
         await self._allowed(request, "logs:Read", function or "*")
         if function is not None and self._rooms.functions.get(function) is None:
             raise NotFound(f"there is no function {function!r}", remedy="see `martlet functions`")
