@@ -17,6 +17,11 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
     return {"uvloop": uvloop.new_event_loop}
 
 
+HOST = b"Host: a\r\n"
+GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
+POST = b"POST / HTTP/1.1\r\n" + HOST
+
+
 class Answer(NamedTuple):
     status: int
     headers: dict[str, str]
@@ -139,3 +144,13 @@ def echo(exchange: Exchange) -> None:
     request = exchange.request
     text = b"%b %b %b" % (request.method.encode(), request.target, request.body)
     exchange.respond(200, ((b"content-type", b"text/plain"),), text)
+
+
+class Held:
+    """A handler that keeps its exchanges."""
+
+    def __init__(self) -> None:
+        self.exchanges: list[Exchange] = []
+
+    def __call__(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)

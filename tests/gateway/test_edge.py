@@ -225,7 +225,8 @@ async def test_beyond_the_requests_in_flight_is_an_immediate_503(start: Start) -
 
 async def test_no_outcome_in_time_is_504_and_the_late_one_is_dropped(start: Start, manual: ManualClock) -> None:
     functions = Functions()
-    edge, server = await start(functions, clock=manual, limits={"request_seconds": 5})
+    registry = Registry()
+    edge, server = await start(functions, clock=manual, limits={"request_seconds": 5}, registry=registry)
     async with await server.connect() as early, await server.connect() as late:
         early.send(get())
         await until(lambda: len(functions.seen) == 1)
@@ -247,6 +248,7 @@ async def test_no_outcome_in_time_is_504_and_the_late_one_is_dropped(start: Star
         functions.end(OK)
         assert (await early.read()).body == b"ok"
     assert not edge.flights
+    assert 'martlet_http_answers_total{status="2xx"} 2' in registry.render()
 
 
 async def test_a_stream_that_began_is_not_cut_by_request_seconds_nor_shields_others(start: Start, manual: ManualClock) -> None:

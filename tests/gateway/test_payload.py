@@ -106,6 +106,7 @@ def test_a_request_without_host_and_one_in_absolute_form() -> None:
     plain.fields = absolute.fields  # the next request of that connection: what was derived must not stick
     plain.host = plain.fields.host or b""
     assert event(plain)["headers"]["host"] == "shop.localhost:8700"
+    assert event(absolute)["headers"]["host"] == "other.test"  # nor the other way round
 
 
 @pytest.mark.parametrize(
@@ -162,6 +163,49 @@ def test_format_2_is_json_and_agrees_with_a_slow_builder(
 
 
 def slow_event(made: Request, route: Route, params: dict[str, str], content_type: str) -> dict[str, Any]:
+    cookies, headers = slow_headers(made)
+    query: dict[str, list[str]] = {}
+    for name, value in parse_qsl(made.query.decode(), keep_blank_values=True):
+        query.setdefault(name, []).append(value)
+    path = made.path.decode()
+    http = {"method": made.method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.7"}
+    built: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": f"{route.method} {route.path}",
+        "rawPath": path,
+        "rawQueryString": made.query.decode(),
+        "headers": headers,
+        "requestContext": {
+            "accountId": "000000000000",
+            "apiId": "shop",
+            "domainName": "shop.localhost",
+            "domainPrefix": "shop",
+            "http": http | {"userAgent": headers.get("user-agent", "")},
+            "requestId": ID,
+            "routeKey": f"{route.method} {route.path}",
+            "stage": "$default",
+            "time": datetime.fromtimestamp(NOW // 1000, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000"),
+            "timeEpoch": NOW,
+        },
+        "pathParameters": params,
+        "isBase64Encoded": False,
+    }
+    if cookies:
+        built["cookies"] = cookies
+    if query:
+        built["queryStringParameters"] = {name: ",".join(values) for name, values in query.items()}
+    if made.body:
+        try:
+            if content_type != "text/plain":
+                raise ValueError
+            built["body"] = made.body.decode()
+        except ValueError:
+            built["body"] = base64.b64encode(made.body).decode()
+            built["isBase64Encoded"] = True
+    return built
+
+
+def slow_headers(made: Request) -> tuple[list[str], dict[str, str]]:
     headers: dict[str, str] = {"host": "shop.localhost:8700"}
     cookies: list[str] = []
     chain = []
@@ -175,54 +219,7 @@ def slow_event(made: Request, route: Route, params: dict[str, str], content_type
             headers[name] = ",".join([headers[name], value]) if name in headers else value
     given_chain = ", ".join(chain)
     headers["x-forwarded-for"] = f"{given_chain}, 192.0.2.7" if given_chain else "192.0.2.7"
-    headers |= {"x-forwarded-port": "8700", "x-forwarded-proto": "http", "x-amzn-trace-id": TRACE}
-    query: dict[str, list[str]] = {}
-    for name, value in parse_qsl(made.query.decode(), keep_blank_values=True):
-        query.setdefault(name, []).append(value)
-    moment = datetime.fromtimestamp(NOW // 1000, UTC)
-    path = made.path.decode()
-    built: dict[str, Any] = {
-        "version": "2.0",
-        "routeKey": f"{route.method} {route.path}",
-        "rawPath": path,
-        "rawQueryString": made.query.decode(),
-        "headers": headers,
-        "requestContext": {
-            "accountId": "000000000000",
-            "apiId": "shop",
-            "domainName": "shop.localhost",
-            "domainPrefix": "shop",
-            "http": {
-                "method": made.method,
-                "path": path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": "192.0.2.7",
-                "userAgent": headers.get("user-agent", ""),
-            },
-            "requestId": ID,
-            "routeKey": f"{route.method} {route.path}",
-            "stage": "$default",
-            "time": moment.strftime("%d/%b/%Y:%H:%M:%S +0000"),
-            "timeEpoch": NOW,
-        },
-        "pathParameters": params,
-        "isBase64Encoded": False,
-    }
-    if cookies:
-        built["cookies"] = cookies
-    if query:
-        built["queryStringParameters"] = {name: ",".join(values) for name, values in query.items()}
-    elif made.query.strip(b"&"):
-        built["queryStringParameters"] = {}
-    if made.body:
-        try:
-            if content_type != "text/plain":
-                raise ValueError
-            built["body"] = made.body.decode()
-        except ValueError:
-            built["body"] = base64.b64encode(made.body).decode()
-            built["isBase64Encoded"] = True
-    return built
+    return cookies, headers | {"x-forwarded-port": "8700", "x-forwarded-proto": "http", "x-amzn-trace-id": TRACE}
 
 
 @given(st.integers(0, 4_000_000_000))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from martlet.clock import Clock, uuid4_text
-from martlet.errors import AccessDenied, InvalidInput, MartletError, NotFound, Overloaded
+from martlet.errors import AccessDenied, InvalidInput, MartletError, MethodNotAllowed, NotFound, Overloaded
 from martlet.gateway.answer import Headers, problem
 from martlet.gateway.cors import CorsPolicy
 from martlet.gateway.http import Exchange
@@ -24,7 +24,8 @@ from martlet.gateway.payload import (
     head_from_prelude,
     trace_id,
 )
-from martlet.gateway.router import Match, MethodNotAllowed, RouteTable
+from martlet.gateway.router import Match, RouteTable
+from martlet.gateway.router import MethodNotAllowed as OtherMethods
 from martlet.gateway.throttle import Buckets
 from martlet.limits import LIMITS
 from martlet.telemetry import Registry
@@ -330,12 +331,11 @@ class Edge:
         exchange.respond(204, match.plan.cors.preflight(origin, method, wanted), b"")
         return True
 
-    def _unmatched(self, exchange: Exchange, found: MethodNotAllowed | None) -> None:
+    def _unmatched(self, exchange: Exchange, found: OtherMethods | None) -> None:
         if found is None:
             self._problem(exchange, 404, self._not_found)
             return
-        error = InvalidInput(f"this path does not take {exchange.request.method}")
-        headers, body = problem(error, 405)
+        headers, body = problem(MethodNotAllowed(f"this path does not take {exchange.request.method}", methods=found.allow))
         headers.append((b"allow", ", ".join(found.allow).encode("ascii")))
         self._problem(exchange, 405, (headers, body))
 
