@@ -351,6 +351,7 @@ class Pool:
         instance.idle_since_ns = now
         self._starting -= 1
         self._failed_starts = 0
+        self.init_error = None
         if self.retired:
             self._dismiss(instance)
         else:
@@ -372,7 +373,7 @@ class Pool:
             self._starting -= 1
             instance.ready = True
         self._dismiss(instance)
-        if self.waiting and not any(other.ready for other in self.instances.values()):
+        if self.waiting and not any(other.ready and not other.draining for other in self.instances.values()):
             invocation = self.waiting.popleft()
             now = self._clock.monotonic_ns()
             invocation.queue_us = (now - invocation.queue_us) // 1000
