@@ -288,11 +288,16 @@ def _logs(arguments: Arguments) -> int:
             if arguments.json:
                 print(json.dumps(record), flush=True)
             else:
-                print("\n".join(printable(line.rstrip("\n")) for line in record["lines"]), flush=True)
+                print("\n".join(_log_line(line) for line in record["lines"]), flush=True)
     except KeyboardInterrupt:
         if not arguments.follow:
             raise
     return 0
+
+
+def _log_line(line: str) -> str:
+    """For people. Lambda has "\\r" between the lines of one event, such as a traceback's."""
+    return printable(line.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n"))
 
 
 def _destroy(arguments: Arguments) -> int:
