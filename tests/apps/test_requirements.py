@@ -33,7 +33,8 @@ def test_normal_form(line: str, normal: str) -> None:
         "--pre",
         "./local", "../up", "/abs/path", "file:///etc/passwd", "a @ file:///etc/passwd",
         "git+https://example.com/a",
-        "https://x/a.whl", "a @ git+https://example.com/a", "a @ https://example.com/a.tar.gz", "a @ ./a.whl", "a b", "$(id)", "",
+        "https://x/a.whl", "a @ git+https://example.com/a", "a @ https://example.com/a.tar.gz",
+        "a @ ./a.whl", "a b", "$(id)", "",
     ],
 )  # fmt: skip
 def test_refused_by_place(line: str) -> None:

@@ -171,6 +171,7 @@ def test_functions_usage_status_version(running: int, capsys: Capture) -> None:
     status = ran(capsys, "status")[0]
     assert "instances: 2" in status
     assert "  level: 3" in status
+    assert "functions:\n  FUNCTION  BUSY\n  f            1\n" in status
     assert json.loads(ran(capsys, "status", "--json")[0])["version"] == "9.9.9"
     assert ran(capsys, "version")[0].startswith("martlet ")
 
@@ -242,9 +243,9 @@ def test_invoke_with_a_bad_payload(project: Path, capsys: Capture) -> None:
 
 
 def test_logs(running: int, world: World, capsys: Capture) -> None:
-    world.logs.records = [Record("shop-echo", "1", "a\x1b]0;title\x07"), Record("shop-fail", "2", "b")]
+    world.logs.records = [Record("shop-echo", "1", "a\x1b]0;title\x07\rb"), Record("shop-fail", "2", "b")]
     out, _ = ran(capsys, "logs", "shop-echo", "--since", "1h")
-    assert out == "START RequestId: 1\na\\x1b]0;title\\x07\nEND RequestId: 1\n"
+    assert out == "START RequestId: 1\na\\x1b]0;title\\x07\nb\nEND RequestId: 1\n"
     assert world.logs.asked[-1][1] is not None
     out, _ = ran(capsys, "logs", "--json")
     assert [json.loads(line)["request_id"] for line in out.splitlines()] == ["1", "2"]

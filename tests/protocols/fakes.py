@@ -252,7 +252,7 @@ class World:
             logs=self.logs,
             usage=lambda since, until: [{"function": "shop-echo", "invocations": 7, "since": since}],
             metrics=lambda: "# HELP x\nx 1\n",
-            status=lambda: {"instances": 2, "sandbox": {"level": 3}},
+            status=lambda: {"instances": 2, "sandbox": {"level": 3}, "functions": [{"function": "f", "busy": 1}]},
             now_ms=lambda: 1_700_000_000_000,
             version="9.9.9",
         )

@@ -328,7 +328,7 @@ async def test_a_client_that_goes_does_not_stop_its_deployment(world: World) -> 
         await asyncio.sleep(0)
 
 
-async def test_usage_status_and_metrics(root: httpx.AsyncClient) -> None:
+async def test_usage_status_and_metrics(root: httpx.AsyncClient, world: World) -> None:
     async with root:
         usage = (await root.get("/v1/usage?since_ms=5")).json()
         assert usage == {
@@ -336,7 +336,7 @@ async def test_usage_status_and_metrics(root: httpx.AsyncClient) -> None:
             "until_ms": 1_700_000_000_000,
             "functions": [{"function": "shop-echo", "invocations": 7, "since": 5}],
         }
-        assert (await root.get("/v1/status")).json() == {"version": "9.9.9", "instances": 2, "sandbox": {"level": 3}}
+        assert (await root.get("/v1/status")).json() == {"version": "9.9.9", **world.rooms.status()}
         metrics = await root.get("/metrics")
         assert metrics.text.startswith("# HELP")
         assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")

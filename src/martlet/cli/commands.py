@@ -319,6 +319,11 @@ def _logs(arguments: Arguments) -> int:
     return 0
 
 
+def _log_line(line: str) -> str:
+    """For people. Lambda has "\\r" between the lines of one event, such as a traceback's."""
+    return printable(line.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n"))
+
+
 def _destroy(arguments: Arguments) -> int:
     client = _client(arguments)
     if not arguments.yes:

@@ -44,6 +44,11 @@ def nested(value: dict[str, object], indent: int = 0) -> list[str]:
     for name, inner in value.items():
         if isinstance(inner, dict):
             lines += [f"{' ' * indent}{name}:", *nested(inner, indent + 2)] if inner else [f"{' ' * indent}{name}: -"]
+        elif isinstance(inner, list) and inner and all(isinstance(row, dict) for row in inner):
+            headings = list(dict.fromkeys(heading for row in inner for heading in row))
+            rows = [[row.get(heading, "-") for heading in headings] for row in inner]
+            shown = table([heading.upper() for heading in headings], rows, empty="")
+            lines += [f"{' ' * indent}{name}:", *(f"{' ' * indent}  {line}" for line in shown.splitlines())]
         else:
             shown = ", ".join(map(str, inner)) if isinstance(inner, list) else str(inner)
             lines.append(f"{' ' * indent}{(name + ':').ljust(width + 1)} {printable(shown)}")

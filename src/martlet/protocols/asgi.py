@@ -173,7 +173,8 @@ async def send_answer(answer: Answer, receive: Receive, send: Send) -> None:
     """Send an answer; a stream is closed when the client goes away."""
     headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in answer.headers]
     if isinstance(answer.body, bytes):
-        headers.append((b"content-length", str(len(answer.body)).encode()))
+        if answer.status not in (204, 304):  # RFC 9110 section 8.6: not on 204; on 304 it would speak of the 200's body
+            headers.append((b"content-length", str(len(answer.body)).encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
         return

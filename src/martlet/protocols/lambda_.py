@@ -56,11 +56,13 @@ _CREDENTIALS: Final = {
 }
 
 
-class LambdaError(MartletError):
-    """An error that Lambda itself has: `name` for x-amzn-ErrorType, the model's spelling of the message member."""
+class LambdaError(Exception):
+    """An error in Lambda's own words, which exist on this wire only: `name` goes into x-amzn-ErrorType, `member` is how the
+    model spells the message's member."""
 
     def __init__(self, name: str, status: int, message: str, *, member: str = "message", **extra: object) -> None:
         super().__init__(message)
+        self.message = message
         self.name = name
         self.status = status
         self.member = member
@@ -78,6 +80,12 @@ class _Lambda:
         self._rooms = rooms
 
     async def respond(self, request: Request) -> Answer:
+        try:
+            return await self._respond(request)
+        except LambdaError as error:
+            return _answer_of(error, request)
+
+    async def _respond(self, request: Request) -> Answer:
         segments = request.segments()
         name = operation_name(request.method, segments or [], request.raw_query.decode("latin-1"))
         if name is None or segments is None or unsupported.is_other_service(request):
@@ -326,13 +334,14 @@ def _configuration(version: FunctionVersion, qualifier: str) -> dict[str, Any]:
 
 
 def _error_answer(error: MartletError, request: Request) -> Answer:
-    lambda_error = error if isinstance(error, LambdaError) else _translate(error)
-    kind = "User" if lambda_error.status < 500 else "Service"
-    body = {"Type": kind, lambda_error.member: lambda_error.message, **lambda_error.extra}
-    headers = [("x-amzn-errortype", lambda_error.name), ("x-amzn-requestid", request.id)]
-    if isinstance(error, Throttled | Overloaded):
-        headers.append(("retry-after", str(error.retry_after_seconds)))
-    return asgi.json_answer(body, lambda_error.status, tuple(headers))
+    retry = (("retry-after", str(error.retry_after_seconds)),) if isinstance(error, Throttled | Overloaded) else ()
+    return _answer_of(_translate(error), request, retry)
+
+
+def _answer_of(error: LambdaError, request: Request, more: asgi.Headers = ()) -> Answer:
+    body = {"Type": "User" if error.status < 500 else "Service", error.member: error.message, **error.extra}
+    headers = (("x-amzn-errortype", error.name), ("x-amzn-requestid", request.id), *more)
+    return asgi.json_answer(body, error.status, headers)
 
 
 def _translate(error: MartletError) -> LambdaError:
