@@ -23,6 +23,7 @@ import uvloop
 
 from martlet import __version__
 from martlet.apps import Apps, Deployment
+from martlet.apps.archive import UPLOAD_BYTES
 from martlet.apps.watch import watch
 from martlet.auth import INVOKE, Auth, authorize, check_host, function_principal
 from martlet.clock import Clock
@@ -35,7 +36,6 @@ from martlet.functions.sandbox import SandboxHost
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
-from martlet.limits import LIMITS
 from martlet.metering import Ledger
 from martlet.protocols import Rooms
 from martlet.protocols import app as protocols_app
@@ -168,9 +168,7 @@ class Server:
         self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
         api = AsgiHandler(self._guarded(protocols_app(self._rooms())))
-        self._api_server = HttpServer(
-            api, clock=self.clock, max_body_bytes=LIMITS["code_bytes"].default, name="api listener (--api-port)"
-        )
+        self._api_server = HttpServer(api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)")
         self._closers.append(self._shut_listeners)
         self.port = await self._app_server.listen(self.settings.host, self.settings.port)
         self.api_port = await self._api_server.listen(self.settings.host, self.settings.api_port)
@@ -374,8 +372,13 @@ async def _up(settings: Settings, path: Path | None, watching: bool, name: str |
 
 async def _first_deployment(server: Server, path: Path, name: str | None, watching: bool) -> None:
     """A failed one does not stop `up` while it watches: the error is shown, and the next save is tried."""
+
+    def say(text: str) -> None:
+        if not server.settings.quiet:
+            print(f"  {text}", file=sys.stderr, flush=True)
+
     try:
-        done = await server.apps.deploy(path, name, progress=lambda text: print(f"  {text}", file=sys.stderr, flush=True))
+        done = await server.apps.deploy(path, name, progress=say)
     except MartletError as error:
         if not watching or not server.apps.list():
             raise

@@ -677,8 +677,9 @@ class HttpServer:
             return
         self.connections.add(connection)
         if self._timer is None:
-            self.sweep()
+            self._read_clock()  # it stood still while nobody was connected
             connection.deadline = self.now + self.header_read_ns
+            self.sweep()
         if count >= self.max_connections:
             connection.refuse(503, Overloaded(f"limit connections is {self.max_connections}"))
 
