@@ -275,3 +275,17 @@ async def test_shutdown_cuts_what_does_not_end(serve: Serve) -> None:
         assert left == [True]
         assert await client.rest() == b""
     held.exchanges[0].respond(200, (), b"too late")
+
+
+async def test_the_first_client_after_a_long_silence_is_served() -> None:
+    """The server reads the clock only while somebody is connected; a new deadline must not come from an old reading."""
+    clock = ManualClock()
+    server = HttpServer(lambda exchange: exchange.respond(200, [], b"ok"), clock=clock, name="t")
+    port = await server.listen("127.0.0.1", 0)
+    clock.advance(3600)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 200")
+    writer.close()
+    await writer.wait_closed()
+    await server.shutdown(1)

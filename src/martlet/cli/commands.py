@@ -215,37 +215,13 @@ def _usage(arguments: Arguments) -> int:
     return 0
 
 
-_STATUS_COLUMNS = (
-    "function",
-    "version",
-    "instances",
-    "busy",
-    "waiting",
-    "cold",
-    "warm",
-    "errors",
-    "refused",
-    "p50_ms",
-    "p99_ms",
-)
-
-
 def _status(arguments: Arguments) -> int:
     found = _client(arguments).call("GET", "/v1/status")
     if arguments.json:
         _show_json(found)
     else:
-        functions = found.pop("functions", [])
         print("\n".join(nested(found)))
-        rows = [[row.get(name, "") for name in _STATUS_COLUMNS] for row in functions]
-        print()
-        print(table([name.upper() for name in _STATUS_COLUMNS], rows, empty="no function has run since the start"))
     return 0
-
-
-def _log_line(line: str) -> str:
-    """One event of a log; a traceback's line breaks, which the log keeps as carriage returns, become lines again."""
-    return "\n".join(printable(part) for part in line.rstrip("\n").split("\r"))
 
 
 def _version(arguments: Arguments) -> int:
