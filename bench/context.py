@@ -40,7 +40,7 @@ class Context:
             yield running
         except BaseException:
             print(f"\nmartlet up had printed:\n{running.printed()[-4000:]}", flush=True)
-            running.kill()
+            running.stop()  # not killed: a killed platform's control groups wait for a next start that never comes here
             raise
         if code := running.stop():
             raise RuntimeError(f"martlet up ended with {code}:\n{running.printed()}")
