@@ -1,0 +1,68 @@
+"""The attacker: each function runs the attack that its event names ("module.function") and returns what it achieved.
+
+The functions differ in what they are given: memory, time, concurrency, rights, egress.
+"""
+
+import importlib
+import time
+
+from martlet import App, Collection
+from martlet.sdk.answer import Response
+
+app = App("attacker")
+mine = Collection("mine")
+
+
+def run(event, context):
+    module, _, name = event["attack"].partition(".")
+    return getattr(importlib.import_module(module), name)(**event.get("with", {}))
+
+
+@app.function(memory=128, timeout=8, tmp=16)
+def small(event, context):
+    return run(event, context)
+
+
+@app.function(memory=128, timeout=1)
+def hurried(event, context):
+    return run(event, context)
+
+
+@app.function(memory=256, timeout=8, concurrency=4)
+def several(event, context):
+    return run(event, context)
+
+
+@app.function(memory=128, timeout=8, uses=[mine, small])
+def trusted(event, context):
+    return run(event, context)
+
+
+@app.function(memory=128, timeout=8, egress="all")
+def anywhere(event, context):
+    return run(event, context)
+
+
+@app.function(memory=128, timeout=8, egress=["allowed.test", "*.inner.test", "localhost", "127.0.0.1", "2130706433"])
+def listed(event, context):
+    return run(event, context)
+
+
+@app.function(memory=128, timeout=8)
+def fresh(event, context):
+    """For siblings: every event that comes while others still run gets an instance of its own."""
+    result = run(event, context)
+    time.sleep(event.get("hold", 0))
+    return result
+
+
+@app.get("/stream")
+def stream():
+    return Response(iter([b"one", b"two"]), headers={"content-type": "text/plain"})
+
+
+@app.get("/headers/{name}", raw=True)
+def headers(event, context):
+    value = {"split": "a\r\nset-cookie: forged=1", "length": "7", "upgrade": "chunked"}[event["pathParameters"]["name"]]
+    key = {"split": "x-a", "length": "content-length", "upgrade": "transfer-encoding"}[event["pathParameters"]["name"]]
+    return {"statusCode": 200, "headers": {key: value}, "body": "body"}

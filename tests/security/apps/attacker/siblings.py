@@ -1,0 +1,44 @@
+"""What siblings of one zygote have in common."""
+
+import hashlib
+import os
+import random
+import secrets
+import ssl
+import tempfile
+import uuid
+
+
+def randomness():
+    generator = random.Random()
+    return {
+        "random": random.random(),
+        "random.Random": generator.random(),
+        "uuid4": str(uuid.uuid4()),
+        "secrets": secrets.token_hex(16),
+        "urandom": os.urandom(16).hex(),
+        "ssl": ssl.RAND_bytes(16).hex(),
+        "tempfile": tempfile.mkdtemp(),
+        "system": random.SystemRandom().random(),
+        "shuffle": hashlib.sha256(repr(random.sample(range(1000), 20)).encode()).hexdigest(),
+    }
+
+
+def traces():
+    """What a fresh instance can see of others: environment, arguments, files, descriptors."""
+    with open("/proc/self/environ") as file:
+        environ = file.read()
+    with open("/proc/self/cmdline") as file:
+        cmdline = file.read()
+    return {"environ": environ, "cmdline": cmdline, "tmp": os.listdir("/tmp"), "variables": dict(os.environ), "uid": os.getuid()}
+
+
+def leave_mark():
+    found = os.path.exists("/tmp/mark")
+    with open("/tmp/mark", "w") as file:
+        file.write("mark")
+    return found
+
+
+def alive():
+    return "alive"
