@@ -75,6 +75,8 @@ not_callable = 5
 class NoLedger:
     def record(self, invocation: Invocation, outcome: Outcome) -> None: ...
 
+    def record_egress(self, function: str, version: int, bytes_out: int, bytes_in: int) -> None: ...
+
 
 Publish = Callable[..., Awaitable[str]]
 

@@ -80,6 +80,8 @@ async def test_every_figure_of_an_invocation_is_summed(book: Ledger) -> None:
     used = {"queue_us": 1_400, "duration_us": 2_001, "cpu_us": 700, "memory_mb": 512, "bytes_in": 10, "bytes_out": 20}
     book.record(invocation(**used, peak_mb=90, cold=1, init_us=3_000), OK)
     book.record(invocation(**used, peak_mb=40, init_us=3_000), FAILED)
+    book.record_egress("app-f", 1, 100, 7)
+    book.record_egress("app-f", 1, 1, 0)
     await book.flush()
     assert book.usage() == [
         UsageRow(
@@ -98,6 +100,8 @@ async def test_every_figure_of_an_invocation_is_summed(book: Ledger) -> None:
             peak_memory_mb=90,
             bytes_in=20,
             bytes_out=40,
+            egress_bytes_out=101,
+            egress_bytes_in=7,
         )
     ]
 

@@ -62,7 +62,10 @@ class Stage:
         }
         self.platform = RunningPlatform(APPS / "victim", self.data, "--no-watch", environ=environ)
         self.api = httpx.Client(
-            base_url=self.platform.api_url, headers={"authorization": f"Bearer {self.platform.token}"}, timeout=40, trust_env=False
+            base_url=self.platform.api_url,
+            headers={"authorization": f"Bearer {self.platform.token}"},
+            timeout=40,
+            trust_env=False,
         )
         self.edge = httpx.Client(base_url=self.platform.app_url, timeout=40, trust_env=False)
 
@@ -95,7 +98,12 @@ class Stage:
         answer = self.api.post(f"/v1/functions/{function}/invocations", params={"log": "true"}, json=event)
         body = answer.json()
         return Result(
-            answer.status_code, body.get("payload"), body.get("error", ""), body.get("error_type", ""), body.get("log", ""), body
+            answer.status_code,
+            body.get("payload"),
+            body.get("error", ""),
+            body.get("error_type", ""),
+            body.get("log", ""),
+            body,
         )
 
     def attack(self, attack: str, function: str = "small", **arguments: Any) -> Any:

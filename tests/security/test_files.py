@@ -12,7 +12,12 @@ def test_host_files_are_not_there(attacked: Stage) -> None:
     data = attacked.data
     (attacked.folder / "host-secret").write_text("secret of the host")
     paths = ["/etc/shadow", "/root/.bashrc", "/root/.ssh/id_rsa", "/etc/ssh/ssh_host_rsa_key", f"{data}/credentials.json"]
-    paths += [f"{data}/endpoint.json", f"{data}/store/data.sqlite", str(attacked.folder / "host-secret"), "/work/main/README.md"]
+    paths += [
+        f"{data}/endpoint.json",
+        f"{data}/store/data.sqlite",
+        str(attacked.folder / "host-secret"),
+        "/work/main/README.md",
+    ]
     found = attacked.attack("files.read", paths=paths)
     assert set(found.values()) <= {"ENOENT", "EACCES"}
 
@@ -57,7 +62,9 @@ def test_ones_own_code_cannot_be_changed(attacked: Stage) -> None:
 def test_nothing_is_writable_but_tmp(attacked: Stage) -> None:
     found = attacked.attack("files.writable")
     assert {path for path in found if not path.startswith("/rw/tmp")} == set()
-    made = attacked.attack("files.make_in", folders=["/", "/var", "/var/task", "/opt", "/etc", "/usr", "/rw", "/dev", "/proc", "/root"])
+    made = attacked.attack(
+        "files.make_in", folders=["/", "/var", "/var/task", "/opt", "/etc", "/usr", "/rw", "/dev", "/proc", "/root"]
+    )
     assert {path: outcome for path, outcome in made.items() if isinstance(outcome, dict)} == {}
 
 

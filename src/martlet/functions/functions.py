@@ -7,6 +7,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +40,8 @@ _decode = msgspec.json.Decoder(FunctionVersion).decode
 
 class _Ledger(Protocol):
     def record(self, invocation: Invocation, outcome: Outcome) -> None: ...
+
+    def record_egress(self, function: str, version: int, bytes_out: int, bytes_in: int) -> None: ...
 
 
 class Functions:
@@ -347,11 +350,12 @@ class Functions:
         if allowed == "none":
             sock.close()
             return
-        task = asyncio.get_running_loop().create_task(egress.serve(sock, allowed, self._meter_egress))
+        task = asyncio.get_running_loop().create_task(egress.serve(sock, allowed, partial(self._meter_egress, pool.version)))
         self._proxies.add(task)
         task.add_done_callback(self._proxies.discard)
 
-    def _meter_egress(self, sent: int, received: int) -> None:
+    def _meter_egress(self, version: FunctionVersion, sent: int, received: int) -> None:
+        self._ledger.record_egress(version.name, version.version, sent, received)
         self._egress_out.add(sent)
         self._egress_in.add(received)
 

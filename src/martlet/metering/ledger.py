@@ -34,8 +34,10 @@ _PAGE: Final = 1_000
     _PEAK_MB,
     _BYTES_IN,
     _BYTES_OUT,
-) = range(12)
-_PLACES: Final = 12
+    _EGRESS_OUT,
+    _EGRESS_IN,
+) = range(14)
+_PLACES: Final = 14
 _SUMS = struct.Struct(f">{_PLACES}q")
 
 _Sums = dict[tuple[str, int, int], list[int]]  # (function, version, hour) -> sums
@@ -59,6 +61,8 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     peak_memory_mb: int  # the largest of the hour
     bytes_in: int
     bytes_out: int
+    egress_bytes_out: int  # through the egress proxy, in the hour they passed
+    egress_bytes_in: int
 
 
 class Ledger:
@@ -99,6 +103,12 @@ class Ledger:
             sums[_PEAK_MB] = invocation.peak_mb
         sums[_BYTES_IN] += invocation.bytes_in
         sums[_BYTES_OUT] += invocation.bytes_out
+
+    def record_egress(self, function: str, version: int, bytes_out: int, bytes_in: int) -> None:
+        """Count bytes that passed the egress proxy for a function."""
+        sums = self._of((function, version, self._clock.now_ms() // HOUR_MS))
+        sums[_EGRESS_OUT] += bytes_out
+        sums[_EGRESS_IN] += bytes_in
 
     async def flush(self) -> None:
         """Make everything that was recorded before this call durable, in one transaction.
@@ -226,6 +236,8 @@ def _usage_row(function: str, version: int, hour: int, sums: list[int]) -> Usage
         peak_memory_mb=sums[_PEAK_MB],
         bytes_in=sums[_BYTES_IN],
         bytes_out=sums[_BYTES_OUT],
+        egress_bytes_out=sums[_EGRESS_OUT],
+        egress_bytes_in=sums[_EGRESS_IN],
     )
 
 

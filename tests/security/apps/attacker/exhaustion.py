@@ -73,7 +73,10 @@ def fill_inodes():
 def sparse():
     """A file far larger than /tmp, without data; then make it real."""
     descriptor = os.open("/tmp/sparse", os.O_CREAT | os.O_RDWR)
-    result = {"truncate": outcome(os.ftruncate, descriptor, 1 << 40), "fallocate": outcome(os.posix_fallocate, descriptor, 0, 1 << 30)}
+    result = {
+        "truncate": outcome(os.ftruncate, descriptor, 1 << 40),
+        "fallocate": outcome(os.posix_fallocate, descriptor, 0, 1 << 30),
+    }
     os.close(descriptor)
     os.unlink("/tmp/sparse")
     return result

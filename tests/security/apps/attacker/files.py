@@ -121,7 +121,10 @@ def overwrite_runtime():
 
 
 def memory_of(pid):
-    return {name: outcome(lambda name=name: open(f"/proc/{pid}/{name}", "rb").read(64).decode("latin-1")) for name in ("environ", "mem", "maps")}
+    return {
+        name: outcome(lambda name=name: open(f"/proc/{pid}/{name}", "rb").read(64).decode("latin-1"))
+        for name in ("environ", "mem", "maps")
+    }
 
 
 def other_memory():
@@ -164,7 +167,11 @@ def scan_own_memory(needles):
 
 
 def descriptors():
-    return {name: os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")}
+    return {
+        name: os.readlink(f"/proc/self/fd/{name}")
+        for name in os.listdir("/proc/self/fd")
+        if os.path.lexists(f"/proc/self/fd/{name}")
+    }
 
 
 def mount_table():

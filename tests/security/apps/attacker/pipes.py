@@ -47,7 +47,12 @@ def frame(kind, sequence=None, payload="", length=None, wait=True):
 def frames(sequence_of, wait=True):
     """[[kind, sequence or None, payload, length or None] …] in one write."""
     own = _own()
-    _send(b"".join(_frame(kind, own if sequence is None else sequence, payload.encode(), length) for kind, sequence, payload, length in sequence_of))
+    _send(
+        b"".join(
+            _frame(kind, own if sequence is None else sequence, payload.encode(), length)
+            for kind, sequence, payload, length in sequence_of
+        )
+    )
     return _wait() if wait else "sent"
 
 
@@ -152,7 +157,9 @@ def write_backwards():
 
 def reopen():
     """/proc/self/fd gives the other end of one's own pipes: read what one wrote oneself, no more."""
-    return {str(number): outcome(os.open, f"/proc/self/fd/{number}", os.O_RDWR | os.O_NONBLOCK) for number in (EVENTS, RESULTS, LOG)}
+    return {
+        str(number): outcome(os.open, f"/proc/self/fd/{number}", os.O_RDWR | os.O_NONBLOCK) for number in (EVENTS, RESULTS, LOG)
+    }
 
 
 def bad_error(payload):

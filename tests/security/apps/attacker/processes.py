@@ -58,7 +58,7 @@ def spin():
 
 def spin_in_c():
     """One call that never comes back to the interpreter."""
-    return 10**8 ** 10
+    return 10**8**10
 
 
 def ignore_and_spin():

@@ -30,7 +30,13 @@ def traces():
         environ = file.read()
     with open("/proc/self/cmdline") as file:
         cmdline = file.read()
-    return {"environ": environ, "cmdline": cmdline, "tmp": os.listdir("/tmp"), "variables": dict(os.environ), "uid": os.getuid()}
+    return {
+        "environ": environ,
+        "cmdline": cmdline,
+        "tmp": os.listdir("/tmp"),
+        "variables": dict(os.environ),
+        "uid": os.getuid(),
+    }
 
 
 def leave_mark():

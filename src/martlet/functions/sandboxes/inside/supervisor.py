@@ -358,6 +358,7 @@ class Supervisor:
         if zygote.waiting:
             order, pipes = zygote.waiting.popleft()
             self._assign(stem, order, pipes)
+            self._serve_waiting(zygote)  # a place among the forks at once is free again
         else:
             zygote.parked.append(stem)
 
