@@ -28,7 +28,8 @@ _SAFE = 100  # descriptors below are laid out anew for user code
 class Template(NamedTuple):
     """What the zygote prepares once for all its children."""
 
-    filter: bytes
+    filter: bytes  # the allow-list, with the few calls that an assignment still needs
+    last_filter: bytes  # takes those away
     ruleset: int
 
 
@@ -51,6 +52,7 @@ def _live(fds: list[int], template: Template) -> None:
         os.close(fd)
     birth = socket.socket(fileno=fds[0])
     listeners = _isolate()
+    _prepare_to_renounce(template)
     runtime.reseed()
     linux.send(birth, {"event": "born"}, [listener.fileno() for listener in listeners])
     for listener in listeners:
@@ -78,9 +80,17 @@ def _isolate() -> list[socket.socket]:
     return listeners
 
 
+def _prepare_to_renounce(template: Template) -> None:
+    """What can be given up before the assignment is, so that it costs no cold start: most of all the filter's compilation."""
+    linux.drop_bounding_set(KEPT_CAPABILITIES)  # the zygote has no others
+    with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
+        file.write("500")
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    linux.seccomp_filter(template.filter)
+
+
 def _take(assignment: dict[str, Any], given: list[int]) -> None:
     """Put code, /tmp and the pipes in their places. `given`: events, results, log, code."""
-    linux.drop_bounding_set(KEPT_CAPABILITIES)  # the zygote has no others
     uid = assignment["uid"]
     options = f"size={assignment['tmp_mb']}m,nr_inodes={assignment['inodes']},mode=1777"
     linux.mount("tmp", "/rw/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
@@ -94,10 +104,6 @@ def _take(assignment: dict[str, Any], given: list[int]) -> None:
     os.chdir("/var/task")
     for name, value in assignment["rlimits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
-    # Waking up for an event must not preempt the process that sent it (sched(7)): it has other events to send.
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
-        file.write("500")
     if assignment["uid_range"]:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
@@ -109,13 +115,12 @@ def _move_up(fd: int) -> int:
 
 
 def _renounce(template: Template) -> None:
-    """No way back: no capabilities, no new privileges, Landlock, and the system-call filter last."""
+    """No way back: no capabilities, Landlock, and the end of the calls that only the assignment needed."""
     _drop_capabilities()
-    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     landlock.restrict(template.ruleset)
     linux.close_range(EVENTS + 2)
     linux.prctl(linux.PR_SET_DUMPABLE, 1)  # setresuid(2) cleared it; without it /proc/self is closed to its own process
-    linux.seccomp_filter(template.filter)
+    linux.seccomp_filter(template.last_filter)
     sys.path.insert(0, "/var/task")
 
 

@@ -22,10 +22,11 @@ def main(events: int, results: int, overrides: dict[str, str] | None = None) -> 
         os._exit(70)
     stream = runtime.LogStream(1)
     sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[assignment,misc]
-    os.environ.clear()
-    os.environ.update(init["environment"])
-    os.environ.update(overrides or {})
-    if "TZ" in init["environment"]:
+    wanted = {**init["environment"], **(overrides or {})}
+    for name in [name for name in os.environ if name not in wanted]:
+        del os.environ[name]
+    os.environ.update(wanted)
+    if init["environment"].get("TZ") != ":UTC":
         time.tzset()
     gc.enable()
     if init["mode"] == "build":

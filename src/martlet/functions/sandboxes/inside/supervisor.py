@@ -28,6 +28,7 @@ from typing import Any
 from . import cgroups, linux, probe
 
 CONTROL = 3
+_USUAL = (256, 128)  # memory in MB and processes of a function that says nothing: set at birth, off the cold start
 _FORKS_AT_ONCE = 32  # of one zygote; bounds what waits in its socket
 _UID_BASE, _UID_SPAN = 0x2000_0000, 65_536
 _LAUNCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launch.py")
@@ -311,6 +312,7 @@ class Supervisor:
         try:
             if self._tree is not None:
                 stem.group = self._tree.group(f"i{stem.number}")
+                _limit(stem.group, *_USUAL)  # from birth on, and for most it stays so
                 joins = stem.group.join_files()
             linux.send(zygote.control, {"order": "fork", "stem": stem.number}, [theirs.fileno(), *joins])
         except OSError as error:
@@ -370,11 +372,8 @@ class Supervisor:
         code = -1
         try:
             if stem.group is not None:
-                memory = order["memory_mb"] * 1_048_576
-                cores = max(1.0, order["memory_mb"] / 1769)
-                stem.group.limit(
-                    memory_bytes=memory, processes=order["processes"], cpu_weight=order["memory_mb"] * 4, cpu_cores=cores
-                )
+                if (order["memory_mb"], order["processes"]) != _USUAL:
+                    _limit(stem.group, order["memory_mb"], order["processes"])
                 usage = stem.group.usage_files()
             code = linux.open_tree_readonly(order["code"])
             message = {
@@ -478,6 +477,12 @@ class Supervisor:
     def _close(fds: list[int]) -> None:
         for fd in fds:
             os.close(fd)
+
+
+def _limit(group: cgroups.Group, memory_mb: int, processes: int) -> None:
+    """Memory is the hard limit; CPU is a weight by memory, and at most a core for 1769 MB but never less than one."""
+    cores = max(1.0, memory_mb / 1769)
+    group.limit(memory_bytes=memory_mb * 1_048_576, processes=processes, cpu_weight=memory_mb * 4, cpu_cores=cores)
 
 
 def _kill_pid(pid: int) -> None:

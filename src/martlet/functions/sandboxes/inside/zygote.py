@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 from . import instance, landlock, linux, runtime, seccomp
@@ -29,8 +30,10 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
     own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    os.environ["TZ"] = ":UTC"  # Lambda's; an instance with another sets its own
+    time.tzset()
     runtime.prepare()
-    template = instance.Template(seccomp.program(), landlock.ruleset(["/"], ["/rw", "/dev"]))
+    template = instance.Template(seccomp.program(), seccomp.last_program(), landlock.ruleset(["/"], ["/rw", "/dev"]))
     poller = select.poll()
     poller.register(control, select.POLLIN)
     poller.register(wake_reader, select.POLLIN)
