@@ -94,8 +94,8 @@ def test_an_exception_is_lambdas_error_object(api: Api) -> None:
     assert re.fullmatch(r'  File "/var/task/app.py", line \d+, in fails\n    deeper\(.*\)\n', payload["stackTrace"][0])
     assert re.fullmatch(r'  File "/var/task/app.py", line \d+, in deeper\n    raise Rejected\(reason\)\n', payload["stackTrace"][1])
     assert len(payload["stackTrace"]) == 2, "none of the platform's own frames"
-    record = next(line for line in found["log"].splitlines() if line.startswith("[ERROR]")) if "\r" not in found["log"] else found["log"]
-    assert "[ERROR] Rejected: Käse\rTraceback (most recent call last):\r\xa0\xa0File " in record, "one event, as in Lambda"
+    record = next(line for line in found["log"].split("\n") if line.startswith("[ERROR]"))
+    assert record.startswith("[ERROR] Rejected: Käse\rTraceback (most recent call last):\r\xa0\xa0File "), "one event"
 
 
 def test_an_init_error_has_no_request_id_and_the_next_start_is_tried_afresh(api: Api) -> None:
@@ -206,7 +206,7 @@ def test_six_megabytes_both_ways(api: Api) -> None:
 def test_the_log_of_an_invocation(api: Api) -> None:
     found = api.invoke("all-writes", log=True)
     id = found["request_id"]
-    lines = found["log"].splitlines() if "\r" not in found["log"] else found["log"].rstrip("\n").split("\n")
+    lines = found["log"].rstrip("\n").split("\n")
     assert re.fullmatch(rf"START RequestId: {id} Version: \d+", lines[0])
     assert lines[1:6] == ["one line", "two", "lines", "to stderr", "no line end"]
     stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"

@@ -181,6 +181,8 @@ def off(event, context):
 
 @app.function(provisioned=2)
 def kept(event, context):
+    if event.get("leave"):
+        os._exit(0)
     return os.environ["AWS_LAMBDA_INITIALIZATION_TYPE"]
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from flask import Flask, jsonify, request
 
@@ -19,21 +19,17 @@ async def item(id: int, limit: int = 10) -> dict:
     return {"id": id, "limit": limit}
 
 
-@api.get("/endless/{name}")
-async def endless(name: str, client: Request) -> StreamingResponse:
-    """Writes until the client leaves; then says so in a document."""
+@api.get("/lines/{name}")
+async def lines(name: str, count: int = 300) -> StreamingResponse:
+    """Writes a line every few milliseconds, and at the end a document that says how many."""
 
-    async def lines():
-        count = 0
-        try:
-            while True:
-                count += 1
-                yield f"{count}\n" + "x" * 1000 + "\n"
-                await asyncio.sleep(0.005)
-        finally:
-            seen.put(name, {"lines": count})
+    async def written():
+        for number in range(count):
+            yield f"{number}\n"
+            await asyncio.sleep(0.005)
+        seen.put(name, {"lines": count})
 
-    return StreamingResponse(lines(), media_type="text/plain")
+    return StreamingResponse(written(), media_type="text/plain")
 
 
 @site.get("/hello/<name>")
