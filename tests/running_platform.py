@@ -20,6 +20,7 @@ from typing import Any
 __all__ = ["RunningPlatform"]
 
 _ADDRESS = re.compile(r"^\s*(app|api)\s+(http://[\w.\[\]:-]+)", re.MULTILINE)
+_SOURCE = Path(__file__).resolve().parents[1] / "src"  # of this tree, even if another one is installed
 _ENTRY = "import sys; from martlet.cli import main; sys.exit(main())"  # what the installed `martlet` does
 
 
@@ -50,6 +51,7 @@ class RunningPlatform:
                     "MARTLET_HOST": "127.0.0.1",
                     "MARTLET_PORT": "0",
                     "PYTHONUNBUFFERED": "1",
+                    "PYTHONPATH": str(_SOURCE),
                     **(environ or {}),
                 },
             )
