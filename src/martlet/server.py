@@ -117,6 +117,7 @@ class Server:
         self._write_endpoint()
         gc.collect()
         gc.freeze()
+        gc.set_threshold(50_000, 20, 20)  # a request makes some thirty objects and leaves no cycle behind
 
     def _prepare_data(self) -> None:
         try:

@@ -23,7 +23,7 @@ from martlet.functions.pool import Pool
 from martlet.functions.sandbox import Ended, HostReport, InstanceSpec, SandboxHost, Started, ZygoteSpec
 from martlet.limits import LIMITS, exceeded
 from martlet.store import Reader, Store, Tx, keys
-from martlet.telemetry import Registry
+from martlet.telemetry import Histogram, Registry
 from martlet.types import FunctionConfig, FunctionVersion, Invocation, Outcome
 
 __all__ = ["Build", "Functions"]
@@ -90,7 +90,7 @@ class Functions:
         self._function_errors = metrics.counter("martlet_function_errors_total", "Invocations that ended in a function error")
         self._refusals = metrics.counter("martlet_refusals_total", "Invocations refused before they ran")
         self._colds = metrics.counter("martlet_cold_starts_total", "Invocations that were the first of their instance")
-        self._durations = metrics.histogram("martlet_invocation_duration_seconds", "Duration of invocations")
+        self._metrics = metrics
         self._egress_out = metrics.counter(
             "martlet_egress_bytes_out_total", "Bytes that functions sent through the egress proxy"
         )
@@ -174,7 +174,7 @@ class Functions:
                 imports=imports,
                 created_at_ms=self.clock.now_ms(),
             )
-            pool = Pool(version, self, self._init(version))
+            pool = self._new_pool(version)
             if config.reserved != 0:
                 await self._verify(pool)
             try:
@@ -213,7 +213,7 @@ class Functions:
         """Back to an earlier version, without a check: it has served before."""
         async with self._locks.setdefault(previous.name, asyncio.Lock()):
             await self._store.transact(lambda tx: tx.put(keys.encode("fn", previous.name), _encode(previous)))
-            self._swap(previous.name, previous, Pool(previous, self, self._init(previous)))
+            self._swap(previous.name, previous, self._new_pool(previous))
 
     async def remove(self, name: str) -> None:
         """Forget a function. Its running events finish. Raises NotFound."""
@@ -274,7 +274,6 @@ class Functions:
             self._refuse(invocation, outcome)
             return
         self._invocations.add()
-        self._durations.record(invocation.duration_us)
         if invocation.cold:
             self._colds.add()
         status = ""
@@ -381,8 +380,13 @@ class Functions:
     def _pool(self, version: FunctionVersion) -> Pool:
         pool = self._pools.get(version.name)
         if pool is None:
-            pool = self._pools[version.name] = Pool(version, self, self._init(version))
+            pool = self._pools[version.name] = self._new_pool(version)
         return pool
+
+    def _new_pool(self, version: FunctionVersion) -> Pool:
+        text = "Duration of invocations"
+        durations = self._metrics.histogram("martlet_invocation_duration_seconds", text, function=version.name)
+        return Pool(version, self, self._init(version), durations)
 
     def _keep_provisioned(self, pool: Pool) -> None:
         task = asyncio.get_running_loop().create_task(pool.warm(pool.version.config.provisioned))

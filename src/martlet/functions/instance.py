@@ -14,7 +14,9 @@ from martlet.functions.sandboxes.inside import frames
 from martlet.limits import LIMITS
 from martlet.types import Invocation
 
-__all__ = ["Instance", "Owner"]
+__all__ = ["PACKET_BYTES", "Instance", "Owner"]
+
+PACKET_BYTES = 4_096  # PIPE_BUF: what a pipe in packet mode keeps whole
 
 _FRAME_BYTES_AT_MOST = {
     frames.READY: 1_024,
@@ -51,6 +53,7 @@ class Instance:
         "_paused",
         "_peak_mb",
         "_pending",
+        "_recall",
         "_results",
         "_usage",
         "capacity",
@@ -62,6 +65,7 @@ class Instance:
         "idle_since_ns",
         "inflight",
         "init_us",
+        "large",
         "listeners",
         "log_lines",
         "number",
@@ -85,6 +89,7 @@ class Instance:
         self.idle_since_ns = started_ns
         self.sequence = 0
         self.inflight: dict[int, Invocation] = {}
+        self.large = False  # the last frame sent was more than one packet: nothing may be queued behind it
         self.log_lines: dict[int, bytearray] = {}
         self.listeners: list[Any] = []
         self.cpu_seen_us = 0
@@ -97,11 +102,14 @@ class Instance:
         self._paused = False
         self._peak_mb = 0
         self._usage: tuple[int, ...] = ()
-        self._events = self._results = self._log = -1
+        self._events = self._results = self._log = self._recall = -1
 
     def open_pipes(self) -> tuple[int, int, int]:
         """Make the pipes; returns the instance's ends: (events to read, results to write, log to write)."""
-        events_read, self._events = os.pipe2(os.O_CLOEXEC)
+        # Packet mode (pipe(2), O_DIRECT): a read takes one event and no more, so that what the instance has not begun
+        # can be taken back through a second descriptor of the reading end.
+        events_read, self._events = os.pipe2(os.O_CLOEXEC | os.O_DIRECT)
+        self._recall = os.open(f"/proc/self/fd/{events_read}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._results, results_write = os.pipe2(os.O_CLOEXEC)
         self._log, log_write = os.pipe2(os.O_CLOEXEC)
         for fd in (self._events, self._results, self._log):
@@ -119,6 +127,7 @@ class Instance:
         """Write a frame; what the pipe does not take now follows when it can."""
         if self.closed:
             return
+        self.large = len(data) > PACKET_BYTES
         if self._pending:
             self._pending += data
             return
@@ -144,6 +153,27 @@ class Instance:
         self._pending = self._pending[written:]
         if not self._pending:
             self._loop.remove_writer(self._events)
+
+    @property
+    def takes_more(self) -> bool:
+        """An event may wait in the pipe behind the running one, and can still be taken back."""
+        return not self.large and not self._pending and not self.draining and not self.closed
+
+    def take_back(self) -> list[Invocation]:
+        """The events that wait in the pipe and that the instance has not seen; they are its no longer."""
+        found: list[Invocation] = []
+        if self.closed or len(self.inflight) < 2 or self.large:
+            return found
+        while True:
+            try:
+                packet = os.read(self._recall, PACKET_BYTES)
+            except BlockingIOError:
+                return found
+            if len(packet) < frames.SIZE:
+                return found
+            _, sequence, kind, _ = frames.HEADER.unpack_from(packet)
+            if kind == frames.INVOKE and sequence in self.inflight:
+                found.append(self.inflight.pop(sequence))
 
     # --- from the instance ------------------------------------------------------------------------------------------
 
@@ -271,8 +301,9 @@ class Instance:
         self._loop.remove_reader(self._log)
         if self._pending:
             self._loop.remove_writer(self._events)
-        for fd in (self._events, self._results, self._log, *self._usage):
-            os.close(fd)
+        for fd in (self._events, self._results, self._log, self._recall, *self._usage):
+            if fd >= 0:
+                os.close(fd)
         for listener in self.listeners:
             self._loop.remove_reader(listener)
             listener.close()
