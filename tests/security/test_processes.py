@@ -10,8 +10,8 @@ from tests.security.stage import Stage, until
 
 
 def test_fork_bomb_is_bounded_and_its_children_go(attacked: Stage) -> None:
-    found = attacked.attack("processes.fork_bomb")
-    assert found["made"] < 128
+    found = attacked.attack("processes.fork_bomb", "roomy")
+    assert 20 < found["made"] < 128
     assert found["ended"] == "BlockingIOError"
 
 
@@ -96,12 +96,12 @@ def test_pids_of_the_host_mean_nothing_inside(attacked: Stage) -> None:
 
 def test_stopping_oneself_does_not_wedge_the_instance(attacked: Stage) -> None:
     assert attacked.attack("processes.stop_self") == "still running"
-    assert attacked.attack("processes.stop_all_from_child") == "still running"
+    assert attacked.attack("processes.stop_all_from_child") == "still running: ESRCH"
 
 
 def test_proc_shows_nobody_else(attacked: Stage) -> None:
     with ThreadPoolExecutor(2) as pool:
-        both = list(pool.map(lambda _: attacked.attack("processes.seen", "fresh"), range(2)))
+        both = list(pool.map(lambda _: attacked.attack("processes.seen", "sibling"), range(2)))
     for found in both:
         assert list(found) == ["1"]
         assert "--data" not in found["1"]
@@ -117,11 +117,11 @@ def test_limits_cannot_be_raised(attacked: Stage) -> None:
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [("segfault", "segmentation fault"), ("abort", "aborted"), ("exit", "exit status 3"), ("system_exit", "exit status 4")],
+    [("segfault", "segmentation fault"), ("abort", "signal: "), ("exit", "exit status 3"), ("system_exit", "exit status 4")],
 )
 def test_the_end_of_the_runtime_is_told_and_survived(attacked: Stage, how: str, message: str) -> None:
     result = attacked.try_attack("processes.end_by", how=how)
-    assert result.error_type == "Runtime.ExitError"
+    assert result.error_type == "Runtime.ExitError", result.whole
     assert message in result.payload["errorMessage"]
 
 

@@ -14,9 +14,9 @@ SIBLINGS = 20
 @pytest.fixture(scope="module")
 def random_siblings(stage: Stage) -> list[dict[str, Any]]:
     """What twenty instances, each at its first event, think is random."""
-    event = {"attack": "siblings.randomness", "hold": 1.5}
+    event = {"attack": "siblings.randomness"}
     with ThreadPoolExecutor(SIBLINGS) as pool:
-        results = list(pool.map(lambda _: stage.invoke("attacker-fresh", event), range(SIBLINGS)))
+        results = list(pool.map(lambda _: stage.invoke("attacker-sibling", event), range(SIBLINGS)))
     assert all(result.whole["cold"] for result in results)
     return [result.payload for result in results]
 
@@ -30,7 +30,7 @@ def test_siblings_share_no_randomness(attacked: Stage, random_siblings: list[dic
 
 def test_a_fresh_sibling_carries_no_secret(attacked: Stage) -> None:
     attacked.victim_is_well()
-    found = attacked.attack("siblings.traces", "fresh")
+    found = attacked.attack("siblings.traces", "cold")
     text = str(found)
     for secret in ("platform-environment-secret-9d31", "victim-env-secret-77ab", attacked.platform.token):
         assert secret not in text
@@ -42,14 +42,14 @@ def _test_a_fresh_siblings_memory_holds_no_secret(attacked: Stage) -> None:
     """The zygote has forked victims before; none of what they learned may be in what it forks next."""
     attacked.victim_is_well()
     secrets = ["platform-environment-secret-9d31", "victim-env-secret-77ab", "victim-code-secret-5f2c", attacked.platform.token]
-    found = attacked.attack("files.scan_own_memory", "fresh", needles=[secret[::-1] for secret in secrets])
+    found = attacked.attack("files.scan_own_memory", "cold", needles=[secret[::-1] for secret in secrets])
     # The needles are compared reversed; what is found the right way round came from elsewhere. Searching makes copies itself.
     foreign = [hit for hit in found if hit[1] not in ("[heap]", "0") and hit[1].startswith("/")]
     assert foreign == []
 
 
 def test_siblings_have_their_own_user_ids(attacked: Stage) -> None:
-    event = {"attack": "siblings.traces", "hold": 0.5}
+    event = {"attack": "siblings.traces"}
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: attacked.invoke("attacker-fresh", event).payload["uid"], range(4)))
+        found = list(pool.map(lambda _: attacked.invoke("attacker-sibling", event).payload["uid"], range(4)))
     assert len(set(found)) == 4

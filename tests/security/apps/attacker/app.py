@@ -48,11 +48,24 @@ def listed(event, context):
     return run(event, context)
 
 
+@app.function(memory=512, timeout=8)
+def roomy(event, context):
+    return run(event, context)
+
+
 @app.function(memory=128, timeout=8)
-def fresh(event, context):
-    """For siblings: every event that comes while others still run gets an instance of its own."""
+def sibling(event, context):
+    """Events that come together each get an instance of their own, because every one of them takes its time."""
     result = run(event, context)
-    time.sleep(event.get("hold", 0))
+    time.sleep(1.5)
+    return result
+
+
+@app.function(memory=128, timeout=8)
+def cold(event, context):
+    """Each instance serves one event: the next one is a fresh fork of the zygote."""
+    result = run(event, context)
+    time.sleep(0.2)
     return result
 
 

@@ -85,7 +85,8 @@ def writable(start="/"):
         folders[:] = [name for name in folders if f"{folder}/{name}".replace("//", "/") not in ("/proc", "/dev")]
         if os.access(folder, os.W_OK):
             found.append(folder)
-        found += [f"{folder}/{name}" for name in files if os.access(f"{folder}/{name}", os.W_OK)]
+        paths = (f"{folder}/{name}" for name in files)
+        found += [path for path in paths if not os.path.islink(path) and os.access(path, os.W_OK)]
     return found
 
 

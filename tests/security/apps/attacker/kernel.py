@@ -70,9 +70,7 @@ def setns_each():
 
 def x32():
     """The x32 numbers of calls that are forbidden, and of getpid, which is allowed under its own number."""
-    return {
-        str(number): system_call(0x4000_0000 | number, 0, 0, 0, 0, 0) for number in (39, 56, 57, 101, 165, 272, 520, 521, 545)
-    }
+    return {str(number): system_call(0x4000_0000 | number, 0, 0, 0, 0, 0) for number in (39, 56, 57, 101, 165, 272, 520, 521, 545)}
 
 
 def int80(number):
@@ -147,15 +145,7 @@ def privileges():
     with open("/proc/self/status") as file:
         for line in file:
             name, _, value = line.partition(":")
-            if name.startswith("Cap") or name in (
-                "NoNewPrivs",
-                "Seccomp",
-                "Seccomp_filters",
-                "Uid",
-                "Gid",
-                "Groups",
-                "TracerPid",
-            ):
+            if name.startswith("Cap") or name in ("NoNewPrivs", "Seccomp", "Seccomp_filters", "Uid", "Gid", "Groups", "TracerPid"):
                 found[name] = value.split()
     return found
 
@@ -175,26 +165,18 @@ def raise_capabilities():
 
 def setuid_file():
     """A program in /tmp with the set-user-id bit; and the ones of the image."""
-    with open("/proc/self/exe", "rb") as source:
-        head = source.read()
     path = "/tmp/suid"
-    with open(path, "wb") as file:
-        file.write(head)
+    with open("/usr/bin/id", "rb") as source, open(path, "wb") as file:
+        file.write(source.read())
     os.chmod(path, 0o6755)
-    code = "import os; print(os.getuid(), os.geteuid(), os.getegid())"
-    environment = {"LD_LIBRARY_PATH": "/var/lang/lib", "PYTHONHOME": sys.base_prefix}
-    ran = outcome(
-        lambda: subprocess.run([path, "-I", "-S", "-c", code], capture_output=True, text=True, env=environment).stdout.split()
-    )
+    ran = outcome(lambda: subprocess.run([path, "-u"], capture_output=True, text=True).stdout.split())
     chown = outcome(os.chown, path, 0, 0)
     os.unlink(path)
     found = {}
     for program in ("/usr/bin/su", "/usr/bin/passwd", "/usr/bin/mount", "/usr/bin/sudo", "/usr/bin/newgrp"):
         if os.path.exists(program):
             bits = os.stat(program).st_mode & 0o6000
-            done = outcome(
-                lambda program=program: subprocess.run([program, "--version"], capture_output=True, timeout=3).returncode
-            )
+            done = outcome(lambda program=program: subprocess.run([program, "--version"], capture_output=True, timeout=3).returncode)
             found[program] = [bits, done]
     return {"own": ran, "chown": chown, "image": found, "uid": os.getuid()}
 
@@ -226,10 +208,7 @@ def kernel_files():
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("0")
 
-    reads = {
-        path: outcome(os.open, path, os.O_RDONLY)
-        for path in ("/proc/kcore", "/proc/kmsg", "/proc/vmallocinfo", "/proc/kpageflags")
-    }
+    reads = {path: outcome(os.open, path, os.O_RDONLY) for path in ("/proc/kcore", "/proc/kmsg", "/proc/vmallocinfo", "/proc/kpageflags")}
     return {"writes": writes, "reads": reads, "oom": outcome(protect), "oom_zero": outcome(unharm)}
 
 
