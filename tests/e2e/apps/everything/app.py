@@ -300,6 +300,11 @@ def typed(number: int, loud: bool = False, tag: list[str] = []) -> dict:  # noqa
     return {"number": number, "loud": loud, "tags": tag}
 
 
+@app.get("/traced", raw=True)
+def traced(event, context):
+    return {"statusCode": 200, "body": json_of({"trace": os.environ.get("_X_AMZN_TRACE_ID", ""), "headers": event["headers"]})}
+
+
 @app.get("/cors", cors={"origins": ["https://shop.example"], "methods": ["GET"], "credentials": True, "max_age_seconds": 600})
 def cors() -> dict:
     return {"cors": True}
