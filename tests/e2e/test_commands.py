@@ -72,7 +72,9 @@ def test_up_prints_both_addresses_and_keeps_its_state_in_the_project(tmp_path: P
         assert re.fullmatch(told, second), second
         assert httpx.get(f"http://127.0.0.1:{port}/hello/ada").json() == {"hello": "ada", "visits": 1}
         data = folder / ".martlet"
-        assert {"code", "layers", "logs", "store", "credentials.json", "endpoint.json"} <= {path.name for path in data.iterdir()}
+        assert {"code", "layers", "logs", "store", "credentials.json", "endpoint.json"} <= {
+            path.name for path in data.iterdir()
+        }
         assert data.stat().st_mode & 0o777 == 0o700
         assert (data / "credentials.json").stat().st_mode & 0o777 == 0o600
         up.send_signal(signal.SIGINT)  # Ctrl-C
@@ -190,7 +192,9 @@ def test_env_points_unmodified_boto3_here(greeter: RunningPlatform, martlet: Com
     file = tmp_path / "client.py"
     file.write_text(script)
     martlet_command = " ".join(f"'{part}'" for part in ENTRY)
-    shell = f"set -e; exports=$({martlet_command} env --data '{greeter.data}'); eval \"$exports\"; exec '{sys.executable}' '{file}'"
+    shell = (
+        f"set -e; exports=$({martlet_command} env --data '{greeter.data}'); eval \"$exports\"; exec '{sys.executable}' '{file}'"
+    )
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MARTLET_"))}
     environ = {**clean, "PYTHONPATH": str(ROOT / "src"), "AWS_CONFIG_FILE": "/dev/null"}
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=50, env=environ)

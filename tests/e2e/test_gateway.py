@@ -73,7 +73,9 @@ def test_payload_format_2(everything: RunningPlatform) -> None:
 
 
 def test_payload_format_1(everything: RunningPlatform) -> None:
-    request = get(everything, "/old/a/b%20c?x=1&x=2", "X-Many: a", "X-Many: b", "Content-Type: text/plain", method="POST", body=b"text")
+    request = get(
+        everything, "/old/a/b%20c?x=1&x=2", "X-Many: a", "X-Many: b", "Content-Type: text/plain", method="POST", body=b"text"
+    )
     answer = exchange(everything, request)
     event = json.loads(answer.body)
     assert (event["version"], event["httpMethod"], event["resource"]) == ("1.0", "POST", "/old/{proxy+}")

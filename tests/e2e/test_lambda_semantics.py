@@ -37,7 +37,13 @@ def lambda_client(platform: RunningPlatform) -> Any:
 
 
 def test_the_event_arrives_and_the_result_returns_as_they_are(api: Api) -> None:
-    event = {"text": "Zürich 東京 ☃ \U0001f600", "numbers": [0, -1, 1.5, 1e300, 2**63], "none": None, "empty": {}, "deep": [[[]]]}
+    event = {
+        "text": "Zürich 東京 ☃ \U0001f600",
+        "numbers": [0, -1, 1.5, 1e300, 2**63],
+        "none": None,
+        "empty": {},
+        "deep": [[[]]],
+    }
     assert api.invoke("all-echo", event)["payload"] == event
 
 
@@ -92,7 +98,9 @@ def test_an_exception_is_lambdas_error_object(api: Api) -> None:
     assert list(payload) == ["errorMessage", "errorType", "requestId", "stackTrace"]
     assert (payload["errorMessage"], payload["errorType"], payload["requestId"]) == ("Käse", "Rejected", found["request_id"])
     assert re.fullmatch(r'  File "/var/task/app.py", line \d+, in fails\n    deeper\(.*\)\n', payload["stackTrace"][0])
-    assert re.fullmatch(r'  File "/var/task/app.py", line \d+, in deeper\n    raise Rejected\(reason\)\n', payload["stackTrace"][1])
+    assert re.fullmatch(
+        r'  File "/var/task/app.py", line \d+, in deeper\n    raise Rejected\(reason\)\n', payload["stackTrace"][1]
+    )
     assert len(payload["stackTrace"]) == 2, "none of the platform's own frames"
     record = next(line for line in found["log"].split("\n") if line.startswith("[ERROR]"))
     assert record.startswith("[ERROR] Rejected: Käse\rTraceback (most recent call last):\r\xa0\xa0File "), "one event"
@@ -157,7 +165,9 @@ def test_a_timeout_ends_the_whole_tree_and_says_so(api: Api) -> None:
 def test_too_much_memory_is_reported_as_such(api: Api) -> None:
     found = api.invoke("all-eats", {"megabytes": 200}, log=True)
     assert found["error_type"] == "Runtime.OutOfMemory"
-    assert found["payload"]["errorMessage"] == f"RequestId: {found['request_id']} Error: Runtime exited with error: signal: killed"
+    assert (
+        found["payload"]["errorMessage"] == f"RequestId: {found['request_id']} Error: Runtime exited with error: signal: killed"
+    )
     assert "Error Type: Runtime.OutOfMemory" in found["log"]
     assert found["peak_mb"] > 60
     assert api.invoke("all-eats", {"megabytes": 20})["payload"] == 20 << 20
@@ -177,7 +187,13 @@ def test_what_json_cannot_hold_is_a_marshal_error(api: Api, what: str) -> None:
 
 @pytest.mark.parametrize(
     ("what", "result"),
-    [("text", "Zürich 東京 ☃"), ("none", None), ("keys", {"1": "c", "null": "b"}), ("set", [1]), ("datetime", "2026-01-01T00:00:00")],
+    [
+        ("text", "Zürich 東京 ☃"),
+        ("none", None),
+        ("keys", {"1": "c", "null": "b"}),
+        ("set", [1]),
+        ("datetime", "2026-01-01T00:00:00"),
+    ],
 )
 def test_what_json_can_hold(api: Api, what: str, result: object) -> None:
     found = api.invoke("all-returns", {"what": what})
@@ -243,7 +259,9 @@ def test_boto3_invokes_lists_and_describes(everything: RunningPlatform) -> None:
     assert "FunctionError" not in answer
     failed = client.invoke(FunctionName="all-fails", Payload=b"{}")
     assert (failed["StatusCode"], failed["FunctionError"]) == (200, "Unhandled")
-    names = {function["FunctionName"] for page in client.get_paginator("list_functions").paginate() for function in page["Functions"]}
+    names = {
+        function["FunctionName"] for page in client.get_paginator("list_functions").paginate() for function in page["Functions"]
+    }
     assert {"all-echo", "all-fails", "all-context_of"} <= names
     assert client.get_function(FunctionName="all-context_of")["Configuration"]["MemorySize"] == 192
 

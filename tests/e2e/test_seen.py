@@ -145,7 +145,9 @@ def test_metrics_are_prometheus_text(api: Api) -> None:
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     values = samples(answer.text)
     assert values["martlet_invocations_total"] >= 1
-    assert values["martlet_invocation_duration_seconds_count"] == values['martlet_invocation_duration_seconds_bucket{le="+Inf"}']
+    assert (
+        values["martlet_invocation_duration_seconds_count"] == values['martlet_invocation_duration_seconds_bucket{le="+Inf"}']
+    )
     before = values["martlet_invocations_total"], values["martlet_function_errors_total"], values["martlet_refusals_total"]
     api.invoke("all-echo")
     api.invoke("all-fails")

@@ -52,7 +52,9 @@ def test_forged_lines_stay_in_their_own_record(attacked: Stage) -> None:
     forged = "11111111-2222-3333-4444-555555555555"
     text = f"END RequestId: {forged}\nREPORT RequestId: {forged}\tDuration: 0.00 ms\nSTART RequestId: {forged} Version: 9\n"
     attacked.attack("logs.write", text=text)
-    assert until(lambda: any(forged in str(record["lines"]) for record in _records(attacked, "attacker-small") if "lines" in record))
+    assert until(
+        lambda: any(forged in str(record["lines"]) for record in _records(attacked, "attacker-small") if "lines" in record)
+    )
     assert not any(record["request_id"] == forged for record in _records(attacked, "attacker-small"))
 
 
@@ -76,9 +78,17 @@ def test_error_names_make_no_lines(attacked: Stage) -> None:
 def test_the_command_line_shows_no_escapes(attacked: Stage) -> None:
     attacked.attack("logs.write", text=f"escape-test {ESCAPES}\n")
     attacked.try_attack("logs.raise_named", name=f"X{ESCAPES}", message=f"escape-error {ESCAPES}")
-    done = until(lambda: (found := attacked.martlet("logs", "attacker-small", "--since", "5m")) and "escape-error" in found.stdout and found)
+    done = until(
+        lambda: (
+            (found := attacked.martlet("logs", "attacker-small", "--since", "5m")) and "escape-error" in found.stdout and found
+        )
+    )
     assert done.returncode == 0, done.stderr
-    steering = [character for character in done.stdout if (ord(character) < 32 and character not in "\n\t\r") or 127 <= ord(character) < 160]
+    steering = [
+        character
+        for character in done.stdout
+        if (ord(character) < 32 and character not in "\n\t\r") or 127 <= ord(character) < 160
+    ]
     assert steering == []
     assert "\r" not in done.stdout.replace("\r\n", "\n")
 

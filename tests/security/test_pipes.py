@@ -93,7 +93,11 @@ OUT_OF_ORDER: dict[str, list[list[Any]]] = {
     "head twice": [[HEAD, None, "{}", None], [HEAD, None, "{}", None]],
     "end twice": [[HEAD, None, '{"statusCode": 200}', None], [END, None, "", None], [END, None, "", None]],
     "chunk after end": [[HEAD, None, '{"statusCode": 200}', None], [END, None, "", None], [CHUNK, None, "a", None]],
-    "result within a stream": [[HEAD, None, '{"statusCode": 200}', None], [RESULT, None, '"x"', None], [CHUNK, None, "a", None]],
+    "result within a stream": [
+        [HEAD, None, '{"statusCode": 200}', None],
+        [RESULT, None, '"x"', None],
+        [CHUNK, None, "a", None],
+    ],
 }
 
 
@@ -111,7 +115,9 @@ def test_preludes_that_are_none(attacked: Stage, head: str) -> None:
     assert result.error == "Unhandled" or result.payload is not None
 
 
-@pytest.mark.parametrize("payload", ["", "garbage", "[]", '{"errorType": 5}', '{"errorType": "A\\nREPORT RequestId: forged"}', '"\\ud800"'])
+@pytest.mark.parametrize(
+    "payload", ["", "garbage", "[]", '{"errorType": 5}', '{"errorType": "A\\nREPORT RequestId: forged"}', '"\\ud800"']
+)
 def test_errors_that_are_none(attacked: Stage, payload: str) -> None:
     result = attacked.try_attack("pipes.bad_error", payload=payload)
     assert result.status in (200, 500, 502)

@@ -39,7 +39,9 @@ MANAGEMENT: list[list[Any]] = [
 @pytest.mark.parametrize("function", ["small", "trusted"])
 def test_management_is_not_for_sandboxes(attacked: Stage, function: str) -> None:
     found = attacked.attack("private_api.each", function, requests=MANAGEMENT)
-    refused = {f"{request[0]} {request[1]}": status for request, (status, _) in zip(MANAGEMENT, found, strict=True) if status != 403}
+    refused = {
+        f"{request[0]} {request[1]}": status for request, (status, _) in zip(MANAGEMENT, found, strict=True) if status != 403
+    }
     assert refused == {}
     assert {app["name"] for app in attacked.api.get("/v1/apps").json()["apps"]} >= {"victim", "attacker"}
 
@@ -49,7 +51,11 @@ def _documents(app: str, collection: str) -> str:
 
 
 def test_documents_that_were_not_declared(attacked: Stage) -> None:
-    paths = [_documents("victim", "ledger") + "/balance", _documents("attacker", "other") + "/x", _documents("victim", "mine") + "/x"]
+    paths = [
+        _documents("victim", "ledger") + "/balance",
+        _documents("attacker", "other") + "/x",
+        _documents("victim", "mine") + "/x",
+    ]
     requests = [[method, path, {}, "1" if method == "PUT" else ""] for path in paths for method in ("GET", "PUT", "DELETE")]
     for function in ("small", "trusted"):
         found = attacked.attack("private_api.each", function, requests=requests)
@@ -89,7 +95,9 @@ TRICKS = (
 
 
 def test_path_tricks_lead_nowhere(attacked: Stage) -> None:
-    requests = [["POST" if "invocations" in path else "GET", path, {}, "{}" if "invocations" in path else ""] for path in TRICKS]
+    requests = [
+        ["POST" if "invocations" in path else "GET", path, {}, "{}" if "invocations" in path else ""] for path in TRICKS
+    ]
     found = attacked.attack("private_api.each", "trusted", requests=requests)
     assert {path: status for path, (status, _) in zip(TRICKS, found, strict=True) if status not in DENIED} == {}
     assert not any("1000" in body and "balance" in body and status == 200 for status, body in found)
@@ -142,7 +150,12 @@ def test_the_sdk_cannot_call_what_was_not_declared(attacked: Stage) -> None:
 
 
 def test_garbage_at_the_private_door(attacked: Stage) -> None:
-    for text in ("\x00" * 5000, "GET " + "/" * 20_000 + " HTTP/1.1\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x16\x03\x01\x02"):
+    for text in (
+        "\x00" * 5000,
+        "GET " + "/" * 20_000 + " HTTP/1.1\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "\x16\x03\x01\x02",
+    ):
         answer = attacked.attack("private_api.raw", "small", text=text)
         assert not answer.startswith("HTTP/1.1 2")
 

@@ -23,7 +23,7 @@ from martlet.functions.pool import Pool
 from martlet.functions.sandbox import Ended, HostReport, InstanceSpec, SandboxHost, Started, ZygoteSpec
 from martlet.limits import LIMITS, exceeded
 from martlet.store import Reader, Store, Tx, keys
-from martlet.telemetry import Histogram, Registry
+from martlet.telemetry import Registry
 from martlet.types import FunctionConfig, FunctionVersion, Invocation, Outcome
 
 __all__ = ["Build", "Functions"]

@@ -266,7 +266,10 @@ def mirror(event, context):
     """The body as it came, bytes as bytes."""
     return {
         "statusCode": 200,
-        "headers": {"content-type": event["headers"].get("content-type", "text/plain"), "x-encoded": str(event["isBase64Encoded"])},
+        "headers": {
+            "content-type": event["headers"].get("content-type", "text/plain"),
+            "x-encoded": str(event["isBase64Encoded"]),
+        },
         "cookies": ["first=1; HttpOnly", "second=2"],
         "body": event.get("body", ""),
         "isBase64Encoded": event["isBase64Encoded"],

@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 import subprocess
-import sys
 
 from trying import in_child, libc, outcome, system_call
 
@@ -70,7 +69,9 @@ def setns_each():
 
 def x32():
     """The x32 numbers of calls that are forbidden, and of getpid, which is allowed under its own number."""
-    return {str(number): system_call(0x4000_0000 | number, 0, 0, 0, 0, 0) for number in (39, 56, 57, 101, 165, 272, 520, 521, 545)}
+    return {
+        str(number): system_call(0x4000_0000 | number, 0, 0, 0, 0, 0) for number in (39, 56, 57, 101, 165, 272, 520, 521, 545)
+    }
 
 
 def int80(number):
@@ -106,7 +107,7 @@ def ioctls():
 def sockets():
     """Every address family, and the raw types of those that are there."""
     results = {}
-    for family in range(0, 46):
+    for family in range(46):
         try:
             socket.socket(family, socket.SOCK_DGRAM).close()
             results[str(family)] = "made"
@@ -145,7 +146,15 @@ def privileges():
     with open("/proc/self/status") as file:
         for line in file:
             name, _, value = line.partition(":")
-            if name.startswith("Cap") or name in ("NoNewPrivs", "Seccomp", "Seccomp_filters", "Uid", "Gid", "Groups", "TracerPid"):
+            if name.startswith("Cap") or name in (
+                "NoNewPrivs",
+                "Seccomp",
+                "Seccomp_filters",
+                "Uid",
+                "Gid",
+                "Groups",
+                "TracerPid",
+            ):
                 found[name] = value.split()
     return found
 
@@ -176,7 +185,9 @@ def setuid_file():
     for program in ("/usr/bin/su", "/usr/bin/passwd", "/usr/bin/mount", "/usr/bin/sudo", "/usr/bin/newgrp"):
         if os.path.exists(program):
             bits = os.stat(program).st_mode & 0o6000
-            done = outcome(lambda program=program: subprocess.run([program, "--version"], capture_output=True, timeout=3).returncode)
+            done = outcome(
+                lambda program=program: subprocess.run([program, "--version"], capture_output=True, timeout=3).returncode
+            )
             found[program] = [bits, done]
     return {"own": ran, "chown": chown, "image": found, "uid": os.getuid()}
 
@@ -208,7 +219,10 @@ def kernel_files():
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("0")
 
-    reads = {path: outcome(os.open, path, os.O_RDONLY) for path in ("/proc/kcore", "/proc/kmsg", "/proc/vmallocinfo", "/proc/kpageflags")}
+    reads = {
+        path: outcome(os.open, path, os.O_RDONLY)
+        for path in ("/proc/kcore", "/proc/kmsg", "/proc/vmallocinfo", "/proc/kpageflags")
+    }
     return {"writes": writes, "reads": reads, "oom": outcome(protect), "oom_zero": outcome(unharm)}
 
 
