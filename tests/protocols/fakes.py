@@ -209,6 +209,13 @@ class Record:
     function: str
     request_id: str
     text: str
+    version: int = 1
+    trace_id: str = ""
+    source: str = "http"
+    started_at_ms: int = 0
+    duration_us: int = 0
+    status: str = ""
+    error_type: str = ""
 
     def render(self) -> list[str]:
         return [f"START RequestId: {self.request_id}", self.text, f"END RequestId: {self.request_id}"]

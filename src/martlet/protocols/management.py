@@ -376,4 +376,16 @@ def _function_object(version: FunctionVersion) -> dict[str, Any]:
 
 
 def _log_object(record: LogRecord) -> dict[str, Any]:
-    return {"type": "log", "function": record.function, "request_id": record.request_id, "lines": record.render()}
+    return {
+        "type": "log",
+        "function": record.function,
+        "version": record.version,
+        "request_id": record.request_id,
+        "trace_id": record.trace_id,
+        "source": record.source,
+        "started_at_ms": record.started_at_ms,
+        "duration_us": record.duration_us,
+        "status": record.status,
+        "error_type": record.error_type,
+        "lines": record.render(),
+    }

@@ -122,7 +122,19 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     },
     "LogEvent": {
         "oneOf": [
-            _object(type={"const": "log"}, function=_STRING, request_id=_STRING, lines=_STRINGS),
+            _object(
+                type={"const": "log"},
+                function=_STRING,
+                version=_WHOLE,
+                request_id=_STRING,
+                trace_id=_STRING,
+                source=_STRING,
+                started_at_ms=_WHOLE,
+                duration_us=_WHOLE,
+                status={"enum": ["", "error", "timeout"]},
+                error_type=_STRING,
+                lines=_STRINGS,
+            ),
             _object(type={"const": "heartbeat"}),
         ]
     },
