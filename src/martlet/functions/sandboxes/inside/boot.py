@@ -52,6 +52,8 @@ def main() -> None:
             time.sleep(0.0002)  # only once it is gone for the kernel too, the death signal below is the supervisor's
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         _become_init(control, order, mounts)
+    except (BrokenPipeError, EOFError):
+        os._exit(0)  # the supervisor is gone, or does not want it any more: there is nobody to tell
     except OSError as error:
         linux.send(control, {"event": "failed", "error": str(error)})
         os._exit(1)
@@ -62,7 +64,8 @@ def _enter_user_namespace(control: socket.socket, order: dict[str, Any]) -> None
     linux.unshare(linux.CLONE_NEWUSER)
     if order["uid_range"]:
         linux.send(control, {"event": "map"})
-        linux.receive(control)  # the supervisor, which is root, has written the maps
+        if linux.receive(control)[0] is None:  # else the supervisor, which is root, has written the maps
+            raise EOFError
         os.setgroups([])
     else:
         _write("/proc/self/setgroups", "deny")

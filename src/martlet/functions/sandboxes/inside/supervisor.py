@@ -461,6 +461,7 @@ class Supervisor:
 
     def _end(self) -> None:
         for zygote in list(self._zygotes.values()):
+            zygote.control.close()  # one that is still being started waits for us there
             if zygote.init_pid:
                 _kill_pid(zygote.init_pid)
         deadline = time.monotonic() + 5
