@@ -313,9 +313,8 @@ class Pool:
     def _take_back_from_slow(self, now: int) -> int:
         """No event stays behind one that turned out to be slow. Returns how many busy instances are not slow."""
         lanes = 0
-        for instance in list(self._busy):
-            begun = next(iter(instance.inflight.values())).duration_us
-            if now - begun > _SLOW_NS:
+        for instance in self._busy:
+            if now - min(invocation.duration_us for invocation in instance.inflight.values()) > _SLOW_NS:
                 self._take_back(instance)
             else:
                 lanes += 1
@@ -530,6 +529,7 @@ class Pool:
             self._start_failed(instance, ended)
         for sequence in sorted(instance.inflight):
             self._end_event(instance, sequence, ended)
+        self._busy.discard(instance)
         left = instance.take_log(0) if not instance.closed else b""
         if left:
             self._around.note(self, left.decode("utf-8", "replace").rstrip("\n"))
