@@ -34,8 +34,10 @@ class Group:
         """`cpu_weight` is relative to siblings (1024 is the middle); `cpu_cores` a hard ceiling."""
         quota = max(1_000, int(cpu_cores * _PERIOD_US))
         if self._version == 1:
+            # Memory and swap together: no swap beyond the limit. Never below memory alone, on the way there neither.
+            self._write("memory", "memory.memsw.limit_in_bytes", -1, optional=True)
             self._write("memory", "memory.limit_in_bytes", memory_bytes)
-            self._write("memory", "memory.memsw.limit_in_bytes", memory_bytes, optional=True)  # with swap: not there either
+            self._write("memory", "memory.memsw.limit_in_bytes", memory_bytes, optional=True)
             self._write("pids", "pids.max", processes)
             self._write("cpu", "cpu.shares", max(2, cpu_weight))
             self._write("cpu", "cpu.cfs_quota_us", quota)
