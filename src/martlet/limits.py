@@ -54,6 +54,12 @@ _ALL = (
     Limit("function_concurrency_max", 1_000, "events", "events at one time in one instance"),
     Limit("function_processes", 128, "processes", "pids of one instance, threads included"),
     Limit("function_file_descriptors", 1_024, "descriptors", "Lambda"),
+    Limit(
+        "sandbox_connections",
+        128,
+        "connections",
+        "open connections of one instance to the platform, and as many to the egress proxy; one more for each event at one time",
+    ),
     Limit("function_init_seconds", 10, "seconds", "Lambda: init phase"),
     Limit("function_name_characters", 64, "characters", "Lambda"),
     Limit("instances", 1_000, "instances", "running sandboxes of the host; Lambda's account concurrency"),

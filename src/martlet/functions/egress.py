@@ -2,7 +2,8 @@
 
 Speaks HTTP CONNECT and absolute-form HTTP requests (RFC 9110 section 9.3.6, RFC 9112 section 3.2.2) on a connection that was
 accepted inside the sandbox's private network. The host name decides; addresses that a name resolves to are refused when
-they are this host's own, loopback, link-local (metadata services) or multicast, so that a name cannot point inwards.
+they are this host's own, loopback, link-local, multicast or a cloud's metadata service, so that a name cannot point inwards.
+Private networks (RFC 1918) are not refused: a function may be meant to reach a database there.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _CHUNK_BYTES: Final = 65_536
 _HEAD_SECONDS: Final = 10
 _CONNECT_SECONDS: Final = 10
 _IDLE_SECONDS: Final = 300
+# Metadata services that are not link-local: AWS (IPv6), Alibaba, Azure, Oracle. They hand out the host's credentials.
+_METADATA: Final = frozenset({"fd00:ec2::254", "fd00:ec2::23", "100.100.100.200", "168.63.129.16", "192.0.0.192"})
 
 Egress = Literal["none", "all"] | tuple[str, ...]
 
@@ -63,29 +66,38 @@ def _authority(text: str, default: int) -> tuple[str, int]:
         port = port.removeprefix(":")
     else:
         host, _, port = text.partition(":")
-    if not host or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536)):
-        raise InvalidInput(f"egress proxy: malformed target {text!r}")
+    known = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65_536
+    if not host or len(host) > 253 or not host.isprintable() or (port and not known):
+        raise InvalidInput(f"egress proxy: malformed target {text[:300]!r}")
     return host, int(port or default)
 
 
-def refused_address(address: str, own: frozenset[str]) -> str:
-    """Why this address may not be reached, or ""."""
+def refused_address(address: str) -> str:
+    """Why this address may not be reached, or "". Asks the routing table; sends nothing."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
         found = found.ipv4_mapped
-    if found.is_loopback or found.is_unspecified or str(found) in own:
+    if found.is_loopback or found.is_unspecified:
         return "it is this host"
     if found.is_link_local or found.is_multicast or found.is_reserved:
         return "it is link-local, multicast or reserved"
-    return ""
+    if str(found) in _METADATA:
+        return "it is a metadata service"
+    return "it is this host" if _is_own(found) else ""
 
 
-def own_addresses() -> frozenset[str]:
-    """Addresses of this host, as far as its name tells."""
-    try:
-        return frozenset(str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None))
-    except OSError:
-        return frozenset()
+def _is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether `address` is one of this host's, on any interface: the kernel would then send from the address itself.
+
+    The host's name does not tell (it is often 127.0.1.1, whatever the interfaces have), and asking for it can take seconds.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(address), 9))  # of a datagram socket: chooses a route, and that is all
+        except OSError:
+            return False  # no route: the connection will fail by itself
+        return ipaddress.ip_address(str(probe.getsockname()[0]).partition("%")[0]) == address
 
 
 async def serve(sock: socket.socket, egress: Egress, meter: Callable[[int, int], None]) -> None:
@@ -102,7 +114,7 @@ async def serve(sock: socket.socket, egress: Egress, meter: Callable[[int, int],
     except MartletError as error:
         _refuse(writer, error)
         return
-    except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError) as error:
+    except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, ValueError) as error:
         _refuse(writer, InvalidInput(f"egress proxy: {type(error).__name__}: {error}"))
         return
     if first:
@@ -119,11 +131,10 @@ async def serve(sock: socket.socket, egress: Egress, meter: Callable[[int, int],
 async def _connect(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     loop = asyncio.get_running_loop()
     found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), _CONNECT_SECONDS)
-    own = own_addresses()
     reason = "it has no address"
     for info in found:
         address = str(info[4][0])
-        reason = refused_address(address, own)
+        reason = refused_address(address)
         if not reason:
             return await asyncio.wait_for(asyncio.open_connection(address, port), _CONNECT_SECONDS)
     raise AccessDenied(f"egress to {host} is refused: {reason}")

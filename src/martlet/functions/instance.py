@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from typing import Any, Protocol
 
 from martlet.functions.sandboxes.inside import frames
@@ -29,8 +30,11 @@ _FRAME_BYTES_AT_MOST = {
     frames.STREAM_ERROR: 1_048_576,
 }
 _READ_BYTES = 262_144
+_TAGGED_READ_BYTES = 65_536  # tags are told apart one by one: less at a time, so that a flood of them holds nobody up
 _LOG_BYTES_AT_MOST = LIMITS["log_bytes_per_invocation"].default
+_LOG_PAUSE_SECONDS = 0.002  # who writes on beyond the limit waits for a reader that is in no hurry
 _TAG = b"\x1e"
+_MARK = re.compile(rb"^\x1e([0-9a-f]{8})\x1f", re.MULTILINE)
 
 
 class Owner(Protocol):
@@ -48,7 +52,9 @@ class Instance:
         "_buffer",
         "_events",
         "_log",
+        "_log_paused",
         "_loop",
+        "_needed",
         "_owner",
         "_paused",
         "_peak_mb",
@@ -56,9 +62,11 @@ class Instance:
         "_recall",
         "_results",
         "_usage",
+        "broken",
         "capacity",
         "closed",
         "cold",
+        "connections",
         "cpu_seen_us",
         "draining",
         "ended",
@@ -85,6 +93,7 @@ class Instance:
         self.draining = False  # takes no new events; ends when it has none
         self.ended = False
         self.closed = False
+        self.broken = False  # it broke the protocol: nothing that it sends is read any more
         self.init_us = 0
         self.idle_since_ns = started_ns
         self.sequence = 0
@@ -92,14 +101,16 @@ class Instance:
         self.large = False  # the last frame sent was more than one packet: nothing may be queued behind it
         self.log_lines: dict[int, bytearray] = {}
         self.listeners: list[Any] = []
+        self.connections: list[set[Any]] = [set(), set()]  # accepted by each listener and, as far as is known, open
         self.cpu_seen_us = 0
         self.state: Any = None  # the pool's own note
         self.wrote = 0  # the last frame said that the log has lines to read
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._buffer = b""
+        self._buffer = bytearray()  # the beginning of a frame
+        self._needed = 0  # bytes that it must have before it is looked at again
         self._pending = b""
-        self._paused = False
+        self._paused = self._log_paused = False
         self._peak_mb = 0
         self._usage: tuple[int, ...] = ()
         self._events = self._results = self._log = self._recall = -1
@@ -186,9 +197,21 @@ class Instance:
             self._loop.remove_reader(self._results)
             self._owner.on_broken(self, "")  # the cause follows with the host's report
             return
+        self._collect(data)
+
+    def _collect(self, data: bytes) -> None:
+        """Bytes in, whole frames out. A large frame that comes in many pieces is put together once, not once a piece."""
         if self._buffer:
-            data = self._buffer + data
-        self._buffer = self._parse(data)
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return
+            data = bytes(self._buffer)
+            self._buffer = bytearray()
+        rest = self._parse(data)
+        if rest:
+            self._buffer = bytearray(rest)
+            whole = len(rest) >= frames.SIZE
+            self._needed = frames.SIZE + frames.HEADER.unpack_from(rest)[0] if whole else frames.SIZE
 
     def _parse(self, data: bytes) -> bytes:
         """Hand over every whole frame; returns what is left."""
@@ -197,6 +220,7 @@ class Instance:
             length, sequence, kind, flags = frames.HEADER.unpack_from(data, offset)
             most = _FRAME_BYTES_AT_MOST.get(kind)
             if most is None or length > most:
+                self.stop_reading()
                 self._owner.on_broken(self, f"frame of kind {kind} with {length} bytes")
                 return b""
             begin = offset + frames.SIZE
@@ -205,60 +229,84 @@ class Instance:
             offset = begin + length
             self.wrote = flags & frames.WROTE
             self._owner.on_frame(self, kind, sequence, data[begin:offset])
-            if self.closed:
+            if self.closed or self.broken:
                 return b""
         return data[offset:]
 
+    def stop_reading(self) -> None:
+        """It broke the protocol: what it still sends until it is gone must cost nothing."""
+        if not self.broken and not self.closed:
+            self._loop.remove_reader(self._results)
+        self.broken = True
+
     def pause(self) -> None:
         """Read no more results for now (the client of a streamed answer is slow)."""
-        if not self._paused and not self.closed:
+        if not self._paused and not self.closed and not self.broken:
             self._paused = True
             self._loop.remove_reader(self._results)
 
     def resume(self) -> None:
-        if self._paused and not self.closed:
+        if self._paused and not self.closed and not self.broken:
             self._paused = False
             self._loop.add_reader(self._results, self._on_results)
 
     def drain_results(self) -> None:
         """After its end: take what it had answered before."""
-        while not self.closed:
+        while not self.closed and not self.broken:
             try:
                 data = os.read(self._results, _READ_BYTES)
             except (BlockingIOError, OSError):
                 return
             if not data:
                 return
-            self._buffer = self._parse(self._buffer + data)
+            self._collect(data)
 
     def read_log(self) -> None:
-        """Take what is in the log pipe; lines of one event are capped, the rest is counted as cut."""
+        """Take what is in the log pipe; lines of one event are capped, the rest is counted as cut.
+
+        Only where several events run at once do lines carry the tag of theirs. A tag is no proof: all of an instance's code may
+        write any, so it chooses among the instance's own events and reaches no others.
+        """
+        tagged = self.capacity > 1
         try:
-            data = os.read(self._log, _READ_BYTES)
+            data = os.read(self._log, _TAGGED_READ_BYTES if tagged else _READ_BYTES)
         except BlockingIOError:
             return
         if not data:
             self._loop.remove_reader(self._log)
             return
-        if _TAG not in data:
-            self._keep(min(self.inflight, default=0), data)
-            return
-        for line in data.splitlines(keepends=True):
-            if line[:1] == _TAG and line[9:10] == b"\x1f":
-                try:
-                    self._keep(int(line[1:9], 16), line[10:])
-                    continue
-                except ValueError:
-                    pass
-            self._keep(min(self.inflight, default=0), line)
+        loose = min(self.inflight, default=0)
+        kept = self._keep_tagged(loose, data) if tagged and _TAG in data else self._keep(loose, data)
+        if not kept and not self._log_paused:
+            self._log_paused = True
+            self._loop.remove_reader(self._log)
+            self._loop.call_later(_LOG_PAUSE_SECONDS, self._resume_log)
 
-    def _keep(self, sequence: int, data: bytes) -> None:
+    def _resume_log(self) -> None:
+        self._log_paused = False
+        if not self.closed:
+            self._loop.add_reader(self._log, self.read_log)
+
+    def _keep_tagged(self, loose: int, data: bytes) -> bool:
+        """Each tagged line to its event, lines without a tag to `loose`. False if nothing had room."""
+        position, kept = 0, False
+        for mark in _MARK.finditer(data):
+            if mark.start() > position:
+                kept |= self._keep(loose, data[position : mark.start()])
+            position = data.find(b"\n", mark.end()) + 1 or len(data)
+            kept |= self._keep(int(mark[1], 16), data[mark.end() : position])
+        if position < len(data):
+            kept |= self._keep(loose, data[position:])
+        return kept
+
+    def _keep(self, sequence: int, data: bytes) -> bool:
         if sequence not in self.inflight:
             sequence = 0
         kept = self.log_lines.setdefault(sequence, bytearray())
         room = _LOG_BYTES_AT_MOST + 1 - len(kept)  # one more than the limit tells the log that something was cut
         if room > 0:
             kept += data[:room]
+        return room > 0
 
     def take_log(self, sequence: int, *, surely: bool = True) -> bytes:
         """The lines of one event, and those that belong to none.

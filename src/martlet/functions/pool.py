@@ -35,8 +35,10 @@ _DEPTH = 8  # events of a quick function at one instance: one that runs and thos
 _QUEUED_BEHIND_BYTES = PACKET_BYTES - 1_024  # the rest is for the frame's own line
 _SLOW_NS = 5_000_000  # after this the events behind a running one are taken back
 _NOT_BEGUN = 1 << 62
+_AFTER_PRELUDE = b"\x00" * 8  # between prelude and body of a streamed answer, as in Lambda
 _CHECK_SECONDS = 0.005
 _SWEEP_SECONDS = 0.02
+_CONNECTIONS_AT_MOST = LIMITS["sandbox_connections"].default
 _QUEUED_AT_MOST = LIMITS["queued_events"].default
 _QUEUE_WAIT_US = LIMITS["queue_wait_seconds"].default * 1_000_000
 _INIT_NS = LIMITS["function_init_seconds"].default * 1_000_000_000
@@ -347,7 +349,7 @@ class Pool:
         elif kind == frames.READY:
             self._on_ready(instance)
         elif kind == frames.INIT_ERROR:
-            self._on_init_error(instance, Outcome(payload, "Unhandled", _error_type(payload)))
+            self._on_init_error(instance, _failed(payload))
         else:
             self._on_stream(instance, kind, sequence, payload)
 
@@ -376,7 +378,7 @@ class Pool:
         lines = instance.take_log(sequence, surely=measured)
         # The instance is given its next event before this one's answer is written out: it works meanwhile.
         self._release(instance, now)
-        outcome = Outcome(payload, error, _error_type(payload) if error else "")
+        outcome = _failed(payload) if error else Outcome(payload)
         self._finish(invocation, outcome, lines)
 
     def _finish(self, invocation: Invocation, outcome: Outcome, lines: bytes) -> None:
@@ -462,7 +464,7 @@ class Pool:
             self.on_broken(instance, f"a stream frame of kind {kind} out of order")
             return
         if kind == frames.HEAD:
-            self._streams[key] = bytearray(payload if invocation.on_head is None else b"")
+            self._streams[key] = bytearray(payload + _AFTER_PRELUDE if invocation.on_head is None else b"")
             if invocation.on_head is not None:
                 invocation.on_head(payload)
             return
@@ -475,7 +477,11 @@ class Pool:
         elif invocation.on_head is not None:
             self._answered(instance, sequence, b"", "")
         else:
-            self._answered(instance, sequence, _collected_response(collected), "")
+            response = _collected_response(collected)
+            if response is None:
+                self.on_broken(instance, "a streamed answer whose prelude is no JSON object")
+                return
+            self._answered(instance, sequence, response, "")
 
     def _on_chunk(self, instance: Instance, invocation: Invocation, key: tuple[int, int], payload: bytes) -> None:
         invocation.bytes_out += len(payload)
@@ -486,8 +492,6 @@ class Pool:
         if len(kept) + len(payload) > LIMITS["response_bytes"].default:
             self.on_broken(instance, "a streamed answer larger than response_bytes, to a caller that takes no stream")
             return
-        if b"\x00" * 8 not in kept:
-            kept += b"\x00" * 8
         kept += payload
 
     # --- trouble --------------------------------------------------------------------------------------------------
@@ -495,6 +499,7 @@ class Pool:
     def on_broken(self, instance: Instance, reason: str) -> None:
         """It broke the protocol (`reason`), or closed its pipe: end it; the host's report tells the rest."""
         if reason:
+            instance.stop_reading()
             instance.state = reason
             self._around.note(self, f"instance ended for breaking the protocol: {reason}")
         self._withdraw(instance)
@@ -507,13 +512,20 @@ class Pool:
             listener = socket.socket(fileno=fd)
             listener.setblocking(False)
             instance.listeners.append(listener)
-            loop.add_reader(listener, self._accept, index, listener)
+            loop.add_reader(listener, self._accept, instance, index, listener)
 
-    def _accept(self, index: int, listener: socket.socket) -> None:
+    def _accept(self, instance: Instance, index: int, listener: socket.socket) -> None:
         try:
             sock, _ = listener.accept()
         except OSError:
             return
+        held = instance.connections[index]
+        if len(held) >= _CONNECTIONS_AT_MOST + self._capacity:
+            held.difference_update([one for one in held if one.fileno() < 0])
+            if len(held) >= _CONNECTIONS_AT_MOST + self._capacity:
+                sock.close()
+                return
+        held.add(sock)
         sock.setblocking(False)
         self._around.connected(self, index, sock)
 
@@ -705,21 +717,30 @@ def _exited(request_id: str, ended: Ended, violation: str) -> Outcome:
     return _platform_error("Runtime.ExitError", f"{start}Runtime exited without providing a reason")
 
 
-def _error_type(payload: bytes) -> str:
+def _failed(payload: bytes) -> Outcome:
+    """An error object that code in a sandbox made: passed on if it has the form of one, its type only if it fits into a log line."""
     try:
         found = json.loads(payload)
-    except ValueError:
-        return "Runtime.Unknown"
-    name = found.get("errorType") if isinstance(found, dict) else None
-    return name if isinstance(name, str) else "Runtime.Unknown"
+        stack = found.get("stackTrace", [])
+        "".join(stack)
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        return _platform_error("Runtime.Unknown", "the runtime reported an error that is no error object")
+    name = found.get("errorType")
+    fits = isinstance(name, str) and name.isprintable() and len(name) <= 256
+    return Outcome(payload, "Unhandled", name if fits else "Runtime.Unknown")
 
 
-def _collected_response(collected: bytes) -> bytes:
-    """A streamed answer as one v2 response object, for callers that take no stream."""
+def _collected_response(collected: bytes) -> bytes | None:
+    """A streamed answer as one v2 response object, for callers that take no stream. None: its prelude is no JSON object."""
     import base64
 
-    prelude, _, body = collected.partition(b"\x00" * 8)
-    response = json.loads(prelude)
+    prelude, _, body = collected.partition(_AFTER_PRELUDE)
+    try:
+        response = json.loads(prelude)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(response, dict):
+        return None
     response["body"] = base64.b64encode(body).decode()
     response["isBase64Encoded"] = True
     return json.dumps(response).encode()

@@ -17,7 +17,9 @@ from martlet.functions.sandbox import Ended, HostReport, InstanceSpec, Started, 
 from martlet.functions.sandboxes.inside import linux
 
 _INSIDE = Path(__file__).with_name("inside")
-_RESTARTS_AT_MOST = 5
+_RESTARTS_AT_MOST = 5  # of the supervisor, within _RESTARTS_SECONDS
+_RESTARTS_SECONDS = 60.0
+_CALM_SECONDS = 5.0  # a zygote that lived longer is brought back at once, another after a moment
 
 
 class IsolatedHost:
@@ -38,7 +40,10 @@ class IsolatedHost:
         self._on_ended: Callable[[Ended], None] = lambda _: None
         self._on_note: Callable[[str], None] = lambda _: None
         self._closing = False
+        self._greeting: asyncio.Task[None] | None = None
         self._restarts = 0
+        self._restarted_at: deque[float] = deque(maxlen=_RESTARTS_AT_MOST)
+        self._lost_at: dict[str, float] = {}
 
     async def open(
         self, on_started: Callable[[Started], None], on_ended: Callable[[Ended], None], on_note: Callable[[str], None]
@@ -54,6 +59,7 @@ class IsolatedHost:
     def drop_zygote(self, key: str) -> None:
         if self._zygotes.pop(key, None) is not None:
             self._parked.pop(key, None)
+            self._lost_at.pop(key, None)
             self._send({"order": "drop", "key": key})
 
     def park(self, key: str, count: int) -> None:
@@ -93,6 +99,11 @@ class IsolatedHost:
     # --- the supervisor process -----------------------------------------------------------------------------------
 
     async def _launch(self) -> HostReport:
+        self._spawn()
+        return await self._greeted()
+
+    def _spawn(self) -> None:
+        """Start the supervisor. What is sent from now on waits for it, the zygotes before anything that needs one."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._pid = _spawn_supervisor(theirs)
@@ -102,12 +113,16 @@ class IsolatedHost:
         self._hello = loop.create_future()
         loop.add_reader(ours, self._on_readable)
         self._send({"order": "hello", "name": self._name, "isolated": True})
+        for spec in self._zygotes.values():
+            self._send_zygote(spec)
+
+    async def _greeted(self) -> HostReport:
+        assert self._hello is not None
         try:
-            report = await asyncio.wait_for(self._hello, 20)
+            return await asyncio.wait_for(self._hello, 20)
         except TimeoutError:
             self._detach()
             raise StartFailed("the sandbox supervisor did not answer within 20 s") from None
-        return report
 
     def _reap(self) -> None:
         try:
@@ -133,23 +148,39 @@ class IsolatedHost:
         if self._hello is not None and not self._hello.done():
             self._hello.set_exception(StartFailed("the sandbox supervisor ended while it started"))
         numbers, self._numbers = self._numbers, set()
+        if not self._closing:
+            self._restart()
         for number in numbers:
             self._on_ended(Ended(number, signal=signal.SIGKILL, error=""))
-        if self._closing:
-            return
+
+    def _restart(self) -> None:
+        """Before anybody hears of the loss: who then asks for a new instance gets one, from the new supervisor."""
+        loop = asyncio.get_running_loop()
         self._restarts += 1
         self._on_note(f"the sandbox supervisor ended; restart {self._restarts}")
-        if self._restarts <= _RESTARTS_AT_MOST:
-            asyncio.get_running_loop().create_task(self._relaunch())
-
-    async def _relaunch(self) -> None:
+        recent = self._restarted_at
+        if len(recent) == recent.maxlen and loop.time() - recent[0] < _RESTARTS_SECONDS:
+            self._on_note(f"sandboxes are not available: {len(recent)} restarts within {_RESTARTS_SECONDS:g} s")
+            loop.call_later(_RESTARTS_SECONDS, self._try_again)
+            return
+        recent.append(loop.time())
         try:
-            await self._launch()
+            self._spawn()
+        except OSError as error:
+            self._on_note(f"sandboxes are not available: {error}")
+            loop.call_later(1.0, self._try_again)
+            return
+        self._greeting = loop.create_task(self._regreeted())
+
+    def _try_again(self) -> None:
+        if self._sock is None and not self._closing:
+            self._restart()
+
+    async def _regreeted(self) -> None:
+        try:
+            await self._greeted()
         except (StartFailed, SandboxFailed) as error:
             self._on_note(f"sandboxes are not available: {error}")
-            return
-        for spec in self._zygotes.values():
-            self._send_zygote(spec)
 
     # --- messages -------------------------------------------------------------------------------------------------
 
@@ -241,9 +272,19 @@ class IsolatedHost:
                 self._on_note(f"zygote {event['key']}: {name} was not imported ahead: {reason}")
         elif kind == "zygote_lost" and event["error"] != "dropped":
             self._on_note(f"zygote {event['key']} ended: {event['error']}")
-            spec = self._zygotes.get(event["key"])
-            if spec is not None:  # back without the imports that may have ended it
-                asyncio.get_running_loop().call_later(0.2, self._send_zygote, ZygoteSpec(spec.key, spec.layer))
+            self._bring_back(event["key"])
+
+    def _bring_back(self, key: str) -> None:
+        """A lost zygote: at once and as it was; if it does not live long, after a moment and without imports that may end it."""
+        spec = self._zygotes.get(key)
+        if spec is None:
+            return
+        loop = asyncio.get_running_loop()
+        lost_before, self._lost_at[key] = self._lost_at.get(key, -_CALM_SECONDS), loop.time()
+        if loop.time() - lost_before >= _CALM_SECONDS:
+            self._send_zygote(spec)
+        else:
+            loop.call_later(0.2, self._send_zygote, ZygoteSpec(key, spec.layer))
 
 
 def _spawn_supervisor(channel: socket.socket) -> int:

@@ -34,12 +34,16 @@ class Group:
         """`cpu_weight` is relative to siblings (1024 is the middle); `cpu_cores` a hard ceiling."""
         quota = max(1_000, int(cpu_cores * _PERIOD_US))
         if self._version == 1:
+            # Memory and swap together: no swap beyond the limit. Never below memory alone, on the way there neither.
+            self._write("memory", "memory.memsw.limit_in_bytes", -1, optional=True)
             self._write("memory", "memory.limit_in_bytes", memory_bytes)
+            self._write("memory", "memory.memsw.limit_in_bytes", memory_bytes, optional=True)
             self._write("pids", "pids.max", processes)
             self._write("cpu", "cpu.shares", max(2, cpu_weight))
             self._write("cpu", "cpu.cfs_quota_us", quota)
             return
         self._write("memory", "memory.max", memory_bytes)
+        self._write("memory", "memory.swap.max", 0, optional=True)
         self._write("memory", "memory.oom.group", 1)
         self._write("pids", "pids.max", processes)
         self._write("cpu", "cpu.weight", min(10_000, max(1, cpu_weight * 100 // 1024)))
@@ -79,8 +83,13 @@ class Group:
                 gone = False
         return gone
 
-    def _write(self, controller: str, name: str, value: int | str) -> None:
-        fd = os.open(f"{self._folders[controller]}/{name}", os.O_WRONLY)
+    def _write(self, controller: str, name: str, value: int | str, *, optional: bool = False) -> None:
+        try:
+            fd = os.open(f"{self._folders[controller]}/{name}", os.O_WRONLY)
+        except FileNotFoundError:
+            if optional:  # a kernel that does not account for swap
+                return
+            raise
         try:
             os.write(fd, str(value).encode())
         finally:
@@ -128,12 +137,15 @@ class Tree:
         for base in set(self._bases.values()):
             os.makedirs(base, exist_ok=True)
         if self.version == 1:
-            with open(f"{self._bases['cpu']}/cpu.shares", "w", encoding="utf-8") as file:
-                file.write("1024")  # all instances together weigh as much as the platform's own process, which feeds them
+            # All instances together weigh as much as the platform's own process, which feeds them.
+            _set(f"{self._bases['cpu']}/cpu.shares", 1024)
+            _set(f"{self._bases['memory']}/memory.limit_in_bytes", _memory_of_all())
+            _set(f"{self._bases['pids']}/pids.max", _processes_of_all())
             return
         for folder in (os.path.dirname(self._bases["cpu"]), self._bases["cpu"]):
-            with open(f"{folder}/cgroup.subtree_control", "w", encoding="utf-8") as file:
-                file.write("+memory +cpu +pids")
+            _set(f"{folder}/cgroup.subtree_control", "+memory +cpu +pids")
+        _set(f"{self._bases['memory']}/memory.max", _memory_of_all())
+        _set(f"{self._bases['pids']}/pids.max", _processes_of_all())
 
     def group(self, name: str) -> Group:
         return Group({controller: f"{base}/{name}" for controller, base in self._bases.items()}, self.version)
@@ -151,6 +163,26 @@ class Tree:
                     os.rmdir(folder)
                 except OSError:
                     time.sleep(0.005)
+
+
+def _set(path: str, value: int | str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(str(value))
+
+
+def _memory_of_all() -> int:
+    """What all instances together may have, so that many of them, each within its limit, do not end the host's own processes."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return total - max(total // 10, min(total // 4, 536_870_912))
+
+
+def _processes_of_all() -> int:
+    """Half of what the kernel can number: the host must be able to start programs whatever its sandboxes do."""
+    found = []
+    for name in ("pid_max", "threads-max"):
+        with open(f"/proc/sys/kernel/{name}", encoding="utf-8") as file:
+            found.append(int(file.read()))
+    return min(found) // 2
 
 
 def _below(base: str) -> list[str]:

@@ -23,6 +23,10 @@ from .boot import KEPT_CAPABILITIES
 EVENTS, RESULTS = 3, 4  # descriptors of the instance's pipes: frames in, frames out
 PLATFORM_PORT, EGRESS_PORT = 9001, 9002
 _SAFE = 100  # descriptors below are laid out anew for user code
+_OWN_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
+_PROC_FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+_TMP_FLAGS = linux.MS_NOSUID | linux.MS_NODEV
+MOUNT_FLAGS, UNSHARE_FLAGS = (_PROC_FLAGS, _TMP_FLAGS), (linux.CLONE_NEWPID, _OWN_NAMESPACES)  # all that the zygote's filter lets pass
 
 
 class Template(NamedTuple):
@@ -67,8 +71,8 @@ def _live(fds: list[int], template: Template) -> None:
 
 
 def _isolate() -> list[socket.socket]:
-    linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS)
-    linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    linux.unshare(_OWN_NAMESPACES)
+    linux.mount("proc", "/proc", "proc", _PROC_FLAGS)
     linux.loopback_up()
     listeners = []
     for port in (PLATFORM_PORT, EGRESS_PORT):
@@ -83,8 +87,6 @@ def _isolate() -> list[socket.socket]:
 def _prepare_to_renounce(template: Template) -> None:
     """What can be given up before the assignment is, so that it costs no cold start: most of all the filter's compilation."""
     linux.drop_bounding_set(KEPT_CAPABILITIES)  # the zygote has no others
-    with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
-        file.write("500")
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     linux.seccomp_filter(template.filter)
 
@@ -93,7 +95,7 @@ def _take(assignment: dict[str, Any], given: list[int]) -> None:
     """Put code, /tmp and the pipes in their places. `given`: events, results, log, code."""
     uid = assignment["uid"]
     options = f"size={assignment['tmp_mb']}m,nr_inodes={assignment['inodes']},mode=1777"
-    linux.mount("tmp", "/rw/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
+    linux.mount("tmp", "/rw/tmp", "tmpfs", _TMP_FLAGS, options)
     events, results, log, code = given
     linux.move_mount(code, "/var/task")
     os.close(code)

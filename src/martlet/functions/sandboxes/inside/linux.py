@@ -135,7 +135,7 @@ def send(sock: socket.socket, message: dict[str, Any], fds: list[int] | None = N
 
 
 def receive(sock: socket.socket, size: int = 262_144) -> tuple[dict[str, Any] | None, list[int], int]:
-    """(message, descriptors, pid of the sender or 0); message None at end of file."""
+    """(message, descriptors, pid of the sender or 0); message None at end of file. OSError for what is no message."""
     try:
         data, ancillary, flags, _ = sock.recvmsg(size, 1024, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:  # it ended with messages of ours unread
@@ -151,8 +151,14 @@ def receive(sock: socket.socket, size: int = 262_144) -> tuple[dict[str, Any] | 
             pid = struct.unpack("iII", payload[:12])[0]
     if not data:
         return None, fds, pid
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise OSError(90, "message too long")
+        message = json.loads(data)
+        if not isinstance(message, dict):
+            raise OSError(74, "not a message")
+    except (OSError, ValueError, RecursionError) as error:
         for fd in fds:
             os.close(fd)
-        raise OSError(90, "message too long")
-    return json.loads(data), fds, pid
+        raise error if isinstance(error, OSError) else OSError(74, "not a message") from error
+    return message, fds, pid

@@ -2,12 +2,17 @@
 
 What is not listed is refused: EPERM for calls that existed when this list was made, ENOSYS for newer ones and for
 clone3, so that the C library falls back. A few calls are allowed by argument: clone without namespace flags, sockets of
-the UNIX, INET and INET6 families, ioctl but TIOCSTI and TIOCLINUX, personality only as a question.
+the UNIX, INET and INET6 families for TCP and UDP only (each other protocol is a kernel module more that could be loaded),
+ioctl but TIOCSTI and TIOCLINUX, personality only as a question.
+
+The zygote has a filter too (`zygote_program`): packages that it imports are not trusted, and it is root of a user namespace,
+which opens much of the kernel. It may do what an instance may, and the few calls with which it makes instances.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 
 _ALLOWED = """
 0-28 32-40 42-52 54-55 57-63 72-79 80-100 102 104-132 137-138 140-141 143 145-151 152 157-158 160 186-204 213 217-219
@@ -22,11 +27,12 @@ _ALLOWED = """
 # iopl, init_module, quotactl, keyctl, aio, unshare, setns, vmsplice, perf_event_open, fanotify, name_to_handle_at,
 # open_by_handle_at, process_vm_readv, kcmp, bpf, userfaultfd, io_uring, pidfd_getfd, the new mount calls, sync.
 _NR_IOCTL, _NR_SOCKET, _NR_SOCKETPAIR, _NR_CLONE, _NR_PERSONALITY, _NR_CLONE3 = 16, 41, 53, 56, 135, 435
+_NR_MOUNT, _NR_UNSHARE, _NR_SETNS = 165, 272, 308
 _NEWEST_KNOWN = 470
-_ASSIGNMENT = (165, 317, 429)  # mount, seccomp, move_mount: taken away by `last_program`
+_ASSIGNMENT = (_NR_MOUNT, 317, 429)  # mount, seccomp, move_mount: taken away by `last_program`
 
 _ALLOW, _ERRNO, _KILL = 0x7FFF_0000, 0x0005_0000, 0x8000_0000
-_EPERM, _ENOSYS, _EAFNOSUPPORT = 1, 38, 97
+_EPERM, _ENOSYS, _EPROTONOSUPPORT, _EAFNOSUPPORT = 1, 38, 93, 97
 _LD_ABS, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
 _AUDIT_ARCH_X86_64 = 0xC000_003E
 _NAMESPACE_FLAGS = 0x7E02_0080  # CLONE_NEW* and CLONE_NEWTIME
@@ -70,39 +76,75 @@ def last_program() -> bytes:
     for position, number in enumerate(_ASSIGNMENT):
         code.append((_JEQ, len(_ASSIGNMENT) - position, 0, number))
     code += [(_RET, 0, 0, _ALLOW), (_RET, 0, 0, _ERRNO | _EPERM)]
-    return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+    return _assemble(code)
 
 
 def program() -> bytes:
-    """The filter as bytes for `linux.seccomp_filter`. It still allows what an assignment needs; see `last_program`."""
+    """The filter of an instance as bytes for `linux.seccomp_filter`. It still allows what an assignment needs; see `last_program`."""
+    return _assemble([*_head(), *_tree(_ranges(), (_RET, 0, 0, _ERRNO | _EPERM))])
+
+
+def zygote_program(mount_flags: Iterable[int], unshare_flags: Iterable[int], setns_kind: int) -> bytes:
+    """The filter of a zygote: an instance's, and mount, unshare and setns with exactly these arguments.
+
+    So no mount is made writable, nothing is bound elsewhere, no further user namespace is made, no netlink is spoken.
+    """
+    special = [
+        *_exactly(_NR_MOUNT, 3, mount_flags),
+        *_exactly(_NR_UNSHARE, 0, unshare_flags),
+        *_exactly(_NR_SETNS, 1, (setns_kind,)),
+    ]
+    return _assemble([*_head(), *special, *_tree(_ranges(), (_RET, 0, 0, _ERRNO | _EPERM))])
+
+
+def _exactly(number: int, argument: int, values: Iterable[int]) -> list[_Instruction]:
+    """Allow system call `number` if its argument (the low half; these are 32 bits wide) is one of `values`, else EPERM."""
+    wanted = list(values)
+    checks = [(_JEQ, len(wanted) - index, 0, value) for index, value in enumerate(wanted)]
+    body = [(_LD_ABS, 0, 0, 16 + 8 * argument), *checks, (_RET, 0, 0, _ERRNO | _EPERM), (_RET, 0, 0, _ALLOW)]
+    return [(_JEQ, 0, len(body), number), *body]
+
+
+def _assemble(code: list[_Instruction]) -> bytes:
+    return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+
+
+def _head() -> list[_Instruction]:
+    """Other ways in, calls that are newer than the list, and the calls that are allowed by argument."""
     eperm: _Instruction = (_RET, 0, 0, _ERRNO | _EPERM)
+    enosys: _Instruction = (_RET, 0, 0, _ERRNO | _ENOSYS)
     allow: _Instruction = (_RET, 0, 0, _ALLOW)
-    code: list[_Instruction] = [
+    return [
         (_LD_ABS, 0, 0, 4),  # seccomp_data.arch
         (_JEQ, 1, 0, _AUDIT_ARCH_X86_64),
         (_RET, 0, 0, _KILL),
         (_LD_ABS, 0, 0, 0),  # seccomp_data.nr
         (_JGE, 0, 1, 0x4000_0000),  # the x32 way in
-        (_RET, 0, 0, _ERRNO | _ENOSYS),
+        enosys,
         (_JEQ, 0, 1, _NR_CLONE3),
-        (_RET, 0, 0, _ERRNO | _ENOSYS),
+        enosys,
         (_JGE, 0, 1, _NEWEST_KNOWN + 1),
-        (_RET, 0, 0, _ERRNO | _ENOSYS),
+        enosys,
         (_JGE, 0, 2, 425),  # io_uring_setup, _enter, _register: "not there", so that libraries fall back
         (_JGE, 1, 0, 428),
-        (_RET, 0, 0, _ERRNO | _ENOSYS),
+        enosys,
         (_JEQ, 0, 4, _NR_CLONE),
         (_LD_ABS, 0, 0, 16),  # low half of args[0]
         (_JSET, 1, 0, _NAMESPACE_FLAGS),
         allow,
         eperm,
         (_JEQ, 1, 0, _NR_SOCKET),
-        (_JEQ, 0, 6, _NR_SOCKETPAIR),
+        (_JEQ, 0, 11, _NR_SOCKETPAIR),
         (_LD_ABS, 0, 0, 16),
-        (_JEQ, 3, 0, 1),  # AF_UNIX
+        (_JEQ, 8, 0, 1),  # AF_UNIX
         (_JEQ, 2, 0, 2),  # AF_INET
         (_JEQ, 1, 0, 10),  # AF_INET6
         (_RET, 0, 0, _ERRNO | _EAFNOSUPPORT),
+        (_LD_ABS, 0, 0, 32),  # low half of args[2], the protocol
+        (_JEQ, 3, 0, 0),
+        (_JEQ, 2, 0, 6),  # TCP
+        (_JEQ, 1, 0, 17),  # UDP
+        (_RET, 0, 0, _ERRNO | _EPROTONOSUPPORT),
         allow,
         (_JEQ, 0, 5, _NR_IOCTL),
         (_LD_ABS, 0, 0, 24),  # low half of args[1]
@@ -116,5 +158,3 @@ def program() -> bytes:
         allow,
         eperm,
     ]
-    code += _tree(_ranges(), eperm)
-    return b"".join(struct.pack("HBBI", *instruction) for instruction in code)

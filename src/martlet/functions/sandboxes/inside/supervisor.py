@@ -11,6 +11,9 @@ Single-threaded, standard library only, driven by messages on one SEQPACKET sock
 
 End of file on the socket, for whatever reason, ends every process and removes every control group; the kernel does the
 former by itself (death signals down the tree) should this process be killed.
+
+Zygotes import packages that nobody has vouched for, so what they say is checked: a zygote that says anything out of its turn,
+does not read its orders, or takes too long is ended, with its instances and no others, and this process never waits for one.
 """
 
 from __future__ import annotations
@@ -30,6 +33,10 @@ from . import cgroups, linux, probe
 CONTROL = 3
 _USUAL = (256, 128)  # memory in MB and processes of a function that says nothing: set at birth, off the cold start
 _FORKS_AT_ONCE = 32  # of one zygote; bounds what waits in its socket
+_BOOT_SECONDS = 10.0  # from a zygote's start to its readiness, imports included
+_FORK_SECONDS = 10.0  # from an order to fork to the birth
+_LOOK_SECONDS = 0.5  # how often these are looked at, while something is due
+_ZYGOTE_BYTES, _ZYGOTE_PROCESSES = 4_294_967_296, 512  # what importing may take; instances leave the zygote's group
 _UID_BASE, _UID_SPAN = 0x2000_0000, 65_536
 _LAUNCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launch.py")
 
@@ -46,6 +53,7 @@ class Stem:
         self.pid = 0  # in the zygote's pid namespace
         self.host_pid = 0
         self.pidfd = -1
+        self.ordered_at = time.monotonic()
         self.born = False
         self.order: dict[str, Any] | None = None  # the start that this stem is for
         self.pipes: list[int] = []
@@ -64,7 +72,9 @@ class Zygote:
         self.index = index
         self.order = order
         self.control = control
+        self.group: cgroups.Group | None = None
         self.init_pid = 0
+        self.mapped = False
         self.ready = False
         self.started_at = time.monotonic()
         self.parked: deque[Stem] = deque()
@@ -89,6 +99,7 @@ class Supervisor:
         self._busy_groups: list[cgroups.Group] = []
         self._refill: set[str] = set()
         self._running = True
+        self._looked_at = 0.0
 
     def run(self) -> None:
         wake_reader, wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -100,14 +111,32 @@ class Supervisor:
         self._watch(wake_reader, lambda: self._on_child(wake_reader))
         while self._running:
             idle = bool(self._refill)
-            events = self._poller.poll(0 if idle else (0.05 if self._busy_groups else -1))
+            events = self._poller.poll(0 if idle else self._patience())
             for fd, _ in events:
                 reader = self._readers.get(fd)
                 if reader is not None:
                     reader()
             if not events:
                 self._when_idle()
+            if time.monotonic() - self._looked_at > _LOOK_SECONDS:
+                self._end_the_late()
         self._end()
+
+    def _patience(self) -> float:
+        if self._busy_groups:
+            return 0.05
+        due = any(zygote.forking or not zygote.ready for zygote in self._zygotes.values())
+        return _LOOK_SECONDS if due else -1
+
+    def _end_the_late(self) -> None:
+        """A zygote whose import never returns, or that does not fork, must not hold up those who wait for it."""
+        now = self._looked_at = time.monotonic()
+        for zygote in list(self._zygotes.values()):
+            if not zygote.ready:
+                if now - zygote.started_at > _BOOT_SECONDS:
+                    self._boot_again(zygote, f"importing took longer than {_BOOT_SECONDS:g} s")
+            elif any(not stem.born and now - stem.ordered_at > _FORK_SECONDS for stem in zygote.stems.values()):
+                self._lose(zygote, f"it did not fork within {_FORK_SECONDS:g} s")
 
     def _watch(self, fd: int, reader: Callable[[], None]) -> None:
         self._readers[fd] = reader
@@ -131,7 +160,8 @@ class Supervisor:
             if zygote is None or len(zygote.parked) + zygote.forking >= zygote.wanted or not zygote.ready:
                 self._refill.discard(key)
                 continue
-            self._fork(zygote)
+            if not self._fork(zygote):
+                self._refill.discard(key)
             return  # one at a time, so that an order never waits for more than one fork
 
     # --- orders ---------------------------------------------------------------------------------------------------
@@ -209,10 +239,17 @@ class Supervisor:
     def _boot(self, order: dict[str, Any]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        ours.setblocking(False)
         self._zygote_numbers += 1
         zygote = Zygote(order["key"], self._zygote_numbers, order, ours)
         links, mounts, fds = _image(order["binds"])
         try:
+            if self._tree is not None:
+                zygote.group = self._tree.group(f"z{zygote.index}")
+                zygote.group.limit(
+                    memory_bytes=_ZYGOTE_BYTES, processes=_ZYGOTE_PROCESSES, cpu_weight=1024, cpu_cores=float(os.cpu_count() or 1)
+                )
+                fds += zygote.group.join_files()
             _spawn("boot", theirs)
             message = {"uid_range": self._uid_range, "interpreter": order["interpreter"], "links": links, "mounts": mounts}
             linux.send(ours, message, fds)
@@ -225,29 +262,51 @@ class Supervisor:
     def _on_zygote(self, zygote: Zygote) -> None:
         try:
             event, fds, pid = linux.receive(zygote.control)
+        except BlockingIOError:
+            return
         except OSError as error:
-            event, fds, pid = {"event": "failed", "error": str(error)}, [], 0
+            self._lose(zygote, str(error))
+            return
         self._close(fds)
         if event is None:
+            self._end_of(zygote)
+            return
+        try:
+            self._heard(zygote, event, pid)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            self._lose(zygote, f"it broke the protocol: {type(error).__name__}: {error}"[:300])
+
+    def _end_of(self, zygote: Zygote) -> None:
+        if zygote.ready:
             self._lose(zygote, "the zygote ended")
-        elif event["event"] == "map":
+        else:
+            self._boot_again(zygote, "the zygote ended while it imported")
+
+    def _heard(self, zygote: Zygote, event: dict[str, Any], pid: int) -> None:
+        """One message. Raises KeyError, TypeError or ValueError for what is not its turn: the sender is then ended."""
+        kind = event["event"]
+        if kind == "map" and not zygote.mapped and not zygote.init_pid:
+            zygote.mapped = True
             self._map_ids(zygote, pid)
-        elif event["event"] == "init":
+        elif kind == "init" and not zygote.init_pid:
             zygote.init_pid = pid
             message = {"order": "import", "path": zygote.order["path"], "modules": zygote.order["modules"]}
             linux.send(zygote.control, message)
-        elif event["event"] == "ready":
+        elif kind == "ready" and zygote.init_pid and not zygote.ready:
             self._zygote_ready(zygote, event)
-        elif event["event"] == "forked":
+        elif kind == "forked" and zygote.stems[event["stem"]].pid == 0 and event["pid"] not in zygote.by_pid:
             stem = zygote.stems[event["stem"]]
-            stem.pid = event["pid"]
+            stem.pid = int(event["pid"])
             zygote.by_pid[stem.pid] = stem
-        elif event["event"] == "exit":
-            stem_or_none = zygote.by_pid.pop(event["pid"], None)
-            if stem_or_none is not None:
-                self._ended(stem_or_none, event["status"])
+        elif kind == "exit":
+            self._ended(zygote.by_pid.pop(event["pid"]), int(event["status"]))
+        elif kind == "unforked" and zygote.stems[event["stem"]].pid == 0:
+            self._ended(zygote.stems[event["stem"]], 0)
+            self._refuse_waiting(zygote, str(event.get("error"))[:300])
+        elif kind == "failed" and not zygote.ready:
+            self._lose(zygote, str(event.get("error"))[:300])
         else:
-            self._lose(zygote, str(event.get("error")))
+            raise ValueError(f"{kind!r} out of turn")
 
     def _map_ids(self, zygote: Zygote, pid: int) -> None:
         base = _UID_BASE + (zygote.index % 8_000) * _UID_SPAN
@@ -257,34 +316,47 @@ class Supervisor:
         linux.send(zygote.control, {"order": "mapped"})
 
     def _zygote_ready(self, zygote: Zygote, event: dict[str, Any]) -> None:
-        if event["threads"] > 1 and zygote.order["modules"]:
+        failed = {str(name)[:200]: str(reason)[:300] for name, reason in list(dict(event["failed"]).items())[:200]}
+        if int(event["threads"]) > 1 and zygote.order["modules"]:
             # A package started a thread while it was imported; a fork would copy its locks but not the thread.
-            order = {**zygote.order, "modules": []}
-            waiting = zygote.waiting
-            zygote.waiting = deque()
-            self._lose(zygote, "", quietly=True)
-            self._order_zygote(order, [])
-            if order["key"] in self._zygotes:
-                self._zygotes[order["key"]].waiting = waiting
+            self._boot_again(zygote, "")
             return
         zygote.ready = True
         milliseconds = int((time.monotonic() - zygote.started_at) * 1000)
-        failed = event["failed"]
         self._tell({"event": "zygote", "key": zygote.key, "failed": failed, "ms": milliseconds, "pid": zygote.init_pid})
         self._serve_waiting(zygote)
         self._refill.add(zygote.key)
 
+    def _boot_again(self, zygote: Zygote, error: str) -> None:
+        """Start it anew without the imports that went wrong; what waits for it goes on waiting."""
+        if not zygote.order["modules"]:
+            self._lose(zygote, error)
+            return
+        order = {**zygote.order, "modules": []}
+        waiting = zygote.waiting
+        zygote.waiting = deque()
+        self._lose(zygote, error, quietly=True)
+        self._order_zygote(order, [])
+        if order["key"] in self._zygotes:
+            self._zygotes[order["key"]].waiting = waiting
+            if error:
+                failed = dict.fromkeys(zygote.order["modules"], error)
+                self._tell({"event": "zygote", "key": zygote.key, "failed": failed, "ms": 0, "pid": 0})
+
     def _lose(self, zygote: Zygote, error: str, quietly: bool = False) -> None:
         """The zygote is gone, or must go: with its pid namespace goes every instance in it."""
-        self._zygotes.pop(zygote.key, None)
+        if self._zygotes.get(zygote.key) is not zygote:
+            return  # lost before
+        del self._zygotes[zygote.key]
         self._unwatch(zygote.control.fileno())
         zygote.control.close()
         if zygote.init_pid:
             _kill_pid(zygote.init_pid)
         for stem in list(zygote.stems.values()):
-            if stem.host_pid:
-                _kill_pid(stem.host_pid)
+            self._kill(stem)
             self._ended(stem, signal.SIGKILL)
+        if zygote.group is not None:
+            self._busy_groups.append(zygote.group)
         for order, fds in zygote.waiting:
             self._close(fds)
             self._tell({"event": "exit", "id": order["id"], "error": error})
@@ -308,6 +380,7 @@ class Supervisor:
         stem = Stem(self._stem_numbers, zygote)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        ours.setblocking(False)
         joins: list[int] = []
         try:
             if self._tree is not None:
@@ -315,6 +388,10 @@ class Supervisor:
                 _limit(stem.group, *_USUAL)  # from birth on, and for most it stays so
                 joins = stem.group.join_files()
             linux.send(zygote.control, {"order": "fork", "stem": stem.number}, [theirs.fileno(), *joins])
+        except BlockingIOError:
+            ours.close()
+            self._forget_group(stem)
+            return False  # its socket is full; the next birth makes room
         except OSError as error:
             ours.close()
             self._forget_group(stem)
@@ -332,37 +409,49 @@ class Supervisor:
     def _refuse_waiting(self, zygote: Zygote, error: str) -> None:
         self._refill.discard(zygote.key)
         while zygote.waiting:
+            self._refuse_one(zygote, error)
+
+    def _refuse_one(self, zygote: Zygote, error: str) -> None:
+        if zygote.waiting:
             order, fds = zygote.waiting.popleft()
             self._close(fds)
             self._tell({"event": "exit", "id": order["id"], "error": error})
 
     def _on_birth(self, stem: Stem) -> None:
         assert stem.birth is not None
+        zygote = stem.zygote
         try:
             event, fds, pid = linux.receive(stem.birth)
+        except BlockingIOError:
+            return
         except OSError:
-            event, fds, pid = None, [], 0
-        if event is None:
+            event, fds, pid = {}, [], 0
+        if event is None or stem.born or not _are_listeners(fds):
+            self._close(fds)
             self._unwatch(stem.birth.fileno())
             if not stem.born:
-                stem.zygote.forking -= 1
+                zygote.forking -= 1
                 stem.born = True
-            if stem.host_pid:
-                _kill_pid(stem.host_pid)
+                self._refuse_one(zygote, "a fork of the zygote ended before it was isolated")
+            if event is None:
+                self._kill(stem)
+            else:
+                self._lose(zygote, "a fork of it broke the protocol")
             return
         stem.born, stem.listeners, stem.host_pid = True, fds, pid
-        stem.zygote.forking -= 1
+        zygote.forking -= 1
         try:
             stem.pidfd = linux.pidfd_open(pid)
         except OSError:
             return  # it died at once; the zygote will say so
-        zygote = stem.zygote
         if zygote.waiting:
             order, pipes = zygote.waiting.popleft()
             self._assign(stem, order, pipes)
             self._serve_waiting(zygote)  # a place among the forks at once is free again
         else:
             zygote.parked.append(stem)
+        self._serve_waiting(zygote)
+        self._refill.add(zygote.key)
 
     def _assign(self, stem: Stem, order: dict[str, Any], pipes: list[int]) -> None:
         stem.order = order
@@ -491,6 +580,21 @@ def _kill_pid(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
+
+
+def _are_listeners(fds: list[int]) -> bool:
+    """Two listening TCP sockets, as an instance hands them over; anything else did not come from our code."""
+    if len(fds) != 2:
+        return False
+    for fd in fds:
+        try:
+            with socket.socket(fileno=os.dup(fd)) as sock:
+                listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                if sock.family != socket.AF_INET or sock.type != socket.SOCK_STREAM or not listening:
+                    return False
+        except OSError:
+            return False
+    return True
 
 
 def _spawn(module: str, channel: socket.socket) -> None:

@@ -1,10 +1,12 @@
 """The zygote: a process that has imported what instances will need, and forks them.
 
 It is root of a user namespace that maps to nobody outside, has one thread, no secrets, no network, and one socket (descriptor
-3) to the supervisor. An order is a JSON message:
+3) to the supervisor. The packages that it imports are not trusted: before the first import it takes a system-call filter that
+leaves it what it needs to make instances. An order is a JSON message:
     {"order": "import", "path": [folders], "modules": [names]}   → {"event": "ready", "failed": {name: reason}, …}
     {"order": "fork", "stem": n} + [birth socket, cgroup files…] → {"event": "forked", "stem": n, "pid": pid}
-and when a child ends → {"event": "exit", "pid": pid, "status": wait status}.
+                                                                 or {"event": "unforked", "stem": n, "error": reason}
+and when such a child ends → {"event": "exit", "pid": pid, "status": wait status}.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 from . import instance, landlock, linux, runtime, seccomp
 
 CONTROL = 3
+_forks: set[int] = set()  # children that the supervisor knows of; a package may have started others while it was imported
 
 
 def main() -> None:
@@ -34,6 +37,8 @@ def main() -> None:
     time.tzset()
     runtime.prepare()
     template = instance.Template(seccomp.program(), seccomp.last_program(), landlock.ruleset(["/"], ["/rw", "/dev"]))
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    linux.seccomp_filter(seccomp.zygote_program(instance.MOUNT_FLAGS, instance.UNSHARE_FLAGS, linux.CLONE_NEWPID))
     poller = select.poll()
     poller.register(control, select.POLLIN)
     poller.register(wake_reader, select.POLLIN)
@@ -68,7 +73,9 @@ def _reap(control: socket.socket) -> None:
             return
         if not pid:
             return
-        linux.send(control, {"event": "exit", "pid": pid, "status": status})
+        if pid in _forks:
+            _forks.discard(pid)
+            linux.send(control, {"event": "exit", "pid": pid, "status": status})
 
 
 def _import(order: dict[str, Any]) -> dict[str, Any]:
@@ -87,12 +94,18 @@ def _import(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fork(control: socket.socket, own: int, order: dict[str, Any], fds: list[int], template: instance.Template) -> None:
-    linux.unshare(linux.CLONE_NEWPID)
-    pid = os.fork()
-    if not pid:
-        signal.set_wakeup_fd(-1)
-        instance.become(fds, template)  # never returns
+    answer: dict[str, Any] = {"event": "unforked", "stem": order["stem"]}
+    try:
+        linux.unshare(linux.CLONE_NEWPID)
+        pid = os.fork()
+        if not pid:
+            signal.set_wakeup_fd(-1)
+            instance.become(fds, template)  # never returns
+        _forks.add(pid)
+        answer = {"event": "forked", "stem": order["stem"], "pid": pid}
+    except OSError as error:  # no more processes or namespaces just now: later there may be
+        answer["error"] = str(error)
     linux.setns(own, linux.CLONE_NEWPID)
     for fd in fds:
         os.close(fd)
-    linux.send(control, {"event": "forked", "stem": order["stem"], "pid": pid})
+    linux.send(control, answer)
