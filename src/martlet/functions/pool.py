@@ -530,6 +530,7 @@ class Pool:
             self._start_failed(instance, ended)
         for sequence in sorted(instance.inflight):
             self._end_event(instance, sequence, ended)
+        self._busy.discard(instance)
         left = instance.take_log(0) if not instance.closed else b""
         if left:
             self._around.note(self, left.decode("utf-8", "replace").rstrip("\n"))
