@@ -62,6 +62,7 @@ class Instance:
         "cpu_seen_us",
         "draining",
         "ended",
+        "given_up",
         "idle_since_ns",
         "inflight",
         "init_us",
@@ -84,6 +85,7 @@ class Instance:
         self.cold = True
         self.draining = False  # takes no new events; ends when it has none
         self.ended = False
+        self.given_up: set[int] = set()  # sequence numbers of events that timed out before the others it has
         self.closed = False
         self.init_us = 0
         self.idle_since_ns = started_ns
