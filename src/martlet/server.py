@@ -29,7 +29,7 @@ from martlet.auth import INVOKE, Auth, authorize, check_host, function_principal
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
-from martlet.errors import MartletError, StartFailed
+from martlet.errors import DeployFailed, MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.logs import LogStore
 from martlet.functions.sandbox import SandboxHost
@@ -137,6 +137,9 @@ class Server:
         if not name:
             known = ", ".join(sorted(SANDBOXES))
             raise StartFailed(f"there is no sandbox {self.settings.sandbox!r}", remedy=f"choose one of: {known}")
+        python = self.settings.python
+        if python and not (os.path.isfile(python) and os.access(python, os.X_OK)):
+            raise StartFailed(f"MARTLET_PYTHON={python} is not a program", remedy="name a Python interpreter, or unset it")
         # Named after the folder, so that the next start on it clears what a killed one left.
         identity = "d" + hashlib.sha256(str(self.data.resolve()).encode()).hexdigest()[:12]
         host: SandboxHost = getattr(importlib.import_module(module), name)(
@@ -382,7 +385,7 @@ async def _first_deployment(server: Server, path: Path, name: str | None, watchi
         done = await server.apps.deploy(path, name, progress=say)
     except MartletError as error:
         if not watching or not server.apps.list():
-            raise
+            raise DeployFailed(error.message, remedy=error.remedy, **error.details) from error
         _report(error)
     else:
         server.edge.set_default(done.app)

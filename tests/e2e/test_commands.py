@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -162,7 +161,7 @@ def test_tables_are_for_people(greeter: RunningPlatform, martlet: Command) -> No
     assert re.search(r"^greeter +1 +3 +1 +1 ", martlet("apps", data=greeter.data).out, re.MULTILINE)
     functions = martlet("functions", data=greeter.data).out
     assert re.search(r"^greeter-hello +1 +256 +10 +1 +app:hello ", functions, re.MULTILINE)
-    status = martlet("status", data=greeter.data).out
+    status = martlet("status", data=greeter.data).out.lower()
     assert re.search(r"level: +3", status)
     for word in ("greeter-shout", "cold", "warm", "p50_ms", "p99_ms", "instances"):
         assert word in status, word
@@ -186,7 +185,8 @@ def test_env_points_unmodified_boto3_here(greeter: RunningPlatform, martlet: Com
     script = (
         "import boto3, json\n"
         "client = boto3.client('lambda')\n"
-        "print(json.loads(client.invoke(FunctionName='greeter-shout', Payload=b'{\"text\": \"aws\"}')['Payload'].read())['text'])\n"
+        "answer = client.invoke(FunctionName='greeter-shout', Payload=b'{\"text\": \"aws\"}')\n"
+        "print(json.loads(answer['Payload'].read())['text'])\n"
         "print(sorted(found['FunctionName'] for found in client.list_functions()['Functions']))\n"
     )
     file = tmp_path / "client.py"
@@ -268,8 +268,8 @@ def test_a_dry_run_changes_nothing(greeter: RunningPlatform, martlet: Command, t
 
 
 @pytest.fixture
-def second_app(tmp_path: Path) -> Iterator[Path]:
-    yield write_app(tmp_path / "other", GREETER.replace('App("greeter")', 'App("other")').replace("/hello/", "/moin/"))
+def second_app(tmp_path: Path) -> Path:
+    return write_app(tmp_path / "other", GREETER.replace('App("greeter")', 'App("other")').replace("/hello/", "/moin/"))
 
 
 def test_deploy_beside_another_app_and_destroy(greeter: RunningPlatform, martlet: Command, second_app: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from martlet.cli.failure import DEPLOY_FAILED, REFUSED, UNREACHABLE, Failure
+from martlet.cli.failure import REFUSED, UNREACHABLE, Failure
 
 __all__ = ["Client", "Endpoint", "segment"]
 
@@ -99,22 +99,30 @@ class Client:
         query: dict[str, object] | None = None,
         body: bytes | None = None,
         kind: str = "application/json",
+        refused: int = REFUSED,
     ) -> Iterator[dict[str, Any]]:
-        """The objects of an NDJSON answer as they come, without heartbeats. An "error" becomes a `Failure`."""
-        with self._exchange(method, path, query, body, kind) as answer:
+        """The objects of an NDJSON answer as they come, without heartbeats. An "error" becomes a `Failure`, with the exit
+        code `refused` unless it is about who asks."""
+        with self._exchange(method, path, query, body, kind, refused) as answer:
             while True:
                 line = answer.readline(_LINE_BYTES)
                 if not line:
                     return
                 event = _json(line, path)
                 if event.get("type") == "error":
-                    raise _refused(event.get("error", {}))
+                    raise _refused(event.get("error", {}), refused)
                 if event.get("type") != "heartbeat":
                     yield event
 
     @contextmanager
     def _exchange(
-        self, method: str, path: str, query: dict[str, object] | None, body: bytes | None, kind: str
+        self,
+        method: str,
+        path: str,
+        query: dict[str, object] | None,
+        body: bytes | None,
+        kind: str,
+        refused: int = REFUSED,
     ) -> Iterator[http.client.HTTPResponse]:
         given = {name: _text(value) for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path
@@ -125,7 +133,7 @@ class Client:
         try:
             answer = _send(connection, method, target, body, headers)
             if answer.status >= 400:
-                raise _refused(_problem(answer.status, answer.read()))
+                raise _refused(_problem(answer.status, answer.read()), refused)
             yield answer
         except ConnectionRefusedError as error:
             cause = f"no platform answers at {self.endpoint.api}"
@@ -170,13 +178,15 @@ def _problem(status: int, content: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {"detail": f"the platform answered HTTP {status}"}
 
 
-def _refused(problem: dict[str, Any]) -> Failure:
+def _refused(problem: dict[str, Any], exit_code: int) -> Failure:
     code = str(problem.get("type", "")).rpartition(":")[2]
     remedy = str(problem.get("remedy", ""))
     if code == "unauthenticated":
         remedy = remedy or "the data folder's credentials are not the running platform's: check --data"
+    if code in ("unauthenticated", "access_denied"):
+        exit_code = REFUSED
     return Failure(
-        DEPLOY_FAILED if code == "deploy_failed" else REFUSED,
+        exit_code,
         str(problem.get("detail", "refused")),
         remedy,
         str(problem.get("stack") or ""),

@@ -111,7 +111,8 @@ def _deploy(arguments: Arguments) -> int:
         raise Failure(code, error.message, error.remedy) from error
     query: dict[str, object] = {"dry_run": True} if arguments.dry_run else {}
     result: dict[str, Any] | None = None
-    for event in client.lines("POST", f"/v1/apps/{segment(name)}/deployments", query, body, "application/x-tar"):
+    where = f"/v1/apps/{segment(name)}/deployments"
+    for event in client.lines("POST", where, query, body, "application/x-tar", refused=DEPLOY_FAILED):
         if event.get("type") == "progress":
             print(printable(str(event.get("text", ""))), file=sys.stderr)
         elif event.get("type") == "result":

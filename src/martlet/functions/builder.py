@@ -19,6 +19,7 @@ from martlet.types import FunctionConfig, FunctionVersion
 __all__ = ["Build", "Builder"]
 
 _SECONDS = 30
+_ADD_IT = "if it is a package, name it in requirements.txt or in pyproject.toml's dependencies; if it is yours, add its file"
 _COMPILED_BYTES_AT_MOST = 67_108_864
 
 
@@ -59,9 +60,10 @@ class _BuildPool(Pool):
             log = instance.take_log(0).decode("utf-8", "replace")
             kind_of = error.get("errorType", "")
             prefix = "" if kind_of in ("AppError", "Runtime.UserCodeSyntaxError") else f"{kind_of}: "
-            self.done.set_exception(
-                DeployFailed(f"{prefix}{error.get('errorMessage')}", error_type=kind_of, stack=stack, log=log[-4000:])
-            )
+            message = f"{prefix}{error.get('errorMessage')}"
+            remedy = _ADD_IT if "No module named" in message else ""
+            failure = DeployFailed(message, remedy=remedy, error_type=kind_of, stack=stack, log=log[-4000:])
+            self.done.set_exception(failure)
 
     def on_broken(self, instance: Instance, reason: str) -> None:
         if reason and not self.done.done():

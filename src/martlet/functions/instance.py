@@ -70,6 +70,7 @@ class Instance:
         "cpu_seen_us",
         "draining",
         "ended",
+        "given_up",
         "idle_since_ns",
         "inflight",
         "init_us",
@@ -92,6 +93,7 @@ class Instance:
         self.cold = True
         self.draining = False  # takes no new events; ends when it has none
         self.ended = False
+        self.given_up: set[int] = set()  # sequence numbers of events that timed out before the others it has
         self.closed = False
         self.broken = False  # it broke the protocol: nothing that it sends is read any more
         self.init_us = 0

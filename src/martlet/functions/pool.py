@@ -341,6 +341,8 @@ class Pool:
     # --- answers --------------------------------------------------------------------------------------------------
 
     def on_frame(self, instance: Instance, kind: int, sequence: int, payload: bytes) -> None:
+        if sequence in instance.given_up:
+            return  # it timed out while others of the instance had time left; what it says now comes too late
         if kind == frames.RESULT or kind == frames.ERROR:
             if not self._runs(instance, sequence):
                 self.on_broken(instance, f"an answer to event {sequence}, which it does not run")
@@ -625,6 +627,8 @@ class Pool:
             return
         for sequence in [key for key, invocation in instance.inflight.items() if invocation.duration_us < late]:
             invocation = instance.inflight.pop(sequence)
+            instance.given_up.add(sequence)
+            self._streams.pop((instance.number, sequence), None)
             invocation.duration_us = (self._clock.monotonic_ns() - invocation.duration_us) // 1000
             outcome = _timed_out(invocation.request_id, self.version.config.timeout_seconds)
             self._finish(invocation, outcome, instance.take_log(sequence))

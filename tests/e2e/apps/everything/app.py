@@ -49,7 +49,7 @@ def environment(event, context):
 
 @app.function()
 def returns(event, context):
-    from datetime import datetime
+    from datetime import UTC, datetime
     from decimal import Decimal
 
     loop = []
@@ -57,7 +57,7 @@ def returns(event, context):
     values = {
         "bytes": b"\xff",
         "set": {1},
-        "datetime": datetime(2026, 1, 1),
+        "datetime": datetime(2026, 1, 1, tzinfo=UTC),
         "nan": {"x": float("nan")},
         "infinity": [float("inf")],
         "object": object(),
@@ -66,7 +66,7 @@ def returns(event, context):
         "none": None,
         "text": "Zürich 東京 \N{SNOWMAN}",
         "surrogate": "\ud800",
-        "keys": {1: "a", None: "b", True: "c"},
+        "keys": {1: "a", None: "b", False: "c"},
         "large": "x" * event.get("size", 0),
     }
     return values[event["what"]]
