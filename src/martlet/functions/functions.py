@@ -33,6 +33,7 @@ _PAYLOAD_AT_MOST = LIMITS["payload_bytes"].default
 _REAP_SECONDS = 1.0
 _SAMPLE_NS = 100_000_000
 _ZYGOTES_AT_MOST = 24
+_HOT_NS = 60_000_000_000  # a zygote that was wanted within this keeps all its stem cells, others one
 _KEPT_AFTER_DEPLOY = 32  # verified instances are kept warm up to this many on the host
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(FunctionVersion).decode
@@ -106,9 +107,9 @@ class Functions:
         )
         self._store.read(self._load)
         newest = sorted(self._versions.values(), key=lambda version: -version.created_at_ms)
-        self._zygote("", ())
+        self._zygote("", "", ())
         for version in newest[:4]:
-            self._zygote(version.layer, version.imports)
+            self._zygote(version.app, version.layer, version.imports)
         for version in self._versions.values():
             if version.config.provisioned:
                 self._keep_provisioned(self._pool(version))
@@ -314,7 +315,7 @@ class Functions:
         instance.number = self._numbers
         version, config = pool.version, pool.version.config
         spec = InstanceSpec(
-            zygote=self._zygote(version.layer, version.imports),
+            zygote=self._zygote(version.app, version.layer, version.imports),
             code=str(self._data / "code" / version.code),
             memory_mb=config.memory_mb,
             tmp_mb=config.tmp_mb,
@@ -393,9 +394,12 @@ class Functions:
         self._proxies.add(task)
         task.add_done_callback(self._proxies.discard)
 
-    def _zygote(self, layer: str, imports: tuple[str, ...]) -> str:
-        """The key of the zygote for this layer and these imports; boots it unless it is there."""
-        key = hashlib.sha256(f"{layer}\0{chr(0).join(imports)}".encode()).hexdigest()[:16]
+    def _zygote(self, app: str, layer: str, imports: tuple[str, ...]) -> str:
+        """The key of the zygote for this layer and these imports; boots it unless it is there.
+
+        Apps share one only where it holds nothing but the standard library.
+        """
+        key = _zygote_key(app, layer, imports)
         if key not in self._zygotes and len(self._zygotes) >= _ZYGOTES_AT_MOST:
             self._drop_oldest_zygote()
         self._zygotes[key] = self.clock.monotonic_ns()
@@ -403,15 +407,12 @@ class Functions:
         return key
 
     def _drop_oldest_zygote(self) -> None:
-        used = {self._key_of(pool.version) for pool, _ in self._all.values()}
+        used = {_zygote_key(pool.version.app, pool.version.layer, pool.version.imports) for pool, _ in self._all.values()}
         for key in sorted(self._zygotes, key=self._zygotes.__getitem__):
             if key not in used:
                 del self._zygotes[key]
                 self._host.drop_zygote(key)
                 return
-
-    def _key_of(self, version: FunctionVersion) -> str:
-        return hashlib.sha256(f"{version.layer}\0{chr(0).join(version.imports)}".encode()).hexdigest()[:16]
 
     def _on_started(self, started: Started) -> None:
         found = self._all.get(started.number)
@@ -428,6 +429,9 @@ class Functions:
 
     def _reap(self) -> None:
         now = self.clock.monotonic_ns()
+        for key, wanted_at in self._zygotes.items():
+            hot = now - wanted_at < _HOT_NS
+            self._host.park(key, self._stem_cells if hot else min(1, self._stem_cells))
         for pool in list(self._pools.values()):
             pool.reap(now, self._keep_ns)
             if pool.version.config.provisioned > len(pool.instances) and pool.init_error is None:
@@ -506,6 +510,11 @@ class Functions:
             )
         sandbox = {"level": self.report.level, "features": list(self.report.features), "missing": list(self.report.missing)}
         return {"sandbox": {**sandbox, **self._host.stats()}, "instances": len(self._all), "functions": rows}
+
+
+def _zygote_key(app: str, layer: str, imports: tuple[str, ...]) -> str:
+    parts = (app if layer else "", layer, *imports)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _processor_time() -> tuple[int, int]:

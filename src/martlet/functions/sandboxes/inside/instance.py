@@ -26,7 +26,10 @@ _SAFE = 100  # descriptors below are laid out anew for user code
 _OWN_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 _PROC_FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 _TMP_FLAGS = linux.MS_NOSUID | linux.MS_NODEV
-MOUNT_FLAGS, UNSHARE_FLAGS = (_PROC_FLAGS, _TMP_FLAGS), (linux.CLONE_NEWPID, _OWN_NAMESPACES)  # all that the zygote's filter lets pass
+MOUNT_FLAGS, UNSHARE_FLAGS = (
+    (_PROC_FLAGS, _TMP_FLAGS),
+    (linux.CLONE_NEWPID, _OWN_NAMESPACES),
+)  # all that the zygote's filter lets pass
 
 
 class Template(NamedTuple):

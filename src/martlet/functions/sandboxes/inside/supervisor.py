@@ -247,7 +247,10 @@ class Supervisor:
             if self._tree is not None:
                 zygote.group = self._tree.group(f"z{zygote.index}")
                 zygote.group.limit(
-                    memory_bytes=_ZYGOTE_BYTES, processes=_ZYGOTE_PROCESSES, cpu_weight=1024, cpu_cores=float(os.cpu_count() or 1)
+                    memory_bytes=_ZYGOTE_BYTES,
+                    processes=_ZYGOTE_PROCESSES,
+                    cpu_weight=1024,
+                    cpu_cores=float(os.cpu_count() or 1),
                 )
                 fds += zygote.group.join_files()
             _spawn("boot", theirs)
