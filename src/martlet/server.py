@@ -59,10 +59,10 @@ _KEEP_LOG_MS = 24 * 3_600_000
 class Server:
     """One platform. `start` returns when it serves; `stop` finishes what was accepted and leaves nothing behind."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
         self.data = settings.data_path
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.metrics = Registry()
         self.port = self.api_port = 0
         self._closers: list[Callable[[], Awaitable[None]]] = []

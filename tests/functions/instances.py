@@ -41,7 +41,10 @@ class Inside:
                 self._events
             )  # it runs one event at a time: the next one stays in the pipe
             return
-        data = os.read(self._events, 65_536)
+        try:
+            data = os.read(self._events, 65_536)
+        except BlockingIOError:
+            return  # taken back meanwhile
         if not data:
             asyncio.get_running_loop().remove_reader(self._events)
             return
