@@ -329,7 +329,10 @@ class Instance:
         """CPU time of the whole tree so far, in microseconds; 0 without control groups."""
         if not self._usage:
             return 0
-        text = os.pread(self._usage[0], 64, 0)
+        try:
+            text = os.pread(self._usage[0], 64, 0)
+        except OSError:  # it answered and ended, and its group was removed before its answer was read
+            return self.cpu_seen_us
         if text.startswith(b"usage_usec"):
             return int(text.split(maxsplit=2)[1])
         return int(text) // 1000
@@ -337,7 +340,10 @@ class Instance:
     def peak_mb(self, fresh: bool) -> int:
         """Highest memory use so far, in MB, rounded up; `fresh`: read now, else as last read."""
         if self._usage and (fresh or not self._peak_mb):
-            self._peak_mb = -(-int(os.pread(self._usage[1], 32, 0)) // 1_048_576)
+            try:
+                self._peak_mb = -(-int(os.pread(self._usage[1], 32, 0)) // 1_048_576)
+            except OSError:
+                pass  # its group is gone, as above: what was read last stands
         return self._peak_mb
 
     # --- the end ----------------------------------------------------------------------------------------------------
