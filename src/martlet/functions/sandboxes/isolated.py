@@ -43,6 +43,7 @@ class IsolatedHost:
         self._greeting: asyncio.Task[None] | None = None
         self._restarts = 0
         self._restarted_at: deque[float] = deque(maxlen=_RESTARTS_AT_MOST)
+        self._returning: dict[str, list[tuple[dict[str, Any], list[int]]]] = {}  # starts that wait for a zygote to come back
         self._lost_at: dict[str, float] = {}
 
     async def open(
@@ -60,6 +61,7 @@ class IsolatedHost:
         if self._zygotes.pop(key, None) is not None:
             self._parked.pop(key, None)
             self._lost_at.pop(key, None)
+            self._return(key)
             self._send({"order": "drop", "key": key})
 
     def park(self, key: str, count: int) -> None:
@@ -80,9 +82,16 @@ class IsolatedHost:
             "processes": spec.processes,
             "rlimits": rlimits,
         }
-        self._send(order, list(pipes))
+        if spec.zygote in self._returning:
+            self._returning[spec.zygote].append((order, list(pipes)))
+        else:
+            self._send(order, list(pipes))
 
     def kill(self, number: int) -> None:
+        for waiting in self._returning.values():
+            for entry in [entry for entry in waiting if entry[0]["id"] == number]:
+                waiting.remove(entry)
+                self._send(*entry)  # its end is told by the one who tells all ends
         if number in self._numbers:
             self._send({"order": "kill", "id": number})
 
@@ -140,6 +149,10 @@ class IsolatedHost:
         for _, fds in self._outbox:
             _close(fds)
         self._outbox.clear()
+        for waiting in self._returning.values():
+            for _, fds in waiting:
+                _close(fds)
+        self._returning.clear()
 
     def _lost(self) -> None:
         """The supervisor is gone, and by the kernel's death signals every instance with it: say so, start another."""
@@ -284,7 +297,17 @@ class IsolatedHost:
         if loop.time() - lost_before >= _CALM_SECONDS:
             self._send_zygote(spec)
         else:
-            loop.call_later(0.2, self._send_zygote, ZygoteSpec(key, spec.layer))
+            self._returning.setdefault(key, [])
+            loop.call_later(0.2, self._return, key)
+
+    def _return(self, key: str) -> None:
+        """Boot a zygote that was lost twice in a short time, and send it the starts that came meanwhile."""
+        waiting = self._returning.pop(key, [])
+        spec = self._zygotes.get(key)
+        if spec is not None:
+            self._send_zygote(ZygoteSpec(key, spec.layer))
+        for order, fds in waiting:
+            self._send(order, fds)
 
 
 def _spawn_supervisor(channel: socket.socket) -> int:
