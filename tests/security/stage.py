@@ -126,8 +126,12 @@ class Stage:
         assert answer.json() == {"double": 2 * number, "balance": 1000, "secret": 22}
 
     def attacker_answers(self, function: str = "small") -> None:
-        """The attacker's function works again, as any customer's would."""
-        assert self.attack("siblings.alive", function) == "alive"
+        """The attacker's function works again, as any customer's would.
+
+        Not at once where it harmed itself: an instance that answered before its handler returned is given the next event,
+        which dies with it when it answers a second time.
+        """
+        assert until(lambda: self.try_attack("siblings.alive", function).payload == "alive", 15)
 
     def victim_latency(self, times: int) -> list[float]:
         """Seconds of `times` requests to the victim, one after the other."""

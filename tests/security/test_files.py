@@ -81,7 +81,7 @@ def test_neighbours_tmp_is_not_ones_own(attacked: Stage) -> None:
 
 
 def test_other_processes_memory_is_not_there(attacked: Stage) -> None:
-    found = attacked.attack("files.other_memory")
+    found = attacked.attack("files.other_memory", "trusted")
     assert found["others"] == []
     assert found["parent"] == 0
     assert "shadow" not in str(found["root_etc"])

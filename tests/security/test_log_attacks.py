@@ -71,19 +71,17 @@ def test_marks_of_other_events_do_not_reach_them(attacked: Stage) -> None:
 def test_error_names_make_no_lines(attacked: Stage) -> None:
     result = attacked.try_attack("logs.raise_named", name="Bad\nREPORT RequestId: forged\tDuration: 0 ms")
     assert result.error == "Unhandled"
-    assert not any(line.startswith("REPORT RequestId: forged") for line in result.log.splitlines())
+    assert not any(line.startswith("REPORT RequestId: forged") for line in result.log.split("\n"))
     assert "\n" not in result.error_type
 
 
 def test_the_command_line_shows_no_escapes(attacked: Stage) -> None:
     attacked.attack("logs.write", text=f"escape-test {ESCAPES}\n")
-    attacked.try_attack("logs.raise_named", name=f"X{ESCAPES}", message=f"escape-error {ESCAPES}")
-    done = until(
-        lambda: (
-            (found := attacked.martlet("logs", "attacker-small", "--since", "5m")) and "escape-error" in found.stdout and found
-        )
-    )
+    attacked.try_attack("logs.raise_named", name=f"X{ESCAPES[:-1]}", message=f"escape-error {ESCAPES}")
+    done = attacked.martlet("logs", "attacker-small", "--since", "10s")
     assert done.returncode == 0, done.stderr
+    assert "escape-test" in done.stdout
+    assert "escape-error" in done.stdout
     steering = [
         character
         for character in done.stdout
@@ -94,7 +92,7 @@ def test_the_command_line_shows_no_escapes(attacked: Stage) -> None:
 
 
 def test_the_command_line_shows_no_escapes_of_errors(attacked: Stage) -> None:
-    payload = json.dumps({"attack": "logs.raise_named", "with": {"name": f"X{ESCAPES}", "message": ESCAPES}})
+    payload = json.dumps({"attack": "logs.raise_named", "with": {"name": f"X{ESCAPES[:-1]}", "message": ESCAPES}})
     done = attacked.martlet("invoke", "attacker-small", "--payload", payload, "--log")
-    for text in (done.stdout, done.stderr):
-        assert not any((ord(character) < 32 and character not in "\n\t") or 127 <= ord(character) < 160 for character in text)
+    assert not any((ord(letter) < 32 and letter not in "\n\t") or 127 <= ord(letter) < 160 for letter in done.stderr)
+    assert not any(ord(letter) < 32 and letter != "\n" for letter in done.stdout)

@@ -46,46 +46,48 @@ def test_management_is_not_for_sandboxes(attacked: Stage, function: str) -> None
     assert {app["name"] for app in attacked.api.get("/v1/apps").json()["apps"]} >= {"victim", "attacker"}
 
 
-def _documents(app: str, collection: str) -> str:
-    return f"/v1/apps/{app}/collections/{collection}/documents"
+def _document(app: str, collection: str, id: str) -> str:
+    return f"/v1/documents/{collection}/{id}?app={app}"
 
 
 def test_documents_that_were_not_declared(attacked: Stage) -> None:
-    paths = [
-        _documents("victim", "ledger") + "/balance",
-        _documents("attacker", "other") + "/x",
-        _documents("victim", "mine") + "/x",
-    ]
-    requests = [[method, path, {}, "1" if method == "PUT" else ""] for path in paths for method in ("GET", "PUT", "DELETE")]
+    paths = [_document("victim", "ledger", "balance"), _document("attacker", "other", "x"), _document("victim", "mine", "x")]
+    paths += [path.replace("/balance", "").replace("/x", "") for path in paths]
+    requests = [[method, path, {}, "1" if method == "PUT" else ""] for path in paths[:3] for method in ("GET", "PUT", "DELETE")]
+    requests += [["GET", path] for path in paths[3:]]
     for function in ("small", "trusted"):
         found = attacked.attack("private_api.each", function, requests=requests)
-        assert {status for status, _ in found} == {403}
+        assert {status for status, _ in found} == {403}, found
 
 
 def test_a_declared_collection_is_open(attacked: Stage) -> None:
     """The refusals above are for want of rights, not because the door is shut."""
-    path = _documents("attacker", "mine") + "/x"
+    path = _document("attacker", "mine", "x")
     found = attacked.attack("private_api.each", "trusted", requests=[["PUT", path, {}, "1"], ["GET", path]])
     assert [status // 100 for status, _ in found] == [2, 2]
 
 
 TRICKS = (
-    "/v1/apps/attacker/collections/mine/documents/../../../victim/collections/ledger/documents/balance",
-    "/v1/apps/attacker/collections/mine/documents/..%2F..%2F..%2Fvictim%2Fcollections%2Fledger%2Fdocuments%2Fbalance/",
-    "/v1/apps/attacker%2F..%2Fvictim/collections/ledger/documents/balance",
-    "/v1/apps/attacker/collections/..%2F..%2Fvictim%2Fcollections%2Fledger/documents/balance",
-    "/v1/apps/attacker/collections/mine%00/documents/balance",
-    "/v1/apps/attacker/collections/*/documents/balance",
-    "/v1/apps/*/collections/ledger/documents/balance",
-    "/v1/apps/attacker/collections/mine%2Fledger/documents/balance",
-    "//v1/apps/victim/collections/ledger/documents/balance",
-    "/v1//apps/victim/collections/ledger/documents/balance",
-    "/v1/./apps/victim/collections/ledger/documents/balance",
-    "/V1/apps/victim/collections/ledger/documents/balance",
-    "/v1/apps/victim/collections/ledger/documents/balance?app=attacker&principal=root",
-    "/v1/apps/victim/collections/ledger/documents/balance#/v1/health",
-    "/v1/apps/victim;x=1/collections/ledger/documents/balance",
-    "http://127.0.0.1:9001/v1/apps/victim/collections/ledger/documents/balance",
+    "/v1/documents/mine/../ledger/balance?app=victim",
+    "/v1/documents/mine%2F..%2Fledger/balance?app=victim",
+    "/v1/documents/..%2Fvictim%2Fledger/balance",
+    "/v1/documents/victim%2Fledger/balance?app=attacker",
+    "/v1/documents/victim%2Fledger/balance?app=",
+    "/v1/documents/ledger/balance?app=attacker&app=victim",
+    "/v1/documents/ledger/balance?app=attacker%00victim",
+    "/v1/documents/ledger/balance?app=*",
+    "/v1/documents/*/balance?app=victim",
+    "/v1/documents/mine%00/balance",
+    "/v1/documents/mine%2Fledger/balance",
+    "/v1/documents/ledger/balance?app=VICTIM",
+    "//v1/documents/ledger/balance?app=victim",
+    "/v1//documents/ledger/balance?app=victim",
+    "/v1/./documents/ledger/balance?app=victim",
+    "/V1/documents/ledger/balance?app=victim",
+    "/v1/documents/ledger/balance?app=victim&principal=root",
+    "/v1/documents/ledger/balance?app=victim#/v1/health",
+    "/v1/documents;x=1/ledger/balance?app=victim",
+    "http://127.0.0.1:9001/v1/documents/ledger/balance?app=victim",
     "/2015-03-31/functions/attacker-small%2F..%2Fvictim-private/invocations",
     "/2015-03-31/functions/arn:aws:lambda:us-east-1:000000000000:function:victim-private/invocations",
     "/2015-03-31/functions/*/invocations",
@@ -95,16 +97,13 @@ TRICKS = (
 
 
 def test_path_tricks_lead_nowhere(attacked: Stage) -> None:
-    requests = [
-        ["POST" if "invocations" in path else "GET", path, {}, "{}" if "invocations" in path else ""] for path in TRICKS
-    ]
+    requests = [["POST" if "invocations" in path else "GET", path, {}, "{}" if "invocations" in path else ""] for path in TRICKS]
     found = attacked.attack("private_api.each", "trusted", requests=requests)
     assert {path: status for path, (status, _) in zip(TRICKS, found, strict=True) if status not in DENIED} == {}
-    assert not any("1000" in body and "balance" in body and status == 200 for status, body in found)
 
 
 def test_forged_identities_are_not_believed(attacked: Stage) -> None:
-    target = ["GET", _documents("victim", "ledger") + "/balance"]
+    target = ["GET", _document("victim", "ledger", "balance")]
     forged: list[dict[str, str]] = [
         {"Authorization": f"Bearer {attacked.platform.token}x"},
         {"Authorization": SIGNED, "X-Amz-Date": "20250101T000000Z"},
@@ -145,8 +144,8 @@ def test_requests_cannot_be_smuggled_into_anothers_name(attacked: Stage) -> None
 
 
 def test_the_sdk_cannot_call_what_was_not_declared(attacked: Stage) -> None:
-    assert attacked.attack("private_api.with_sdk", "trusted", function="several") == "AccessDenied"
-    assert attacked.attack("private_api.with_sdk", "small", function="trusted") == "AccessDenied"
+    assert attacked.attack("private_api.with_sdk", "trusted", name="several") == "AccessDenied"
+    assert attacked.attack("private_api.with_sdk", "small", name="trusted") == "AccessDenied"
 
 
 def test_garbage_at_the_private_door(attacked: Stage) -> None:

@@ -43,11 +43,11 @@ def raw(text):
         return answer.decode("latin-1")[:4000]
 
 
-def with_sdk(function):
+def with_sdk(name):
     """The SDK's own way to call what was not declared."""
     import app
 
     try:
-        return {"got": getattr(app, function).invoke({"attack": "x.y"})}
+        return {"got": getattr(app, name).invoke({"attack": "x.y"})}
     except Exception as error:
         return type(error).__name__
