@@ -138,7 +138,17 @@ def test_compiled_code_for_other_places(attacked: Stage, own_folder: Path) -> No
 
 def test_names_to_import_ahead_do_no_harm(attacked: Stage, own_folder: Path) -> None:
     """What the zygote is to import comes from the build too: whatever it is, events are served."""
-    imports = ["../x", "app", "os.path.join", "", "x" * 1000, "antigravity", "test.__main__", "martlet_inside.boot.main", "__main__"]
+    imports = [
+        "../x",
+        "app",
+        "os.path.join",
+        "",
+        "x" * 1000,
+        "antigravity",
+        "test.__main__",
+        "martlet_inside.boot.main",
+        "__main__",
+    ]
     code = f"""
 import os, struct, json, sys
 def frame(kind, payload): os.write(4, struct.pack('<IIBxxx', len(payload), 0, kind) + payload)

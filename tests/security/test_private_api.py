@@ -97,7 +97,9 @@ TRICKS = (
 
 
 def test_path_tricks_lead_nowhere(attacked: Stage) -> None:
-    requests = [["POST" if "invocations" in path else "GET", path, {}, "{}" if "invocations" in path else ""] for path in TRICKS]
+    requests = [
+        ["POST" if "invocations" in path else "GET", path, {}, "{}" if "invocations" in path else ""] for path in TRICKS
+    ]
     found = attacked.attack("private_api.each", "trusted", requests=requests)
     assert {path: status for path, (status, _) in zip(TRICKS, found, strict=True) if status not in DENIED} == {}
 

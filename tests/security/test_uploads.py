@@ -52,7 +52,10 @@ ESCAPES = {
     ],
     "hard link out": [(_member("hard", tarfile.LNKTYPE, "/etc/shadow"), b"")],
     "hard link up": [(_member("hard", tarfile.LNKTYPE, "../credentials.json"), b"")],
-    "hard link to a link": [(_member("s", tarfile.SYMTYPE, "../credentials.json"), b""), (_member("h", tarfile.LNKTYPE, "s"), b"")],
+    "hard link to a link": [
+        (_member("s", tarfile.SYMTYPE, "../credentials.json"), b""),
+        (_member("h", tarfile.LNKTYPE, "s"), b""),
+    ],
     "device": [(_member("null", tarfile.CHRTYPE), b"")],
     "disk": [(_member("disk", tarfile.BLKTYPE), b"")],
     "fifo": [(_member("fifo", tarfile.FIFOTYPE), b"")],
