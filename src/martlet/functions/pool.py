@@ -185,7 +185,8 @@ class Pool:
         events a second). It runs one at a time all the same, and until it is read it can be taken back: when the
         running one turns out to be slow, or the instance dies.
         """
-        if self._capacity > 1 or len(invocation.payload) > _QUEUED_BEHIND_BYTES or len(self._busy) > 2 * _WIDTH:
+        size = len(invocation.payload) + len(invocation.trace_id)
+        if self._capacity > 1 or size > _QUEUED_BEHIND_BYTES or invocation.client_context or len(self._busy) > 2 * _WIDTH:
             return False
         instance = min(self._busy, key=_depth)
         if len(instance.inflight) >= _DEPTH or not instance.takes_more:
