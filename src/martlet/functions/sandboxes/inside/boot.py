@@ -20,6 +20,25 @@ from . import linux
 STAGING = "/sys"  # any folder that surely exists and that no image needs
 KEPT_CAPABILITIES = (6, 7, 8, 12, 21)  # SETGID, SETUID, SETPCAP, NET_ADMIN (lo up), SYS_ADMIN (namespaces)
 
+# What every function's environment has in common is set here already: an instance changes only what differs, and the
+# dynamic linker knows the library path from the start of the process (ld.so(8)).
+_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "MARTLETSANDBOX000000",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9001",
+    "AWS_EXECUTION_ENV": "AWS_Lambda_python3.11",
+    "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+    "AWS_REGION": "us-east-1",
+    "AWS_SECRET_ACCESS_KEY": "the-socket-says-who-calls",
+    "LAMBDA_TASK_ROOT": "/var/task",
+    "LANG": "C.UTF-8",  # of this process; Lambda's en_US.UTF-8, set later, is for what a function starts
+    "LD_LIBRARY_PATH": "/var/lang/lib:/var/task/lib:/opt/lib",
+    "MARTLET_API": "127.0.0.1:9001",
+    "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin:/bin:/opt/bin",
+    "PYTHONPATH": "/var/task:/opt/python",
+    "TZ": ":UTC",
+}
+
 _ETC = {
     "passwd": "root:x:0:0:root:/root:/sbin/nologin\nsandbox:x:1000:1000::/tmp:/sbin/nologin\n",
     "group": "root:x:0:\nsandbox:x:1000:\n",
@@ -98,9 +117,8 @@ def _become_init(control: socket.socket, order: dict[str, Any], mounts: list[int
         os.setsid()
         linux.drop_bounding_set(number for number in range(64) if number not in KEPT_CAPABILITIES)
         os.environ.clear()
-        environment = {"PATH": "/var/lang/bin:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}
-        environment["LD_LIBRARY_PATH"] = "/var/lang/lib"
-        environment.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+        environment = {**_ENVIRONMENT, "HOME": "/tmp"}
+        environment.update({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
         os.set_inheritable(3, True)
         arguments = [order["interpreter"], "-I", "-S", "/var/martlet/inside/launch.py", "zygote"]
         os.execve(order["interpreter"], arguments, environment)

@@ -22,6 +22,7 @@ from .boot import KEPT_CAPABILITIES
 
 EVENTS, RESULTS = 3, 4  # descriptors of the instance's pipes: frames in, frames out
 PLATFORM_PORT, EGRESS_PORT = 9001, 9002
+_USUAL_TMP = (512, 32_768)  # megabytes and inodes of a function that says nothing: mounted before it is known
 _SAFE = 100  # descriptors below are laid out anew for user code
 _OWN_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 _PROC_FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
@@ -76,6 +77,7 @@ def _live(fds: list[int], template: Template) -> None:
 def _isolate() -> list[socket.socket]:
     linux.unshare(_OWN_NAMESPACES)
     linux.mount("proc", "/proc", "proc", _PROC_FLAGS)
+    linux.mount("tmp", "/rw/tmp", "tmpfs", _TMP_FLAGS, _tmp_options(*_USUAL_TMP))
     linux.loopback_up()
     listeners = []
     for port in (PLATFORM_PORT, EGRESS_PORT):
@@ -97,8 +99,9 @@ def _prepare_to_renounce(template: Template) -> None:
 def _take(assignment: dict[str, Any], given: list[int]) -> None:
     """Put code, /tmp and the pipes in their places. `given`: events, results, log, code."""
     uid = assignment["uid"]
-    options = f"size={assignment['tmp_mb']}m,nr_inodes={assignment['inodes']},mode=1777"
-    linux.mount("tmp", "/rw/tmp", "tmpfs", _TMP_FLAGS, options)
+    if (assignment["tmp_mb"], assignment["inodes"]) != _USUAL_TMP:
+        # One on top of the usual one: a remount is not among the calls that are left.
+        linux.mount("tmp", "/rw/tmp", "tmpfs", _TMP_FLAGS, _tmp_options(assignment["tmp_mb"], assignment["inodes"]))
     events, results, log, code = given
     linux.move_mount(code, "/var/task")
     os.close(code)
@@ -113,6 +116,10 @@ def _take(assignment: dict[str, Any], given: list[int]) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
+
+
+def _tmp_options(megabytes: int, inodes: int) -> str:
+    return f"size={megabytes}m,nr_inodes={inodes},mode=1777"
 
 
 def _move_up(fd: int) -> int:

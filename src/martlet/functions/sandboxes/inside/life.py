@@ -25,7 +25,9 @@ def main(events: int, results: int, overrides: dict[str, str] | None = None) -> 
     wanted = {**init["environment"], **(overrides or {})}
     for name in [name for name in os.environ if name not in wanted]:
         del os.environ[name]
-    os.environ.update(wanted)
+    for name, value in wanted.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
     if init["environment"].get("TZ") != ":UTC":
         time.tzset()
     gc.enable()

@@ -33,8 +33,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
     own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    os.environ["TZ"] = ":UTC"  # Lambda's; an instance with another sets its own
-    time.tzset()
+    time.tzset()  # of boot's TZ, which is Lambda's; an instance with another sets its own
     runtime.prepare()
     template = instance.Template(seccomp.program(), seccomp.last_program(), landlock.ruleset(["/"], ["/rw", "/dev"]))
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
