@@ -43,17 +43,20 @@ def main() -> None:
     poller.register(wake_reader, select.POLLIN)
     while True:
         for fd, _ in poller.poll():
-            if fd == wake_reader:
-                _drain(wake_reader)
-                _reap(control)
-                continue
-            order, fds, _ = linux.receive(control)
-            if order is None:
-                os._exit(0)
-            if order["order"] == "import":
-                linux.send(control, _import(order))
-            else:
-                _fork(control, own_pid_namespace, order, fds, template)
+            try:
+                if fd == wake_reader:
+                    _drain(wake_reader)
+                    _reap(control)
+                    continue
+                order, fds, _ = linux.receive(control)
+                if order is None:
+                    os._exit(0)
+                if order["order"] == "import":
+                    linux.send(control, _import(order))
+                else:
+                    _fork(control, own_pid_namespace, order, fds, template)
+            except BrokenPipeError:
+                os._exit(0)  # the supervisor ended in the middle of it
 
 
 def _drain(fd: int) -> None:
