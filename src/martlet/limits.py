@@ -58,7 +58,7 @@ _ALL = (
         "sandbox_connections",
         128,
         "connections",
-        "open connections of one instance to the platform, and as many to the egress proxy; one more for each event at one time",
+        "open connections of one instance to the platform, as many to the egress proxy; one more for each event at one time",
     ),
     Limit("function_init_seconds", 10, "seconds", "Lambda: init phase"),
     Limit("function_name_characters", 64, "characters", "Lambda"),

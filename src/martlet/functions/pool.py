@@ -723,7 +723,7 @@ def _exited(request_id: str, ended: Ended, violation: str) -> Outcome:
 
 
 def _failed(payload: bytes) -> Outcome:
-    """An error object that code in a sandbox made: passed on if it has the form of one, its type only if it fits into a log line."""
+    """An error object made in a sandbox: passed on if it has the form of one, its type only if it fits into a log line."""
     try:
         found = json.loads(payload)
         stack = found.get("stackTrace", [])

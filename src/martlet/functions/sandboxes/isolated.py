@@ -288,7 +288,7 @@ class IsolatedHost:
             self._bring_back(event["key"])
 
     def _bring_back(self, key: str) -> None:
-        """A lost zygote: at once and as it was; if it does not live long, after a moment and without imports that may end it."""
+        """A lost zygote: at once and as it was; if it was short-lived, after a moment and without its imports."""
         spec = self._zygotes.get(key)
         if spec is None:
             return

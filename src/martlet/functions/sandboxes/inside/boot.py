@@ -118,7 +118,7 @@ def _become_init(control: socket.socket, order: dict[str, Any], mounts: list[int
         linux.drop_bounding_set(number for number in range(64) if number not in KEPT_CAPABILITIES)
         os.environ.clear()
         environment = {**_ENVIRONMENT, "HOME": "/tmp"}
-        environment.update({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
+        environment.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
         os.set_inheritable(3, True)
         arguments = [order["interpreter"], "-I", "-S", "/var/martlet/inside/launch.py", "zygote"]
         os.execve(order["interpreter"], arguments, environment)

@@ -171,7 +171,7 @@ def _set(path: str, value: int | str) -> None:
 
 
 def _memory_of_all() -> int:
-    """What all instances together may have, so that many of them, each within its limit, do not end the host's own processes."""
+    """What all instances together may have, so that many within their limits do not end the host's own processes."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return total - max(total // 10, min(total // 4, 536_870_912))
 

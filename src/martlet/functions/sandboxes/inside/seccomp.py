@@ -80,7 +80,7 @@ def last_program() -> bytes:
 
 
 def program() -> bytes:
-    """The filter of an instance as bytes for `linux.seccomp_filter`. It still allows what an assignment needs; see `last_program`."""
+    """An instance's filter for `linux.seccomp_filter`. It still allows what an assignment needs; see `last_program`."""
     return _assemble([*_head(), *_tree(_ranges(), (_RET, 0, 0, _ERRNO | _EPERM))])
 
 
