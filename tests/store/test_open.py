@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import subprocess
@@ -155,18 +156,19 @@ async def test_a_read_only_folder_is_refused(read_only: Path) -> None:
         assert told.value.remedy
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def no_space() -> Iterator[None]:
-    """No file may grow: as full a disk as any, for this process."""
+    """No file may grow: as full a disk as any, for this process. Not a fixture: the test runner's own output may be a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("no_space")
 async def test_a_full_disk_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StartFailed, match="no space left") as told:
+    with no_space(), pytest.raises(StartFailed, match="no space left") as told:
         await opened(tmp_path)
     assert "free space" in told.value.remedy
 
