@@ -56,6 +56,7 @@ def test_a_stopped_zygote(attacked: Stage) -> None:
             os.kill(pid, signal.SIGSTOP)
     assert until(lambda: attacked.try_attack("siblings.alive", "sibling").payload == "alive", 25)
     assert until(lambda: _serves(attacked))
+    assert attacked.settle(20)["instances"] == 0, "a stopped zygote kept its dead for itself"
     assert attacked.supervisor == supervisor
 
 

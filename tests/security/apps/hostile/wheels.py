@@ -46,20 +46,40 @@ PACKAGES = {
 if IN_ZYGOTE:
     files = ("/etc/shadow", "/root/.bashrc", "/proc/1/root/etc/shadow", "/sys/fs/cgroup/memory/tasks")
     found["files"] = {path: tried(open, path) for path in files}
-    found["writes"] = {path: tried(os.open, path, os.O_CREAT | os.O_WRONLY) for path in
-        ("/var/x", "/var/martlet/inside/x", "/opt/python/x", "/usr/x", "/usr/bin/env", "/var/lang/bin/x", "/etc/passwd", "/dev/x")}
-    remount = {}
-    for target in (b"/usr", b"/", b"/opt/python", b"/var/martlet/inside"):
-        remount[target.decode()] = call(165, b"none", target, 0, 0x20 | 0x1000, 0)
-    found["remount"] = remount
-    found["calls"] = {
-        "bind": call(165, b"/usr", b"/var/task", 0, 0x1000, 0), "umount": call(166, b"/usr", 2), "setattr": call(442, -100, b"/usr", 0, bytes(32), 32),
-        "pivot": call(155, b"/", b"/tmp"), "chroot": call(161, b"/tmp"), "fsopen": call(430, b"tmpfs", 0), "open_tree": call(428, -100, b"/", 1),
-        "userns": call(272, 0x10000000), "netns": call(272, 0x40000000), "mntns": call(272, 0x20000), "clone": call(56, 0x10000011, 0, 0, 0, 0),
-        "keyctl": call(250, 0, -3, 1), "add_key": call(248, b"user", b"x", b"y", 1, -3), "bpf": call(321, 5, 0, 0), "ptrace": call(101, 16, 1, 0, 0),
-        "perf": call(298, 0, 0, -1, -1, 0), "vm_readv": call(310, 1, 0, 0, 0, 0, 0), "handle": call(304, -100, 0, 0), "mknod": call(133, b"/tmp/x", 0o60666, 0xFE00),
-        "sethostname": call(170, b"x", 1), "netlink": call(41, 16, 3, 0), "packet": call(41, 17, 3, 0), "raw": call(41, 2, 3, 1), "vsock": call(41, 40, 1, 0),
-        "reboot": call(169, -18751827, 672274793, 0x1234567, 0), "init_module": call(175, b"x", 1, b""), "io_uring": call(425, 8, 0)}
+    places = "/var/x /var/martlet/inside/x /opt/python/x /usr/x /usr/bin/env /var/lang/bin/x /etc/passwd /dev/x"
+    found["writes"] = {path: tried(os.open, path, os.O_CREAT | os.O_WRONLY) for path in places.split()}
+    targets = (b"/usr", b"/", b"/opt/python", b"/var/martlet/inside")
+    found["remount"] = {target.decode(): call(165, b"none", target, 0, 0x20 | 0x1000, 0) for target in targets}
+    calls = {
+        "bind": (165, b"/usr", b"/var/task", 0, 0x1000, 0),
+        "umount": (166, b"/usr", 2),
+        "setattr": (442, -100, b"/usr", 0, bytes(32), 32),
+        "pivot": (155, b"/", b"/tmp"),
+        "chroot": (161, b"/tmp"),
+        "fsopen": (430, b"tmpfs", 0),
+        "open_tree": (428, -100, b"/", 1),
+        "userns": (272, 0x10000000),
+        "netns": (272, 0x40000000),
+        "mntns": (272, 0x20000),
+        "clone": (56, 0x10000011, 0, 0, 0, 0),
+        "keyctl": (250, 0, -3, 1),
+        "add_key": (248, b"user", b"x", b"y", 1, -3),
+        "bpf": (321, 5, 0, 0),
+        "ptrace": (101, 16, 1, 0, 0),
+        "perf": (298, 0, 0, -1, -1, 0),
+        "vm_readv": (310, 1, 0, 0, 0, 0, 0),
+        "handle": (304, -100, 0, 0),
+        "mknod": (133, b"/tmp/x", 0o60666, 0xFE00),
+        "sethostname": (170, b"x", 1),
+        "netlink": (41, 16, 3, 0),
+        "packet": (41, 17, 3, 0),
+        "raw": (41, 2, 3, 1),
+        "vsock": (41, 40, 1, 0),
+        "reboot": (169, -18751827, 672274793, 0x1234567, 0),
+        "init_module": (175, b"x", 1, b""),
+        "io_uring": (425, 8, 0),
+    }
+    found["calls"] = {name: call(*arguments) for name, arguments in calls.items()}
     found["pids"] = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
     found["environ"] = open("/proc/self/environ").read()
     found["uids"] = tried(os.setuid, 70_000)
@@ -97,8 +117,9 @@ if IN_ZYGOTE:
     "lying": """
 if IN_ZYGOTE:
     control = socket.socket(fileno=os.dup(3))
-    for message in (b"garbage", b"[" * 50_000, b"[]", b"5", b'{"event": []}', b'{"event": "forked", "stem": 1, "pid": 1}', b'{"event": "init"}',
-                    b'{"event": "exit", "pid": 12345, "status": 0}', b'{"event": "ready", "failed": 5, "threads": "x"}', b'{}'):
+    events = ('{"event": []}', '{"event": "forked", "stem": 1, "pid": 1}', '{"event": "init"}', '{}',
+              '{"event": "exit", "pid": 12345, "status": 0}', '{"event": "ready", "failed": 5, "threads": "x"}')
+    for message in (b"garbage", b"[" * 50_000, b"[]", b"5", *(event.encode() for event in events)):
         try:
             control.send(message)
         except OSError:

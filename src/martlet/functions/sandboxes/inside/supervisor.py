@@ -35,6 +35,7 @@ _USUAL = (256, 128)  # memory in MB and processes of a function that says nothin
 _FORKS_AT_ONCE = 32  # of one zygote; bounds what waits in its socket
 _BOOT_SECONDS = 7.0  # from a zygote's start to its readiness, imports included
 _FORK_SECONDS = 5.0  # from an order to fork to the birth
+_BURY_SECONDS = 3.0  # from the end of a process to the zygote's word about it
 _LOOK_SECONDS = 0.5  # how often these are looked at, while something is due
 _ZYGOTES_OWN = 2  # processes: its init and itself
 _ZYGOTE_BYTES, _ZYGOTE_PROCESSES = 4_294_967_296, 512  # what importing may take; instances leave the zygote's group
@@ -55,6 +56,7 @@ class Stem:
         self.host_pid = 0
         self.pidfd = -1
         self.ordered_at = time.monotonic()
+        self.dead_at = 0.0
         self.born = False
         self.order: dict[str, Any] | None = None  # the start that this stem is for
         self.pipes: list[int] = []
@@ -99,6 +101,7 @@ class Supervisor:
         self._uid_range = False
         self._busy_groups: list[cgroups.Group] = []
         self._refill: set[str] = set()
+        self._dying: set[Stem] = set()
         self._running = True
         self._looked_at = 0.0
 
@@ -126,12 +129,17 @@ class Supervisor:
     def _patience(self) -> float:
         if self._busy_groups:
             return 0.05
-        due = any(zygote.forking or not zygote.ready for zygote in self._zygotes.values())
+        due = self._dying or any(zygote.forking or not zygote.ready for zygote in self._zygotes.values())
         return _LOOK_SECONDS if due else -1
 
     def _end_the_late(self) -> None:
-        """A zygote whose import never returns, or that does not fork, must not hold up those who wait for it."""
+        """A zygote whose import never returns, that does not fork or keeps its dead for itself, must hold up nobody."""
         now = self._looked_at = time.monotonic()
+        for stem in list(self._dying):
+            if not stem.dead_at and _has_ended(stem.pidfd):
+                stem.dead_at = now
+            elif stem.dead_at and now - stem.dead_at > _BURY_SECONDS:
+                self._boot_again(stem.zygote, f"it did not report an end within {_BURY_SECONDS:g} s")
         for zygote in list(self._zygotes.values()):
             if not zygote.ready:
                 if now - zygote.started_at > _BOOT_SECONDS:
@@ -503,6 +511,7 @@ class Supervisor:
 
     def _kill(self, stem: Stem) -> None:
         if stem.pidfd >= 0:
+            self._dying.add(stem)
             try:
                 signal.pidfd_send_signal(stem.pidfd, signal.SIGKILL)
             except ProcessLookupError:
@@ -512,6 +521,7 @@ class Supervisor:
         if stem.ended:
             return
         stem.ended = True
+        self._dying.discard(stem)
         zygote = stem.zygote
         zygote.stems.pop(stem.number, None)
         zygote.by_pid.pop(stem.pid, None)
@@ -526,6 +536,7 @@ class Supervisor:
         self._close(stem.listeners)
         if stem.pidfd >= 0:
             os.close(stem.pidfd)
+            stem.pidfd = -1
         if stem.order is not None:
             self._instances.pop(stem.order["id"], None)
             self._tell(self._obituary(stem, stem.order, status))
@@ -588,6 +599,12 @@ def _limit(group: cgroups.Group, memory_mb: int, processes: int) -> None:
     """Memory is the hard limit; CPU is a weight by memory, and at most a core for 1769 MB but never less than one."""
     cores = max(1.0, memory_mb / 1769)
     group.limit(memory_bytes=memory_mb * 1_048_576, processes=processes, cpu_weight=memory_mb * 4, cpu_cores=cores)
+
+
+def _has_ended(pidfd: int) -> bool:
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def _kill_pid(pid: int) -> None:
