@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.security.stage import APPS, Stage
+
+ENDLESS = "import-that-never-returns"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -17,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A platform with the victim (and 1000 on its account) and the attacker; kept for all attacks."""
-    found = Stage(tmp_path_factory.mktemp("stage"), MARTLET_KEEP_ALIVE_SECONDS="5")
+    found = Stage(tmp_path_factory.mktemp("stage"), MARTLET_KEEP_ALIVE_SECONDS="3")
     try:
         assert found.invoke("victim-deposit", {"amount": 1000}).payload == 1000
         found.deploy(APPS / "attacker", "attacker")
@@ -28,8 +32,20 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     assert code == 0, found.platform.printed()
 
 
+@pytest.fixture(scope="session")
+def endless_build(stage: Stage) -> Iterator[Future[subprocess.CompletedProcess[str]]]:
+    """A deployment whose module never comes back from its import, begun before the other attacks: it takes the build's 30 s."""
+    folder = stage.folder / "endless"
+    folder.mkdir()
+    program = f"import time; time.sleep(99)  # {ENDLESS}"
+    child = f"os.execv(sys.executable, [sys.executable, '-I', '-S', '-c', {program!r}])"
+    (folder / "app.py").write_text(f"import os, sys, time\nif not os.fork(): {child}\nwhile True: time.sleep(1)\n")
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(stage.martlet, "deploy", str(folder), "--app", "endless")
+
+
 @pytest.fixture
-def attacked(stage: Stage) -> Iterator[Stage]:
+def attacked(stage: Stage, endless_build: Future[subprocess.CompletedProcess[str]]) -> Iterator[Stage]:
     """The stage; afterwards the victim must be well, the attacker's function usable, and the platform the same process."""
     yield stage
     assert stage.platform.process.poll() is None, stage.platform.printed()

@@ -75,6 +75,12 @@ class Stage:
         self.edge.close()
         return self.platform.stop()
 
+    def kill(self) -> None:
+        """SIGKILL to the platform's own process."""
+        self.platform.kill()
+        self.api.close()
+        self.edge.close()
+
     # --- clients
 
     def martlet(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -171,6 +177,18 @@ class Stage:
                 if its_parent == parent:
                     found[child] = parent
                     waiting.append(child)
+        return found
+
+    def living(self, pids: set[int]) -> set[int]:
+        """Those of `pids` that still run (ended ones may wait to be buried by this process, a subreaper)."""
+        found = set()
+        for pid in pids:
+            try:
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if state != "Z":
+                found.add(pid)
         return found
 
     def running(self, mark: str) -> list[int]:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import textwrap
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.security.stage import Stage, until
+from tests.security.stage import Stage
 
-FRAME = "import os, struct, json\nframe = lambda kind, payload, sequence=0: os.write(4, struct.pack('<IIBxxx', len(payload), sequence, kind) + payload)\n"
-ANSWER = "def answer(graph, imports=()):\n    frame(13, json.dumps({'graph': graph, 'imports': list(imports), 'compiled': 0}).encode())\n    os._exit(0)\n"
+FRAME = """
+import os, struct, json
+def frame(kind, payload, sequence=0):
+    os.write(4, struct.pack("<IIBxxx", len(payload), sequence, kind) + payload)
+"""
+ANSWER = """
+def answer(graph, imports=()):
+    frame(13, json.dumps({"graph": graph, "imports": list(imports), "compiled": 0}).encode())
+    os._exit(0)
+"""
 
 
 def _graph(**changes: object) -> str:
@@ -36,7 +43,14 @@ ENDS = {
     "segfault": "import ctypes; ctypes.string_at(0)",
     "memory": "x = [bytearray(1 << 20) for _ in range(4000)]",
     "recursion": "def f(): f()\nf()",
-    "fork bomb": "import os, time\nfor _ in range(1000):\n    try:\n        if not os.fork(): time.sleep(60); os._exit(0)\n    except OSError: break\nos._exit(1)",
+    "fork bomb": """
+import os, time
+for _ in range(1000):
+    try:
+        if not os.fork(): time.sleep(60); os._exit(0)
+    except OSError: break
+os._exit(1)
+""",
     "garbage": "import os; os.write(4, os.urandom(5000)); os._exit(0)",
     "huge": "import os, struct; os.write(4, struct.pack('<IIBxxx', 0xffffffff, 0, 13)); import time; time.sleep(20)",
     "closed": "import os; os.close(3); os.close(4); raise SystemExit(0)",
@@ -55,23 +69,12 @@ def test_a_module_that_ends_its_build(attacked: Stage, own_folder: Path, end: st
     assert "built" not in {app["name"] for app in attacked.api.get("/v1/apps").json()["apps"]}
 
 
-def test_a_module_that_never_ends_its_import(attacked: Stage, own_folder: Path) -> None:
-    """Others are served, and can deploy, meanwhile; at last the build is given up, and its processes are gone."""
-    mark = "import-that-never-returns"
-    code = f"import os, sys\nif not os.fork(): os.execv(sys.executable, [sys.executable, '-I', '-S', '-c', 'import time; time.sleep(99)  # {mark}'])\nwhile True: pass"
-    with ThreadPoolExecutor(1) as pool:
-        attack = pool.submit(_deploy, attacked, own_folder / "built", code)
-        assert until(lambda: attacked.running(mark))
-        for number in range(5):
-            attacked.victim_is_well(number)
-        (own_folder / "other").mkdir()
-        (own_folder / "other" / "app.py").write_text("def lambda_handler(event, context):\n    return 1\n")
-        attacked.deploy(own_folder / "other", "other")
-        attacked.martlet("destroy", "other", "--yes")
-        exit_code, text = attack.result()
-    assert exit_code == 4, text
-    assert "longer than" in text
-    assert until(lambda: not attacked.running(mark))
+def test_others_deploy_while_a_build_hangs(attacked: Stage, own_folder: Path) -> None:
+    """The session's endless build (see conftest) has begun; how it ends is looked at in the aftermath."""
+    (own_folder / "other").mkdir()
+    (own_folder / "other" / "app.py").write_text("def lambda_handler(event, context):\n    return 1\n")
+    attacked.deploy(own_folder / "other", "other")
+    assert attacked.martlet("destroy", "other", "--yes").returncode == 0
 
 
 NAMES = {

@@ -86,7 +86,7 @@ def test_other_processes_memory_is_not_there(attacked: Stage) -> None:
     assert found["parent"] == 0
     assert "shadow" not in str(found["root_etc"])
     for number in (2, attacked.supervisor, attacked.platform.pid):
-        assert set(attacked.attack("files.memory_of", pid=number).values()) == {"ENOENT"}
+        assert set(attacked.attack("files.memory_of", "trusted", pid=number).values()) == {"ENOENT"}
 
 
 def test_every_mount_is_read_only_or_harmless(attacked: Stage) -> None:

@@ -85,12 +85,13 @@ CALLS: dict[str, list[object]] = {
     "not_yet": [600, 0, 0],
 }
 GROUPS = {
-    "mounts": "mount umount2 pivot_root chroot open_tree move_mount fsopen fsconfig fsmount fspick mount_setattr statmount listmount",
-    "host": "swapon swapoff reboot sethostname setdomainname iopl ioperm init_module delete_module finit_module quotactl quotactl_fd "
-    "acct settimeofday clock_settime adjtimex clock_adjtime syslog vhangup kexec_load kexec_file_load",
+    "mounts": "mount umount2 pivot_root chroot open_tree move_mount fsopen fsconfig fsmount fspick mount_setattr statmount "
+    "listmount",
+    "host": "swapon swapoff reboot sethostname setdomainname iopl ioperm init_module delete_module finit_module quotactl "
+    "quotactl_fd acct settimeofday clock_settime adjtimex clock_adjtime syslog vhangup kexec_load kexec_file_load",
     "keys": "add_key request_key keyctl",
-    "processes": "ptrace ptrace_attach process_vm_readv process_vm_writev kcmp pidfd_getfd process_madvise migrate_pages move_pages "
-    "set_mempolicy",
+    "processes": "ptrace ptrace_attach process_vm_readv process_vm_writev kcmp pidfd_getfd process_madvise migrate_pages "
+    "move_pages set_mempolicy",
     "surface": "bpf perf_event_open userfaultfd io_uring_setup io_uring_enter io_uring_register io_setup vmsplice modify_ldt "
     "personality seccomp memfd_secret lookup_dcookie uselib nfsservctl unknown not_yet",
     "handles": "open_by_handle_at name_to_handle_at fanotify_init",

@@ -83,7 +83,8 @@ def test_kill_from_the_runtime_reaches_nobody(attacked: Stage, pid: int) -> None
 @pytest.mark.parametrize("pid", [0, -1, 1, 2, 3])
 def test_kill_from_a_child_reaches_no_parent(attacked: Stage, pid: int) -> None:
     found = attacked.try_attack("processes.kill_from_child", pid=pid)
-    assert found.payload and found.payload.get("alive", True)
+    assert found.payload
+    assert found.payload.get("alive", True)
     assert attacked.status()["sandbox"]["supervisor_restarts"] == 0
 
 

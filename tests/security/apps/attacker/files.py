@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 from trying import outcome
 
@@ -82,7 +83,11 @@ def writable(start="/"):
     """Folders and files below `start` that this process could write."""
     found = []
     for folder, folders, files in os.walk(start):
-        folders[:] = [name for name in folders if f"{folder}/{name}".replace("//", "/") not in ("/proc", "/dev")]
+        folders[:] = [
+            name
+            for name in folders
+            if f"{folder}/{name}".replace("//", "/") not in ("/proc", "/dev", "/usr/share", "/usr/include")
+        ]
         if os.access(folder, os.W_OK):
             found.append(folder)
         paths = (f"{folder}/{name}" for name in files)
@@ -95,7 +100,7 @@ def links_out():
     results = {}
     for name, target in (("shadow", "/etc/shadow"), ("host", "/proc/1/root/etc/shadow"), ("up", "/../../../../etc/shadow")):
         os.symlink(target, f"/tmp/{name}")
-        results[name] = outcome(lambda name=name: open(f"/tmp/{name}").read())
+        results[name] = outcome(lambda name=name: Path(f"/tmp/{name}").read_text())
         os.unlink(f"/tmp/{name}")
     results["hard"] = outcome(os.link, "/var/task/app.py", "/tmp/hard")
     results["rename_exchange"] = outcome(os.rename, "/tmp", "/tmp2")

@@ -119,9 +119,11 @@ def sockets():
 def socket_kinds():
     found = {}
     for name, family, kind, protocol in (
-        ("raw4", 2, 3, 1), ("raw6", 10, 3, 58), ("ping", 2, 2, 1), ("packet", 17, 3, 0x300), ("netlink", 16, 3, 0), ("nft", 16, 3, 12),
+        ("raw4", 2, 3, 1), ("raw6", 10, 3, 58), ("ping", 2, 2, 1), ("packet", 17, 3, 0x300), ("netlink", 16, 3, 0),
+        ("nft", 16, 3, 12),
         ("vsock", 40, 1, 0), ("alg", 38, 5, 0), ("xdp", 44, 3, 0), ("can", 29, 3, 1), ("tipc", 30, 5, 0), ("rds", 21, 5, 0),
-        ("sctp", 2, 1, 132), ("mptcp", 2, 1, 262), ("dccp", 2, 6, 33), ("udplite", 2, 2, 136), ("l2tp", 2, 2, 115), ("smc", 43, 1, 0),
+        ("sctp", 2, 1, 132), ("mptcp", 2, 1, 262), ("dccp", 2, 6, 33), ("udplite", 2, 2, 136), ("l2tp", 2, 2, 115),
+        ("smc", 43, 1, 0),
     ):  # fmt: skip
         try:
             socket.socket(family, kind, protocol).close()
@@ -208,7 +210,8 @@ def devices():
 def kernel_files():
     """What of /proc could change or show the host."""
     paths = ("/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/drop_caches",
-             "/proc/sys/kernel/hostname", "/proc/sys/net/ipv4/ip_forward", "/proc/self/oom_score_adj", "/proc/sys/fs/binfmt_misc/register")  # fmt: skip
+             "/proc/sys/kernel/hostname", "/proc/sys/net/ipv4/ip_forward", "/proc/self/oom_score_adj",
+             "/proc/sys/fs/binfmt_misc/register")  # fmt: skip
     writes = {path: outcome(os.open, path, os.O_WRONLY) for path in paths if path != "/proc/self/oom_score_adj"}
 
     def protect():

@@ -126,7 +126,7 @@ def connection_flood(port, count, processes=1):
         except OSError:
             pass
     for sock in kept:
-        sock.settimeout(0.05)
+        sock.settimeout(0.01)
         try:
             answered += sock.recv(12) == b"HTTP/1.1 200"
         except OSError:
@@ -177,7 +177,7 @@ def proxy_in_parallel(count):
             break
     alive = 0
     for sock in held:
-        sock.settimeout(0.02)
+        sock.settimeout(0.005)
         try:
             alive += sock.recv(1) != b""
         except TimeoutError:

@@ -71,6 +71,10 @@ class Group:
         text = self._read("memory", "memory.max_usage_in_bytes" if self._version == 1 else "memory.peak")
         return int(text or 0)
 
+    def processes(self) -> int:
+        """How many there are, threads counted."""
+        return int(self._read("pids", "pids.current") or 0)
+
     def remove(self) -> bool:
         """True when all folders are gone; a group may be busy for a moment after its last process died."""
         gone = True

@@ -42,23 +42,27 @@ class Template(NamedTuple):
 
 
 def become(fds: list[int], template: Template) -> None:
+    birth = socket.socket(fileno=fds[0])
     try:
-        _live(fds, template)
+        _live(birth, fds[1:], template)
     except BaseException as error:  # the last resort of this process: nothing above it can report
+        text = f"{type(error).__name__}: {error}"[:300]
         try:
-            os.write(2, f"sandbox: {type(error).__name__}: {error}\n".encode())
+            if birth.fileno() >= 0:
+                linux.send(birth, {"event": "failed", "error": text})
+            else:  # it has its own log by now, or is about to
+                os.write(2, f"sandbox: {text}\n".encode())
         finally:
             os._exit(70)
 
 
-def _live(fds: list[int], template: Template) -> None:
+def _live(birth: socket.socket, joins: list[int], template: Template) -> None:
     os.setsid()
     for number in (signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    for fd in fds[1:]:
+    for fd in joins:
         os.write(fd, b"0")  # join the cgroup before touching memory, so that it is charged here
         os.close(fd)
-    birth = socket.socket(fileno=fds[0])
     listeners = _isolate()
     _prepare_to_renounce(template)
     runtime.reseed()

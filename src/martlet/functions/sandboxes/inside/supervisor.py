@@ -33,9 +33,11 @@ from . import cgroups, linux, probe
 CONTROL = 3
 _USUAL = (256, 128)  # memory in MB and processes of a function that says nothing: set at birth, off the cold start
 _FORKS_AT_ONCE = 32  # of one zygote; bounds what waits in its socket
-_BOOT_SECONDS = 10.0  # from a zygote's start to its readiness, imports included
-_FORK_SECONDS = 10.0  # from an order to fork to the birth
+_BOOT_SECONDS = 7.0  # from a zygote's start to its readiness, imports included
+_FORK_SECONDS = 5.0  # from an order to fork to the birth
+_BURY_SECONDS = 3.0  # from the end of a process to the zygote's word about it
 _LOOK_SECONDS = 0.5  # how often these are looked at, while something is due
+_ZYGOTES_OWN = 2  # processes: its init and itself
 _ZYGOTE_BYTES, _ZYGOTE_PROCESSES = 4_294_967_296, 512  # what importing may take; instances leave the zygote's group
 _UID_BASE, _UID_SPAN = 0x2000_0000, 65_536
 _LAUNCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launch.py")
@@ -54,6 +56,7 @@ class Stem:
         self.host_pid = 0
         self.pidfd = -1
         self.ordered_at = time.monotonic()
+        self.dead_at = 0.0
         self.born = False
         self.order: dict[str, Any] | None = None  # the start that this stem is for
         self.pipes: list[int] = []
@@ -98,6 +101,7 @@ class Supervisor:
         self._uid_range = False
         self._busy_groups: list[cgroups.Group] = []
         self._refill: set[str] = set()
+        self._dying: set[Stem] = set()
         self._running = True
         self._looked_at = 0.0
 
@@ -125,18 +129,23 @@ class Supervisor:
     def _patience(self) -> float:
         if self._busy_groups:
             return 0.05
-        due = any(zygote.forking or not zygote.ready for zygote in self._zygotes.values())
+        due = self._dying or any(zygote.forking or not zygote.ready for zygote in self._zygotes.values())
         return _LOOK_SECONDS if due else -1
 
     def _end_the_late(self) -> None:
-        """A zygote whose import never returns, or that does not fork, must not hold up those who wait for it."""
+        """A zygote whose import never returns, that does not fork or keeps its dead for itself, must hold up nobody."""
         now = self._looked_at = time.monotonic()
+        for stem in list(self._dying):
+            if not stem.dead_at and _has_ended(stem.pidfd):
+                stem.dead_at = now
+            elif stem.dead_at and now - stem.dead_at > _BURY_SECONDS:
+                self._boot_again(stem.zygote, f"it did not report an end within {_BURY_SECONDS:g} s")
         for zygote in list(self._zygotes.values()):
             if not zygote.ready:
                 if now - zygote.started_at > _BOOT_SECONDS:
                     self._boot_again(zygote, f"importing took longer than {_BOOT_SECONDS:g} s")
             elif any(not stem.born and now - stem.ordered_at > _FORK_SECONDS for stem in zygote.stems.values()):
-                self._lose(zygote, f"it did not fork within {_FORK_SECONDS:g} s")
+                self._boot_again(zygote, f"it did not fork within {_FORK_SECONDS:g} s")
 
     def _watch(self, fd: int, reader: Callable[[], None]) -> None:
         self._readers[fd] = reader
@@ -268,7 +277,7 @@ class Supervisor:
         except BlockingIOError:
             return
         except OSError as error:
-            self._lose(zygote, str(error))
+            self._boot_again(zygote, f"it broke the protocol: {error}")
             return
         self._close(fds)
         if event is None:
@@ -277,7 +286,7 @@ class Supervisor:
         try:
             self._heard(zygote, event, pid)
         except (OSError, KeyError, TypeError, ValueError) as error:
-            self._lose(zygote, f"it broke the protocol: {type(error).__name__}: {error}"[:300])
+            self._boot_again(zygote, f"it broke the protocol: {type(error).__name__}: {error}"[:300])
 
     def _end_of(self, zygote: Zygote) -> None:
         if zygote.ready:
@@ -324,6 +333,9 @@ class Supervisor:
             # A package started a thread while it was imported; a fork would copy its locks but not the thread.
             self._boot_again(zygote, "")
             return
+        if zygote.group is not None and zygote.group.processes() > _ZYGOTES_OWN and zygote.order["modules"]:
+            self._boot_again(zygote, "a package left processes behind when it was imported")
+            return
         zygote.ready = True
         milliseconds = int((time.monotonic() - zygote.started_at) * 1000)
         self._tell({"event": "zygote", "key": zygote.key, "failed": failed, "ms": milliseconds, "pid": zygote.init_pid})
@@ -332,6 +344,8 @@ class Supervisor:
 
     def _boot_again(self, zygote: Zygote, error: str) -> None:
         """Start it anew without the imports that went wrong; what waits for it goes on waiting."""
+        if self._zygotes.get(zygote.key) is not zygote:
+            return  # lost before
         if not zygote.order["modules"]:
             self._lose(zygote, error)
             return
@@ -340,11 +354,15 @@ class Supervisor:
         zygote.waiting = deque()
         self._lose(zygote, error, quietly=True)
         self._order_zygote(order, [])
-        if order["key"] in self._zygotes:
-            self._zygotes[order["key"]].waiting = waiting
-            if error:
-                failed = dict.fromkeys(zygote.order["modules"], error)
-                self._tell({"event": "zygote", "key": zygote.key, "failed": failed, "ms": 0, "pid": 0})
+        successor = self._zygotes.get(order["key"])
+        if successor is None:
+            zygote.waiting = waiting
+            self._refuse_waiting(zygote, error)
+            return
+        successor.waiting = waiting
+        if error:
+            failed = {", ".join(zygote.order["modules"])[:200]: error}
+            self._tell({"event": "zygote", "key": zygote.key, "failed": failed, "ms": 0, "pid": 0})
 
     def _lose(self, zygote: Zygote, error: str, quietly: bool = False) -> None:
         """The zygote is gone, or must go: with its pid namespace goes every instance in it."""
@@ -429,17 +447,20 @@ class Supervisor:
             return
         except OSError:
             event, fds, pid = {}, [], 0
-        if event is None or stem.born or not _are_listeners(fds):
+        failed = "a fork of the zygote ended before it was isolated" if event is None else ""
+        if event is not None and event.get("event") == "failed":
+            failed = f"a sandbox could not be isolated: {event.get('error')}"[:300]
+        if failed or stem.born or not _are_listeners(fds):
             self._close(fds)
             self._unwatch(stem.birth.fileno())
             if not stem.born:
                 zygote.forking -= 1
                 stem.born = True
-                self._refuse_one(zygote, "a fork of the zygote ended before it was isolated")
-            if event is None:
+                self._refuse_one(zygote, failed)
+            if failed:
                 self._kill(stem)
             else:
-                self._lose(zygote, "a fork of it broke the protocol")
+                self._boot_again(zygote, "a fork of it broke the protocol")
             return
         stem.born, stem.listeners, stem.host_pid = True, fds, pid
         zygote.forking -= 1
@@ -450,10 +471,9 @@ class Supervisor:
         if zygote.waiting:
             order, pipes = zygote.waiting.popleft()
             self._assign(stem, order, pipes)
-            self._serve_waiting(zygote)  # a place among the forks at once is free again
         else:
             zygote.parked.append(stem)
-        self._serve_waiting(zygote)
+        self._serve_waiting(zygote)  # a place among the forks at once is free again
         self._refill.add(zygote.key)
 
     def _assign(self, stem: Stem, order: dict[str, Any], pipes: list[int]) -> None:
@@ -491,6 +511,7 @@ class Supervisor:
 
     def _kill(self, stem: Stem) -> None:
         if stem.pidfd >= 0:
+            self._dying.add(stem)
             try:
                 signal.pidfd_send_signal(stem.pidfd, signal.SIGKILL)
             except ProcessLookupError:
@@ -500,6 +521,7 @@ class Supervisor:
         if stem.ended:
             return
         stem.ended = True
+        self._dying.discard(stem)
         zygote = stem.zygote
         zygote.stems.pop(stem.number, None)
         zygote.by_pid.pop(stem.pid, None)
@@ -514,6 +536,7 @@ class Supervisor:
         self._close(stem.listeners)
         if stem.pidfd >= 0:
             os.close(stem.pidfd)
+            stem.pidfd = -1
         if stem.order is not None:
             self._instances.pop(stem.order["id"], None)
             self._tell(self._obituary(stem, stem.order, status))
@@ -578,6 +601,12 @@ def _limit(group: cgroups.Group, memory_mb: int, processes: int) -> None:
     group.limit(memory_bytes=memory_mb * 1_048_576, processes=processes, cpu_weight=memory_mb * 4, cpu_cores=cores)
 
 
+def _has_ended(pidfd: int) -> bool:
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
 def _kill_pid(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
@@ -606,7 +635,8 @@ def _spawn(module: str, channel: socket.socket) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     file_actions = [
         (os.POSIX_SPAWN_DUP2, null, 0),
-        (os.POSIX_SPAWN_DUP2, 2, 1),
+        (os.POSIX_SPAWN_DUP2, null, 1),
+        (os.POSIX_SPAWN_DUP2, null, 2),  # what a package prints while it is imported is not for the operator's terminal
         (os.POSIX_SPAWN_DUP2, channel.fileno(), CONTROL),
     ]
     os.set_inheritable(channel.fileno(), channel.fileno() == CONTROL)
