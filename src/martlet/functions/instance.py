@@ -173,20 +173,30 @@ class Instance:
         return not self.large and not self._pending and not self.draining and not self.closed
 
     def take_back(self) -> list[Invocation]:
-        """The events that wait in the pipe and that the instance has not seen; they are its no longer."""
+        """The events that wait in the pipe behind the running one and that the instance has not seen: its no longer.
+
+        On a busy host it may not even have read the running one; that one is put back.
+        """
         found: list[Invocation] = []
         if self.closed or len(self.inflight) < 2 or self.large:
             return found
+        running = next(iter(self.inflight))
+        unread = b""
         while True:
             try:
                 packet = os.read(self._recall, PACKET_BYTES)
             except BlockingIOError:
-                return found
+                break
             if len(packet) < frames.SIZE:
-                return found
+                break
             _, sequence, kind, _ = frames.HEADER.unpack_from(packet)
-            if kind == frames.INVOKE and sequence in self.inflight:
+            if sequence == running:
+                unread = packet
+            elif kind == frames.INVOKE and sequence in self.inflight:
                 found.append(self.inflight.pop(sequence))
+        if unread:
+            os.write(self._events, unread)  # the pipe is empty: it is taken whole
+        return found
 
     # --- from the instance ------------------------------------------------------------------------------------------
 

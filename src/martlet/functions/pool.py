@@ -317,7 +317,7 @@ class Pool:
         """No event stays behind one that turned out to be slow. Returns how many busy instances are not slow."""
         lanes = 0
         for instance in self._busy:
-            if now - min(invocation.duration_us for invocation in instance.inflight.values()) > _SLOW_NS:
+            if now - min((invocation.duration_us for invocation in instance.inflight.values()), default=now) > _SLOW_NS:
                 self._take_back(instance)
             else:
                 lanes += 1

@@ -1,0 +1,81 @@
+"""What waits in an instance's pipe can be taken back, and only that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+from martlet.functions.instance import PACKET_BYTES, Instance
+from martlet.functions.sandboxes.inside import frames
+from martlet.types import Invocation
+
+
+class Nobody:
+    def on_frame(self, instance: Instance, kind: int, sequence: int, payload: bytes) -> None:
+        raise AssertionError("no frame was sent")
+
+    def on_broken(self, instance: Instance, reason: str) -> None:
+        raise AssertionError(reason)
+
+
+class Pipe:
+    """An instance with events 1 (running), 2 and 3 behind it, and the descriptor that its inside reads."""
+
+    def __init__(self) -> None:
+        self.instance = Instance(1, Nobody(), 1, 0)
+        self.inside, *self.others = self.instance.open_pipes()
+        os.set_blocking(self.inside, False)
+        for sequence in (1, 2, 3):
+            self.instance.inflight[sequence] = Invocation("f", b"", str(sequence), lambda *_: None)
+            self.instance.send(frames.pack(frames.INVOKE, sequence, b"event %d" % sequence))
+
+    def read(self) -> bytes | None:
+        try:
+            return os.read(self.inside, 65_536)[frames.SIZE :]
+        except BlockingIOError:
+            return None
+
+    def close(self) -> None:
+        self.instance.close()
+        for fd in (self.inside, *self.others):
+            os.close(fd)
+
+
+@pytest.fixture
+async def pipe() -> AsyncIterator[Pipe]:
+    made = Pipe()
+    yield made
+    made.close()
+
+
+async def test_a_read_takes_one_event(pipe: Pipe) -> None:
+    assert [pipe.read() for _ in range(4)] == [b"event 1", b"event 2", b"event 3", None]
+
+
+async def test_what_waits_behind_the_running_event_is_taken_back(pipe: Pipe) -> None:
+    assert pipe.read() == b"event 1"
+    assert [invocation.request_id for invocation in pipe.instance.take_back()] == ["2", "3"]
+    assert list(pipe.instance.inflight) == [1]
+    assert pipe.read() is None
+
+
+async def test_a_running_event_that_was_not_read_yet_stays(pipe: Pipe) -> None:
+    """A busy host: five milliseconds are over, and the instance has not had the processor once."""
+    assert [invocation.request_id for invocation in pipe.instance.take_back()] == ["2", "3"]
+    assert list(pipe.instance.inflight) == [1]
+    assert [pipe.read(), pipe.read()] == [b"event 1", None]
+
+
+async def test_what_was_read_ahead_is_not_taken_back(pipe: Pipe) -> None:
+    assert [pipe.read(), pipe.read()] == [b"event 1", b"event 2"]
+    assert [invocation.request_id for invocation in pipe.instance.take_back()] == ["3"]
+    assert list(pipe.instance.inflight) == [1, 2]
+
+
+async def test_nothing_is_queued_behind_an_event_of_more_than_one_packet(pipe: Pipe) -> None:
+    assert pipe.instance.takes_more
+    pipe.instance.send(frames.pack(frames.INVOKE, 4, b"x" * PACKET_BYTES))
+    assert not pipe.instance.takes_more
+    assert pipe.instance.take_back() == []
