@@ -146,6 +146,7 @@ def test_a_handler_that_ends_its_process(api: Api, how: str, code: int, message:
         "errorMessage": f"RequestId: {found['request_id']} Error: {message}",
     }
     assert "leaving\n" in found["log"], "what it printed before is kept"
+    assert f"[ERROR] Runtime.ExitError: RequestId: {found['request_id']} Error: {message}\n" in found["log"]
     assert "Status: error\tError Type: Runtime.ExitError" in found["log"]
     assert api.invoke("all-leaves", {"how": "stay"})["payload"] == "stayed", "the next event gets a new process"
 
@@ -158,6 +159,7 @@ def test_a_timeout_ends_the_whole_tree_and_says_so(api: Api) -> None:
         "errorMessage": f"RequestId: {found['request_id']} Error: Task timed out after 1.00 seconds",
     }
     assert "going to sleep\n" in found["log"]
+    assert "Error: Task timed out after 1.00 seconds\n" in found["log"], "the log says why, also to who called over HTTP"
     assert re.search(r"REPORT RequestId: .*\tStatus: timeout\t$", found["log"], re.MULTILINE)
     assert api.invoke("all-sleeps", {"seconds": 0})["payload"] == "slept"
 

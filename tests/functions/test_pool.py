@@ -12,7 +12,9 @@ import pytest
 from tests.functions.instances import Inside, World
 
 from martlet.errors import Overloaded, Throttled
+from martlet.functions.pool import Pool
 from martlet.functions.sandboxes.inside import frames
+from martlet.types import Invocation
 
 
 @pytest.fixture
@@ -360,6 +362,53 @@ async def test_a_stream_that_breaks_is_an_error(world: World) -> None:
     inside.send(frames.HEAD, sequence, b'{"statusCode": 200}')
     inside.answer(sequence, b'{"errorType": "ValueError", "errorMessage": "x"}', frames.STREAM_ERROR)
     assert (await world.until(lambda: world.outcome(event))).error_type == "ValueError"
+
+
+def slow_client(world: World, pool: Pool) -> Invocation:
+    """An event whose client has no room left from the first part of its streamed answer on."""
+    event = world.submit(pool, on_head=lambda _: None, on_chunk=lambda _: event.control.pause())
+    return event
+
+
+def streamed(sequence: int, *, whole: bool) -> bytes:
+    """A streamed answer as it arrives in one read."""
+    parts = [(frames.HEAD, b'{"statusCode": 200}'), (frames.CHUNK, b"x"), (frames.END, b"")]
+    return b"".join(frames.pack(kind, sequence, payload) for kind, payload in (parts if whole else parts[:2]))
+
+
+async def test_an_instance_whose_answer_ended_while_its_client_was_slow_serves_on(world: World) -> None:
+    pool = world.pool()
+    slow = slow_client(world, pool)
+    inside, sequence = await one_running(world)
+    inside.raw(streamed(sequence, whole=True))
+    await world.until(lambda: world.outcome(slow))
+    inside.events.clear()
+    event = world.submit(pool)
+    await world.until(lambda: inside.events)
+    inside.answer(next(iter(inside.events)))
+    assert (await world.until(lambda: world.outcome(event))).payload == b'"done"'
+    assert world.started == 1
+
+
+async def test_new_events_do_not_go_to_an_instance_that_waits_for_a_slow_client(world: World) -> None:
+    pool = world.pool(concurrency=4)
+    first, second = slow_client(world, pool), slow_client(world, pool)
+    await world.until(lambda: len(world.running()) == 2)
+    (inside,) = {inside for inside, _ in world.running()}
+    inside.raw(b"".join(streamed(sequence, whole=False) for sequence in inside.events))
+    await world.until(lambda: inside.instance.paused)
+    elsewhere = world.submit(pool)
+    other = await world.until(lambda: next((found for found, _ in world.running() if found is not inside), None))
+    other.answer(next(iter(other.events)))
+    await world.until(lambda: world.outcome(elsewhere))
+    first.control.resume()
+    assert inside.instance.paused  # the other client has no room yet
+    second.control.resume()
+    assert not inside.instance.paused
+    for sequence in list(inside.events):
+        inside.answer(sequence, b"", frames.END)
+    await world.until(lambda: world.outcome(first) and world.outcome(second))
+    assert pool.inflight == 0
 
 
 # --- letting go

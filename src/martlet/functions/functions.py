@@ -35,6 +35,10 @@ _SAMPLE_NS = 100_000_000
 _ZYGOTES_AT_MOST = 24
 _HOT_NS = 60_000_000_000  # a zygote that was wanted within this keeps all its stem cells, others one
 _KEPT_AFTER_DEPLOY = 32  # verified instances are kept warm up to this many on the host
+# Ends that a handler cannot write into its log itself. Who called over HTTP is not told them either.
+_UNSAID = frozenset(
+    {"Sandbox.Timedout", "Sandbox.Failure", "Runtime.OutOfMemory", "Runtime.ExitError", "Function.ResponseSizeTooLarge"}
+)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(FunctionVersion).decode
 
@@ -298,7 +302,7 @@ class Functions:
             outcome.error_type,
             invocation.trace_id,
             invocation.source,
-            lines,
+            lines if outcome.error_type not in _UNSAID else _with_cause(lines, outcome),
         )
         self.logs.append(record)
         if invocation.want_log_tail:
@@ -515,6 +519,13 @@ class Functions:
 def _zygote_key(app: str, layer: str, imports: tuple[str, ...]) -> str:
     parts = (app if layer else "", layer, *imports)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _with_cause(lines: bytes, outcome: Outcome) -> bytes:
+    """The log of an event that did not end as its handler meant, with the reason as its last line."""
+    message = msgspec.json.decode(outcome.payload).get("errorMessage", "")
+    gap = b"\n" if lines and not lines.endswith(b"\n") else b""
+    return b"%b%b[ERROR] %b: %b\n" % (lines, gap, outcome.error_type.encode(), str(message).replace("\n", " ").encode())
 
 
 def _processor_time() -> tuple[int, int]:

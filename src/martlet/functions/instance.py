@@ -56,7 +56,7 @@ class Instance:
         "_loop",
         "_needed",
         "_owner",
-        "_paused",
+        "_pausing",
         "_peak_mb",
         "_pending",
         "_recall",
@@ -112,7 +112,8 @@ class Instance:
         self._buffer = bytearray()  # the beginning of a frame
         self._needed = 0  # bytes that it must have before it is looked at again
         self._pending = b""
-        self._paused = self._log_paused = False
+        self._pausing: set[int] = set()  # events whose clients read too slowly
+        self._log_paused = False
         self._peak_mb = 0
         self._usage: tuple[int, ...] = ()
         self._events = self._results = self._log = self._recall = -1
@@ -251,16 +252,25 @@ class Instance:
             self._loop.remove_reader(self._results)
         self.broken = True
 
-    def pause(self) -> None:
-        """Read no more results for now (the client of a streamed answer is slow)."""
-        if not self._paused and not self.closed and not self.broken:
-            self._paused = True
-            self._loop.remove_reader(self._results)
+    @property
+    def paused(self) -> bool:
+        return bool(self._pausing)
 
-    def resume(self) -> None:
-        if self._paused and not self.closed and not self.broken:
-            self._paused = False
-            self._loop.add_reader(self._results, self._on_results)
+    def pause(self, sequence: int) -> None:
+        """Read no more results for now: the client of this event's streamed answer is slow."""
+        if not self._pausing and not self.closed and not self.broken:
+            self._loop.remove_reader(self._results)
+        self._pausing.add(sequence)
+
+    def resume(self, sequence: int) -> bool:
+        """This event is no reason to wait any more. True when it was the last one: reading goes on."""
+        if sequence not in self._pausing:
+            return False
+        self._pausing.remove(sequence)
+        if self._pausing or self.closed or self.broken:
+            return False
+        self._loop.add_reader(self._results, self._on_results)
+        return True
 
     def drain_results(self) -> None:
         """After its end: take what it had answered before."""

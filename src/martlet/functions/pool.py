@@ -77,10 +77,10 @@ class _Control:
         self._pool, self._instance, self._sequence = pool, instance, sequence
 
     def pause(self) -> None:
-        self._instance.pause()
+        self._pool.pause(self._instance, self._sequence)
 
     def resume(self) -> None:
-        self._instance.resume()
+        self._pool.resume(self._instance, self._sequence)
 
     def cancel(self) -> None:
         """Nobody wants the answer any more: read it to its end and drop it."""
@@ -88,7 +88,7 @@ class _Control:
         if invocation is not None:
             invocation.on_head = _drop
             invocation.on_chunk = _drop
-        self._instance.resume()
+        self.resume()
 
 
 def _depth(instance: Instance) -> int:
@@ -362,6 +362,7 @@ class Pool:
 
     def _answered(self, instance: Instance, sequence: int, payload: bytes, error: str) -> None:
         invocation = instance.inflight.pop(sequence)
+        instance.resume(sequence)  # its client may still be slow, but nothing more comes for it
         now = self._clock.monotonic_ns()
         duration_us = invocation.duration_us = (now - invocation.duration_us) // 1000
         self._mean_us += (duration_us - self._mean_us) * 0.125
@@ -404,9 +405,9 @@ class Pool:
                 self._dismiss(instance)
                 return
             instance.idle_since_ns = now
-        elif instance.draining:
+        elif instance.draining or instance.paused:
             return
-        if instance.capacity == 1 or len(instance.inflight) == instance.capacity - 1:
+        if instance.capacity == 1 or instance not in self._free:
             self._free.append(instance)
         if self.waiting:
             self._give(instance, self.waiting.popleft())
@@ -496,6 +497,19 @@ class Pool:
             self.on_broken(instance, "a streamed answer larger than response_bytes, to a caller that takes no stream")
             return
         kept += payload
+
+    def pause(self, instance: Instance, sequence: int) -> None:
+        """The client of this event's streamed answer is slow. New events go elsewhere: an instance has one pipe."""
+        if sequence in instance.inflight:
+            instance.pause(sequence)
+            if instance in self._free:
+                self._free.remove(instance)
+
+    def resume(self, instance: Instance, sequence: int) -> None:
+        """Its client reads again, or is gone."""
+        if instance.resume(sequence) and not instance.draining and len(instance.inflight) < instance.capacity:
+            self._free.append(instance)
+            self._feed()
 
     # --- trouble --------------------------------------------------------------------------------------------------
 
@@ -629,6 +643,7 @@ class Pool:
         for sequence in [key for key, invocation in instance.inflight.items() if invocation.duration_us < late]:
             invocation = instance.inflight.pop(sequence)
             instance.given_up.add(sequence)
+            instance.resume(sequence)
             self._streams.pop((instance.number, sequence), None)
             invocation.duration_us = (self._clock.monotonic_ns() - invocation.duration_us) // 1000
             outcome = _timed_out(invocation.request_id, self.version.config.timeout_seconds)
