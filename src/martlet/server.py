@@ -15,7 +15,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -356,14 +356,16 @@ async def _up(settings: Settings, path: Path | None, watching: bool, name: str |
         loop.add_signal_handler(number, stop.set)
     server = Server(settings)
     await server.start()
+    _print_missing(server)
     follower: asyncio.Task[None] | None = None
     try:
         if path is not None:
-            await _first_deployment(server, path, name, watching)
-        _print_addresses(server)
-        if path is not None and watching:
-            follower = loop.create_task(watch(server.apps, path, name, _report, stop))
-        await stop.wait()
+            await _unless(stop, _first_deployment(server, path, name, watching))
+        if not stop.is_set():
+            _print_addresses(server)
+            if path is not None and watching:
+                follower = loop.create_task(watch(server.apps, path, name, _report, stop))
+            await stop.wait()
         print("stopping: what was accepted is finished first", file=sys.stderr, flush=True)
     finally:
         if follower is not None:
@@ -372,6 +374,18 @@ async def _up(settings: Settings, path: Path | None, watching: bool, name: str |
             follower.cancel()
         await server.stop()
     return 0
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work, or leave it when `stop` is set: a layer may take minutes to build."""
+    doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if stop.is_set():
+        doing.cancel()
+        await asyncio.gather(doing, return_exceptions=True)  # why a deployment failed that nobody waits for is not news
+    else:
+        await doing
 
 
 async def _first_deployment(server: Server, path: Path, name: str | None, watching: bool) -> None:
@@ -389,6 +403,16 @@ async def _first_deployment(server: Server, path: Path, name: str | None, watchi
         _report(error)
     else:
         server.edge.set_default(done.app)
+
+
+def _print_missing(server: Server) -> None:
+    """What sandboxes lack on this host is said at every start: limits that nobody enforces would be a lie."""
+    missing = server.functions.report.missing
+    if missing:
+        print(f"warning: sandboxes are without {'; '.join(missing)}", file=sys.stderr)
+    if server.settings.sandbox == "isolated" and any(one.startswith("control groups") for one in missing):
+        print("         limits on memory, CPU and processes are NOT enforced; run as root to have them", file=sys.stderr)
+    sys.stderr.flush()
 
 
 def _print_addresses(server: Server) -> None:

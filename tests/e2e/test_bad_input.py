@@ -377,6 +377,7 @@ def test_an_unprivileged_user_gets_sandboxes_or_a_refusal_by_name(tmp_path: Path
     if done.returncode == 0:
         assert '"level": ' in told
         assert json.loads(done.stdout)["level"] >= 2
+        assert "NOT enforced" in done.stderr, "nobody has control groups, and is told so"
     else:
         assert done.returncode == 5, told
         assert "does not allow isolated sandboxes" in told

@@ -55,6 +55,11 @@ def greeter(start: Start, app: Path) -> RunningPlatform:
 # --- up
 
 
+def test_without_isolation_it_says_so(start: Start, app: Path, tmp_path: Path) -> None:
+    platform = start(app, "--no-watch", "--sandbox", "process", data=tmp_path / "data")
+    assert "warning: sandboxes are without every isolation" in platform.printed()
+
+
 def test_up_prints_both_addresses_and_keeps_its_state_in_the_project(tmp_path: Path, free_port: object) -> None:
     """`--port` P makes `--api-port` P + 1; without `--data` everything is in PATH's .martlet."""
     assert callable(free_port)
