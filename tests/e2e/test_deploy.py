@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import threading
 from collections import Counter
 from pathlib import Path
@@ -9,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.e2e.conftest import Start
-from tests.e2e.driving import Api, Command, RunningPlatform, eventually, save, write_app
+from tests.e2e.driving import ENTRY, ROOT, Api, Command, RunningPlatform, eventually, save, write_app
 
 pytestmark = pytest.mark.e2e
 
@@ -143,3 +146,13 @@ def test_a_failed_function_can_be_removed_and_its_name_given_again(start: Start,
     save(folder / "app.py", three("three"))
     assert martlet("deploy", folder, data=platform.data).code == 0
     assert served(platform) == ["three"] * 3
+
+
+def test_an_interrupt_leaves_a_first_deployment_that_hangs(tmp_path: Path) -> None:
+    app = write_app(tmp_path / "slow", "import time\ntime.sleep(60)\n")
+    command = [*ENTRY, "up", str(app), "--port", "0", "--no-watch"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}) as up:
+        assert up.stderr is not None
+        next(line for line in up.stderr if "reading the app" in line)
+        up.send_signal(signal.SIGINT)
+        assert up.wait(20) == 0  # reading a module may take 30 s

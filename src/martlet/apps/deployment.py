@@ -94,6 +94,7 @@ class Apps:
         self._caches: dict[Path, DigestCache] = {}
         self._layer_bytes: dict[str, int] = {}
         self._running: set[asyncio.Task[Any]] = set()
+        self._applying: set[asyncio.Task[Any] | None] = set()  # of those: past the point where they can be given up
 
     # --- reading
 
@@ -141,8 +142,10 @@ class Apps:
         self._on_routes()
 
     async def close(self) -> None:
-        """Wait for what is being applied and stop building layers."""
+        """Wait for what is being applied; give up what is still being packed, built or read."""
         await self._layers.close()
+        for task in self._running - self._applying:
+            task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
     # --- changing
@@ -182,6 +185,7 @@ class Apps:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
+        self._applying.discard(task)
         if not task.cancelled():
             task.exception()  # its caller has it, or went away
 
@@ -300,6 +304,7 @@ class Apps:
         imports: tuple[str, ...],
         say: Progress,
     ) -> AppRecord:
+        self._applying.add(asyncio.current_task())
         published: dict[str, FunctionVersion] = {}
         try:
             await self._publish(steps, after, imports, published, say)
@@ -395,6 +400,7 @@ class Apps:
     async def _destroy(self, name: str) -> None:
         lock = self._lock(name)
         async with lock:
+            self._applying.add(asyncio.current_task())
             before = self.get(name)
             steps = teardown(before, {version.name: version for version in self._functions.list()})
 
