@@ -1,5 +1,6 @@
 """Attacks on files: the host's, the platform's, other functions', and what one's own sandbox is made of."""
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -149,27 +150,26 @@ def other_memory():
 
 
 def scan_own_memory(needles):
-    """Look for `needles` (given reversed, so that this code does not find itself) in all memory of this process."""
-    wanted = [needle[::-1].encode() for needle in needles]
-    found = []
+    """Which of `needles`, each [how it begins, its length, its SHA-256], is anywhere in the memory of this process.
+
+    A needle is never known here in full, so that this code does not find what it was told.
+    """
+    found = set()
     with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", buffering=0) as memory:
-        for line in maps:
-            fields = line.split()
-            if "r" not in fields[1] or (len(fields) > 5 and fields[5] in ("[vvar]", "[vsyscall]", "[vvar_vclock]")):
-                continue
-            low, high = (int(text, 16) for text in fields[0].split("-"))
+        for line in list(maps):
+            low, high = (int(text, 16) for text in line.split()[0].split("-"))
             try:
                 memory.seek(low)
                 content = memory.read(high - low)
             except (OSError, OverflowError):
                 continue
-            for index, needle in enumerate(wanted):
-                at = content.find(needle)
+            for index, (beginning, length, digest) in enumerate(needles):
+                at = content.find(beginning.encode())
                 while at >= 0:
-                    found.append([index, fields[-1], content[max(0, at - 8) : at + 40].decode("latin-1")])
-                    at = content.find(needle, at + 1)
-    del wanted
-    return found
+                    if hashlib.sha256(content[at : at + length]).hexdigest() == digest:
+                        found.add(index)
+                    at = content.find(beginning.encode(), at + 1)
+    return sorted(found)
 
 
 def descriptors():
