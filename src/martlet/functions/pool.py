@@ -637,7 +637,8 @@ class Pool:
         instance.state = "timeout"
         self._withdraw(instance)
         late = self._clock.monotonic_ns() - self._timeout_ms * 1_000_000
-        if all(invocation.duration_us < late for invocation in instance.inflight.values()):
+        # One at a time: what is still there was read ahead of its turn, and goes with the one that is late.
+        if self._capacity == 1 or all(invocation.duration_us < late for invocation in instance.inflight.values()):
             self._around.kill_instance(instance)
             return
         for sequence in [key for key, invocation in instance.inflight.items() if invocation.duration_us < late]:

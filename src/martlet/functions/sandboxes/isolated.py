@@ -40,6 +40,7 @@ class IsolatedHost:
         self._on_ended: Callable[[Ended], None] = lambda _: None
         self._on_note: Callable[[str], None] = lambda _: None
         self._closing = False
+        self._control_groups = True
         self._greeting: asyncio.Task[None] | None = None
         self._restarts = 0
         self._restarted_at: deque[float] = deque(maxlen=_RESTARTS_AT_MOST)
@@ -72,6 +73,8 @@ class IsolatedHost:
     def start(self, number: int, spec: InstanceSpec, pipes: tuple[int, int, int]) -> None:
         self._numbers.add(number)
         rlimits = {"RLIMIT_NOFILE": spec.file_descriptors, "RLIMIT_CORE": 0, "RLIMIT_MEMLOCK": 0, "RLIMIT_MSGQUEUE": 0}
+        if not self._control_groups:  # the next best: each process by itself
+            rlimits["RLIMIT_DATA"] = spec.memory_mb * 1_048_576
         order = {
             "order": "start",
             "id": number,
@@ -279,6 +282,7 @@ class IsolatedHost:
             )
             self._on_ended(ended)
         elif kind == "hello" and self._hello is not None:
+            self._control_groups = event["level"] > 2
             self._hello.set_result(HostReport(event["level"], tuple(event["features"]), tuple(event["missing"])))
         elif kind == "zygote":
             for name, reason in event["failed"].items():

@@ -134,7 +134,7 @@ def fills(event, context):
         file.unlink(missing_ok=True)
 
 
-if "_HANDLER" in os.environ and os.environ["_HANDLER"].endswith("breaks"):
+if "_HANDLER" in os.environ and os.environ["_HANDLER"].endswith(":breaks"):
     # Serving, not building: a module that can be loaded until somebody throws the switch.
     try:
         if gates.get("switch").value == "broken":
