@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from tests.security.stage import Stage, until
@@ -25,26 +28,33 @@ def _serves(stage: Stage) -> bool:
     return True
 
 
+def _kill(stage: Stage, pids: Iterable[int], tree: set[int]) -> None:
+    """SIGKILL to `pids`; returns when all of `tree` is gone and the platform has had time to hear of it."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert until(lambda: not stage.living(tree)), "processes outlived what they belong to"
+    time.sleep(0.3)
+
+
 def test_a_killed_instance(attacked: Stage) -> None:
     attacked.victim_is_well()
     zygotes = {pid for pids in _zygotes(attacked).values() for pid in pids}
-    for pid, parent in attacked.below(attacked.supervisor).items():
-        if parent in zygotes:
-            os.kill(pid, signal.SIGKILL)
+    instances = {pid for pid, parent in attacked.below(attacked.supervisor).items() if parent in zygotes}
+    _kill(attacked, instances, instances)
     assert until(lambda: _serves(attacked))
     assert attacked.status()["sandbox"]["supervisor_restarts"] == 0
 
 
 def test_a_killed_zygote(attacked: Stage) -> None:
-    for pids in _zygotes(attacked).values():
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+    tree = set(attacked.below(attacked.supervisor))
+    _kill(attacked, [pid for pids in _zygotes(attacked).values() for pid in pids], tree)
     assert until(lambda: _serves(attacked))
 
 
 def test_a_killed_zygotes_init(attacked: Stage) -> None:
-    for init in _zygotes(attacked):
-        os.kill(init, signal.SIGKILL)
+    tree = set(attacked.below(attacked.supervisor))
+    _kill(attacked, _zygotes(attacked), tree)
     assert until(lambda: _serves(attacked))
 
 
@@ -53,7 +63,8 @@ def test_a_stopped_zygote(attacked: Stage) -> None:
     supervisor = attacked.supervisor
     for pids in _zygotes(attacked).values():
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
     assert until(lambda: attacked.try_attack("siblings.alive", "sibling").payload == "alive", 25)
     assert until(lambda: _serves(attacked))
     assert attacked.settle(20)["instances"] == 0, "a stopped zygote kept its dead for itself"

@@ -1,7 +1,9 @@
 """What siblings of one zygote have in common."""
 
 import hashlib
+import json
 import os
+import pipes
 import random
 import secrets
 import ssl
@@ -22,6 +24,11 @@ def randomness():
         "system": random.SystemRandom().random(),
         "shuffle": hashlib.sha256(repr(random.sample(range(1000), 20)).encode()).hexdigest(),
     }
+
+
+def randomness_once():
+    """Answers by itself and ends the instance: so the next event meets a fresh sibling."""
+    pipes.leave_with(json.dumps(randomness()))
 
 
 def traces():
