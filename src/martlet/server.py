@@ -173,12 +173,15 @@ class Server:
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
         api = AsgiHandler(self._guarded(protocols_app(self._rooms())))
         self._api_server = HttpServer(api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)")
+        # Connections from sandboxes have a server, and so a limit of connections, of their own.
+        self._private_server = HttpServer(api, clock=self.clock, name="private endpoints")
         self._closers.append(self._shut_listeners)
         self.port = await self._app_server.listen(self.settings.host, self.settings.port)
         self.api_port = await self._api_server.listen(self.settings.host, self.settings.api_port)
 
     async def _shut_listeners(self) -> None:
         await asyncio.gather(self._app_server.shutdown(_GRACE_SECONDS), self._api_server.shutdown(2.0))
+        await self._private_server.shutdown(1.0)
 
     def _write_endpoint(self) -> None:
         path = self.data / "endpoint.json"
@@ -243,7 +246,7 @@ class Server:
             if len(self._principals) > 10_000:
                 self._principals.clear()
             principal = self._principals[key] = function_principal(version)
-        self._api_server.accept(sock, client=("127.0.0.1", 0), context=principal)
+        self._private_server.accept(sock, client=("127.0.0.1", 0), context=principal)
 
     def _guarded(self, inner: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         """The API answers only to names of this host, so that a web page cannot reach it by rebinding its own."""

@@ -49,21 +49,15 @@ class _BuildPool(Pool):
     def on_frame(self, instance: Instance, kind: int, sequence: int, payload: bytes) -> None:
         if kind == frames.CHUNK:
             name, _, content = payload.partition(b"\n")
-            self._bytes += len(content)
-            if self._bytes <= _COMPILED_BYTES_AT_MOST:
-                self.compiled[name.decode("utf-8", "replace")] = content
+            self._bytes += len(payload)
+            if self._bytes > _COMPILED_BYTES_AT_MOST:
+                self.on_broken(instance, f"more than {_COMPILED_BYTES_AT_MOST} bytes of compiled modules")
+                return
+            self.compiled[name.decode("utf-8", "replace")] = content
         elif kind == frames.RESULT and not self.done.done():
             self.done.set_result(payload)
         elif kind == frames.ERROR and not self.done.done():
-            error = msgspec.json.decode(payload)
-            stack = "".join(error.get("stackTrace", ()))
-            log = instance.take_log(0).decode("utf-8", "replace")
-            kind_of = error.get("errorType", "")
-            prefix = "" if kind_of in ("AppError", "Runtime.UserCodeSyntaxError") else f"{kind_of}: "
-            message = f"{prefix}{error.get('errorMessage')}"
-            remedy = _ADD_IT if "No module named" in message else ""
-            failure = DeployFailed(message, remedy=remedy, error_type=kind_of, stack=stack, log=log[-4000:])
-            self.done.set_exception(failure)
+            self.done.set_exception(_failure(payload, instance.take_log(0).decode("utf-8", "replace")))
 
     def on_broken(self, instance: Instance, reason: str) -> None:
         if reason and not self.done.done():
@@ -119,12 +113,39 @@ class Builder:
             raise DeployFailed(f"importing module {module} took longer than {_SECONDS} s") from None
         finally:
             self._functions.kill_instance(instance)
-        found = msgspec.json.decode(answer)
+        graph, learned = _found(answer)
         await asyncio.get_running_loop().run_in_executor(None, _write_compiled, folder, pool.compiled)
-        learned = [name for name in found["imports"] if isinstance(name, str)]
-        graph = found["graph"]
-        graph.pop("app", None)
         return Build(graph, tuple(dict.fromkeys([*imports, *learned])))
+
+
+def _found(answer: bytes) -> tuple[dict[str, Any], list[str]]:
+    """The graph and the imports of a build's answer. It comes from a sandbox: its form is checked, its content is later."""
+    try:
+        found = msgspec.json.decode(answer)
+    except (msgspec.DecodeError, RecursionError):
+        found = None
+    graph = found.get("graph") if isinstance(found, dict) else None
+    imports = found.get("imports") if isinstance(found, dict) else None
+    if not isinstance(graph, dict) or not isinstance(imports, list):
+        raise DeployFailed("the build answered something that is no resource graph")
+    return {name: value for name, value in graph.items() if name != "app"}, [one for one in imports if isinstance(one, str)]
+
+
+def _failure(payload: bytes, log: str) -> DeployFailed:
+    """A build's error object as an error; whatever else a sandbox sends, too."""
+    try:
+        error = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, RecursionError):
+        error = None
+    if not isinstance(error, dict):
+        return DeployFailed("the build failed with an error that is none", log=log[-4000:])
+    frames_of = error.get("stackTrace")
+    stack = "".join(line for line in frames_of if isinstance(line, str)) if isinstance(frames_of, list) else ""
+    kind = str(error.get("errorType", ""))
+    prefix = "" if kind in ("AppError", "Runtime.UserCodeSyntaxError") else f"{kind}: "
+    message = f"{prefix}{error.get('errorMessage')}"
+    remedy = _ADD_IT if "No module named" in message else ""
+    return DeployFailed(message, remedy=remedy, error_type=kind, stack=stack, log=log[-4000:])
 
 
 def _write_compiled(folder: Path, compiled: dict[str, bytes]) -> None:
