@@ -214,6 +214,13 @@ async def test_concurrent_events_in_one_instance(functions: Functions, publish: 
     assert functions.status()["functions"][0]["instances"] == 1
 
 
+async def test_more_concurrent_events_than_a_pipe_holds(functions: Functions, publish: Publish) -> None:
+    name = await publish("overlap", concurrency=200)
+    pads = [{"until": 150, "pad": "x" * (number * 97 % 5_000)} for number in range(150)]
+    found = await asyncio.gather(*(invoke(functions, name, pad) for pad in pads))
+    assert sorted(value for _, value, _ in found) == list(range(1, 151))
+
+
 async def test_streamed_answers(functions: Functions, publish: Publish) -> None:
     name = await publish("stream")
     got: list[bytes] = []

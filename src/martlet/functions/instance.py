@@ -122,7 +122,8 @@ class Instance:
         """Make the pipes; returns the instance's ends: (events to read, results to write, log to write)."""
         # Packet mode (pipe(2), O_DIRECT): a read takes one event and no more, so that what the instance has not begun
         # can be taken back through a second descriptor of the reading end.
-        events_read, self._events = os.pipe2(os.O_CLOEXEC | os.O_DIRECT)
+        # Several events at one time are given at once, and need no taking back.
+        events_read, self._events = os.pipe2(os.O_CLOEXEC | (os.O_DIRECT if self.capacity == 1 else 0))
         self._recall = os.open(f"/proc/self/fd/{events_read}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._results, results_write = os.pipe2(os.O_CLOEXEC)
         self._log, log_write = os.pipe2(os.O_CLOEXEC)

@@ -115,7 +115,8 @@ class Channel:
         if len(self._buffer) < whole:
             parts, have = [self._buffer], len(self._buffer)
             while have < whole:
-                part = os.read(self.events, min(whole - have, 1 << 20)) or _leave()
+                # Never less than a packet: a pipe in packet mode throws away what a read leaves of one (pipe(2)).
+                part = os.read(self.events, max(65_536, min(whole - have, 1 << 20))) or _leave()
                 parts.append(part)
                 have += len(part)
             self._buffer = b"".join(parts)
