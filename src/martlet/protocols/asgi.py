@@ -293,3 +293,15 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         await send({"type": f"{kind}.complete"})
         if kind == "lifespan.shutdown":
             return
+
+
+def json_fault(payload: bytes) -> str:
+    """Why `payload` is not one JSON text in UTF-8; "" when it is, or is empty."""
+    if not payload:
+        return ""
+    try:
+        payload.decode()
+        msgspec.json.decode(payload, type=msgspec.Raw)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        return str(error) or type(error).__name__
+    return ""

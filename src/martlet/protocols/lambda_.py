@@ -278,14 +278,10 @@ def _client_context(encoded: str) -> str:
 
 
 def _check_json(payload: bytes) -> None:
-    if not payload:
-        return
-    try:
-        payload.decode()
-        msgspec.json.decode(payload, type=msgspec.Raw)
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
-        message = f"Could not parse request body into json: Could not parse payload into json: {error}"
-        raise LambdaError("InvalidRequestContentException", 400, message) from error
+    fault = asgi.json_fault(payload)
+    if fault:
+        message = f"Could not parse request body into json: Could not parse payload into json: {fault}"
+        raise LambdaError("InvalidRequestContentException", 400, message)
 
 
 def _invoked(invocation: Invocation, outcome: Outcome, qualifier: str, want_tail: bool) -> Answer:

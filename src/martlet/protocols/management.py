@@ -315,13 +315,9 @@ def _local_path(text: str, principal: Principal, body: bytes) -> Path:
 
 
 def _check_json(payload: bytes) -> None:
-    if not payload:
-        return
-    try:
-        payload.decode()
-        msgspec.json.decode(payload, type=msgspec.Raw)
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
-        raise InvalidInput(f"the payload is not JSON: {error}", field="body") from error
+    fault = asgi.json_fault(payload)
+    if fault:
+        raise InvalidInput(f"the payload is not JSON: {fault}", field="body")
 
 
 # --- objects of the API

@@ -27,8 +27,5 @@ STREAM_ERROR = 18  # a streamed answer broke: JSON error object
 WROTE = 1  # flag: lines were written to the log since the frame before
 
 
-SEPARATOR = b"\x1f"
-
-
 def pack(kind: int, sequence: int, payload: bytes) -> bytes:
     return HEADER.pack(len(payload), sequence, kind, 0) + payload
