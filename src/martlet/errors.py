@@ -14,6 +14,7 @@ MartletError                     status  code
 ├── Overloaded                   503     overloaded             `retry_after_seconds`
 ├── DeployFailed                 422     deploy_failed          names the step; the previous version still serves
 ├── SandboxFailed                500     sandbox_failed         the platform could not start or reach a sandbox
+├── ServiceError                 any    (the protocol's)       an error of an AWS service, by the name its clients know
 ├── StoreFailed                  500     store_failed           the store cannot take writes (broken, corrupt, closed)
 │   └── StoreFull                507     store_full             no space left; nothing was written, and reads still work
 └── StartFailed                  -       start_failed           `martlet up` cannot start: port taken, data in use …
@@ -33,6 +34,7 @@ __all__ = [
     "Overloaded",
     "PreconditionFailed",
     "SandboxFailed",
+    "ServiceError",
     "StartFailed",
     "StoreFailed",
     "StoreFull",
@@ -172,6 +174,22 @@ class SandboxFailed(MartletError):
     """The sandbox could not be started or reached."""
 
     code = "sandbox_failed"
+
+
+class ServiceError(MartletError):
+    """An error of an AWS service, in the name and words that its clients know.
+
+    `name` is the one on the wire, e.g. "ResourceNotFoundException"; `members` are further members of the error's shape. The
+    protocol takes the HTTP status from the service's model where it has the shape, else `status`.
+    """
+
+    code = "service_error"
+
+    def __init__(self, name: str, message: str = "", status: int = 400, **members: object) -> None:
+        super().__init__(message)
+        self.name = name
+        self.http_status = status
+        self.members = members
 
 
 class StoreFailed(MartletError):

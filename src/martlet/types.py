@@ -13,6 +13,7 @@ import msgspec
 from martlet.errors import MartletError
 
 __all__ = [
+    "ACCOUNT",
     "ANONYMOUS",
     "AppGraph",
     "Cors",
@@ -25,6 +26,9 @@ __all__ = [
     "ScheduleConfig",
     "Throttle",
 ]
+
+
+ACCOUNT = "000000000000"  # of every ARN here, until there are tenants
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -43,6 +47,8 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     name: str
     handler: str
+    runtime: str = ""  # "": the platform's own Python; else Lambda's identifier, e.g. "nodejs22.x", "provided.al2023"
+    layers: tuple[str, ...] = ()  # content addresses of Lambda layers, merged in this order at /opt
     memory_mb: int = 256
     timeout_seconds: float = 10.0
     tmp_mb: int = 512
@@ -120,7 +126,7 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def arn(self) -> str:
         """The function's Amazon-style name."""
-        return f"arn:aws:lambda:us-east-1:000000000000:function:{self.name}"
+        return f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:{self.name}"
 
 
 class Outcome(msgspec.Struct, frozen=True):
