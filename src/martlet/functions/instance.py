@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 from typing import Any, Protocol
 
 from martlet.functions.sandboxes.inside import frames
@@ -173,6 +174,20 @@ class Instance:
     def takes_more(self) -> bool:
         """An event may wait in the pipe behind the running one, and can still be taken back."""
         return not self.large and not self._pending and not self.draining and not self.closed
+
+    @property
+    def polls(self) -> bool:
+        """It takes its next event as soon as it has answered one; a runtime that asks for each is free when it asks."""
+        return True
+
+    @property
+    def undelivered(self) -> bool:
+        """An event counts as begun here that user code has not seen (never with pipes)."""
+        return False
+
+    def adopt(self, listener: int, sock: socket.socket) -> bool:
+        """Take over a connection from inside, if it is for this end."""
+        return False
 
     def take_back(self) -> list[Invocation]:
         """The events that wait in the pipe behind the running one and that the instance has not seen: its no longer.

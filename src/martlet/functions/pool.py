@@ -13,6 +13,7 @@ import json
 import os
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from martlet.clock import Clock
@@ -61,7 +62,9 @@ class Environment(Protocol):
 
     def note(self, pool: Pool, text: str) -> None: ...
 
-    def connected(self, pool: Pool, listener: int, sock: socket.socket) -> None: ...
+    def connected(self, pool: Pool, listener: int, sock: socket.socket, begun: bytes = b"") -> None:
+        """A connection from inside; `begun`: what was read from it already."""
+        ...
 
     def saturated(self, pool: Pool) -> bool:
         """True when the host's processors are busy with this pool's work: another instance would not help."""
@@ -103,7 +106,12 @@ class Pool:
     """Instances of one version. All methods run on the event loop."""
 
     def __init__(
-        self, version: FunctionVersion, around: Environment, init: dict[str, Any], durations: Histogram | None = None
+        self,
+        version: FunctionVersion,
+        around: Environment,
+        init: dict[str, Any],
+        durations: Histogram | None = None,
+        instance: Callable[[int, Pool, int, int], Instance] = Instance,
     ) -> None:
         self.version = version
         self.instances: dict[int, Instance] = {}
@@ -117,6 +125,8 @@ class Pool:
         self.init_error: Outcome | None = None
         config = version.config
         self._around = around
+        self._instance = instance
+        self._between: set[Instance] = set()  # they have answered, and not yet asked for their next event
         self._clock = around.clock
         self._init_frame = frames.pack(frames.INIT, 0, json.dumps(init).encode())
         self._arn = version.arn.encode()
@@ -158,7 +168,7 @@ class Pool:
             return
         self.waiting.append(invocation)
         if not narrow:
-            self._grow()
+            self._grow(len(self._between))
         if not self._check_armed:
             self._arm_check()
 
@@ -198,8 +208,11 @@ class Pool:
 
     def _take_back(self, instance: Instance) -> None:
         """Events that wait in the instance's pipe wait for any instance again, before those that came later."""
-        if self._capacity == 1 and len(instance.inflight) > 1:
+        if self._capacity == 1 and (len(instance.inflight) > 1 or instance.undelivered):
             found = instance.take_back()
+            for invocation in found:
+                if invocation.duration_us != _NOT_BEGUN:  # given, but never seen by user code
+                    invocation.queue_us, invocation.cold = invocation.duration_us, False
             self.waiting.extendleft(reversed(found))
 
     def _give(self, instance: Instance, invocation: Invocation) -> None:
@@ -254,8 +267,8 @@ class Pool:
 
     # --- growth ---------------------------------------------------------------------------------------------------
 
-    def _grow(self) -> None:
-        wanted = len(self.waiting) - self._starting * self._capacity
+    def _grow(self, expected: int = 0) -> None:
+        wanted = len(self.waiting) - self._starting * self._capacity - expected
         while wanted > 0 and self._starting < _STARTS_AT_ONCE and not self.retired:
             if self.instances and self._mean_us and self._around.saturated(self):
                 return
@@ -266,7 +279,7 @@ class Pool:
             wanted -= self._capacity
 
     def _start(self) -> bool:
-        instance = Instance(0, self, self._capacity, self._clock.monotonic_ns())
+        instance = self._instance(0, self, self._capacity, self._clock.monotonic_ns())
         if not self._around.start_instance(self, instance):
             return False
         self.instances[instance.number] = instance
@@ -407,10 +420,23 @@ class Pool:
             instance.idle_since_ns = now
         elif instance.draining or instance.paused:
             return
+        if not instance.polls:
+            self._between.add(instance)
+            return  # `on_polling` follows
         if instance.capacity == 1 or instance not in self._free:
             self._free.append(instance)
         if self.waiting:
             self._give(instance, self.waiting.popleft())
+
+    def on_polling(self, instance: Instance) -> None:
+        """It has answered and asks for its next event now."""
+        self._between.discard(instance)
+        if instance.ready and not instance.draining and not instance.inflight and instance not in self._free:
+            self._free.append(instance)
+            self._feed()
+
+    def pass_on(self, sock: socket.socket, begun: bytes) -> None:
+        self._around.connected(self, 0, sock, begun)
 
     def _on_ready(self, instance: Instance) -> None:
         if instance.ready:
@@ -544,7 +570,8 @@ class Pool:
                 return
         held.add(sock)
         sock.setblocking(False)
-        self._around.connected(self, index, sock)
+        if not instance.adopt(index, sock):
+            self._around.connected(self, index, sock)
 
     def on_ended(self, instance: Instance, ended: Ended) -> None:
         """The host says that it is gone: every event it had ends with the reason."""
@@ -553,6 +580,7 @@ class Pool:
             instance.drain_results()
         self._withdraw(instance)
         self.instances.pop(instance.number, None)
+        self._between.discard(instance)
         if not instance.ready:
             self._starting -= 1
             self._start_failed(instance, ended)
@@ -742,11 +770,9 @@ def _failed(payload: bytes) -> Outcome:
     """An error object made in a sandbox: passed on if it has the form of one, its type only if it fits into a log line."""
     try:
         found = json.loads(payload)
-        stack = found.get("stackTrace", [])
-        "".join(stack)
-    except (ValueError, RecursionError, AttributeError, TypeError):
+        name = found.get("errorType")
+    except (ValueError, RecursionError, AttributeError):
         return _platform_error("Runtime.Unknown", "the runtime reported an error that is no error object")
-    name = found.get("errorType")
     fits = isinstance(name, str) and name.isprintable() and len(name) <= 256
     return Outcome(payload, "Unhandled", name if fits else "Runtime.Unknown")
 

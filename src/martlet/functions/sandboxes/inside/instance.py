@@ -101,14 +101,15 @@ def _prepare_to_renounce(template: Template) -> None:
 
 
 def _take(assignment: dict[str, Any], given: list[int]) -> None:
-    """Put code, /tmp and the pipes in their places. `given`: events, results, log, code."""
+    """Put code, /tmp and the pipes in their places. `given`: events, results, log, code, and layers if any."""
     uid = assignment["uid"]
     if (assignment["tmp_mb"], assignment["inodes"]) != _USUAL_TMP:
         # One on top of the usual one: a remount is not among the calls that are left.
         linux.mount("tmp", "/rw/tmp", "tmpfs", _TMP_FLAGS, _tmp_options(assignment["tmp_mb"], assignment["inodes"]))
-    events, results, log, code = given
-    linux.move_mount(code, "/var/task")
-    os.close(code)
+    events, results, log, *mounts = given
+    for mount, place in zip(mounts, ("/var/task", "/opt")):  # noqa: B905 - the second one is for functions with layers
+        linux.move_mount(mount, place)
+        os.close(mount)
     null = os.open("/dev/null", os.O_RDONLY)
     plan = {0: null, 1: log, 2: log, EVENTS: events, RESULTS: results}
     for target, source in {target: _move_up(source) for target, source in plan.items()}.items():

@@ -22,14 +22,11 @@ def main(events: int, results: int, overrides: dict[str, str] | None = None) -> 
         os._exit(70)
     stream = runtime.LogStream(1)
     sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[assignment,misc]
-    wanted = {**init["environment"], **(overrides or {})}
-    for name in [name for name in os.environ if name not in wanted]:
-        del os.environ[name]
-    for name, value in wanted.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
-    if init["environment"].get("TZ") != ":UTC":
-        time.tzset()
+    _set_environment(init["environment"], overrides or {})
+    if init["mode"] == "exec":
+        from . import execute
+
+        execute.run(channel, init)
     gc.enable()
     if init["mode"] == "build":
         from . import build
@@ -55,3 +52,16 @@ def main(events: int, results: int, overrides: dict[str, str] | None = None) -> 
     except BaseException as error:  # KeyboardInterrupt and the like end the process, as they do in Lambda
         stream.record("".join(traceback.format_exception(error)))
         os._exit(1)
+
+
+def _set_environment(given: dict[str, str], overrides: dict[str, str]) -> None:
+    wanted = {**given, **overrides}
+    if "AWS_LAMBDA_RUNTIME_API" not in given:
+        wanted.pop("AWS_LAMBDA_RUNTIME_API", None)  # the native runtime has none
+    for name in [name for name in os.environ if name not in wanted]:
+        del os.environ[name]
+    for name, value in wanted.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+    if given.get("TZ") != ":UTC":
+        time.tzset()

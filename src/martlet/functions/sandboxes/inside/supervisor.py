@@ -481,13 +481,13 @@ class Supervisor:
         self._instances[order["id"]] = stem
         assert stem.birth is not None
         usage: list[int] = []
-        code = -1
+        mounts: list[int] = []
         try:
             if stem.group is not None:
                 if (order["memory_mb"], order["processes"]) != _USUAL:
                     _limit(stem.group, order["memory_mb"], order["processes"])
                 usage = stem.group.usage_files()
-            code = linux.open_tree_readonly(order["code"])
+            mounts = [linux.open_tree_readonly(folder) for folder in (order["code"], order.get("opt")) if folder]
             message = {
                 "uid": 1_000 + stem.number % 60_000,
                 "uid_range": self._uid_range,
@@ -495,17 +495,15 @@ class Supervisor:
                 "inodes": max(4_096, order["tmp_mb"] * 64),
                 "rlimits": order["rlimits"],
             }
-            linux.send(stem.birth, message, [*pipes, code])
+            linux.send(stem.birth, message, [*pipes, *mounts])
             self._tell({"event": "started", "id": order["id"], "pid": stem.host_pid}, [*stem.listeners, *usage])
         except OSError as error:
             order["error"] = str(error)
             self._kill(stem)
         finally:
             self._close(pipes)
-            self._close([*usage, *stem.listeners])
+            self._close([*usage, *mounts, *stem.listeners])
             stem.listeners = []
-            if code >= 0:
-                os.close(code)
             self._unwatch(stem.birth.fileno())
             stem.birth.close()
 
