@@ -441,8 +441,9 @@ class Functions:
     def _on_started(self, started: Started) -> None:
         found = self._all.get(started.number)
         if found is None or found[1].closed:
-            for fd in (*started.listeners, *started.usage):
-                os.close(fd)
+            for fd in (*started.listeners, *started.usage, started.log):
+                if fd >= 0:
+                    os.close(fd)
             return
         found[0].on_started(found[1], started)
 

@@ -137,6 +137,15 @@ class Instance:
     def attach_usage(self, files: tuple[int, ...]) -> None:
         self._usage = files
 
+    def attach_log(self, fd: int) -> None:
+        """Read the log from here: the instance had a program that writes, before it had our pipe."""
+        if fd >= 0:
+            self._loop.remove_reader(self._log)
+            os.close(self._log)
+            self._log = fd
+            os.set_blocking(fd, False)
+            self._loop.add_reader(fd, self.read_log)
+
     # --- towards the instance ---------------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:

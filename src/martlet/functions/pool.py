@@ -550,6 +550,7 @@ class Pool:
 
     def on_started(self, instance: Instance, started: Started) -> None:
         instance.attach_usage(started.usage)
+        instance.attach_log(started.log)
         loop = asyncio.get_running_loop()
         for index, fd in enumerate(started.listeners):
             listener = socket.socket(fileno=fd)

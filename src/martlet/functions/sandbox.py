@@ -35,6 +35,7 @@ class ZygoteSpec(msgspec.Struct, frozen=True):
     python: str = ""  # its interpreter; "": the host's usual one
     binds: tuple[tuple[str, str], ...] = ()  # (path on the host, path in the image): another language's programs
     blank: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()  # of `blank`, until it is assigned one
 
 
 class InstanceSpec(msgspec.Struct, frozen=True):
@@ -59,6 +60,7 @@ class Started(msgspec.Struct, frozen=True):
     number: int
     listeners: tuple[int, ...]
     usage: tuple[int, ...]
+    log: int = -1  # to be read instead of the log pipe given: a blank program writes there
 
 
 class Ended(msgspec.Struct, frozen=True):

@@ -24,6 +24,20 @@ __all__ = ["Plan", "Runtimes"]
 
 RUNTIME_API = "127.0.0.1:9001"
 BOOTSTRAPS = ("/var/task/bootstrap", "/opt/bootstrap")
+_NODE = "/var/lang/bin/node"
+_BOOTSTRAP_JS = "/var/martlet/inside/node/bootstrap.js"
+# Variables that Node.js reads once, when it starts: a process that was started ahead cannot take them any more.
+_EARLY = frozenset(
+    "LD_LIBRARY_PATH LD_PRELOAD NODE_DEBUG NODE_EXTRA_CA_CERTS NODE_ICU_DATA NODE_OPTIONS NODE_V8_COVERAGE "
+    "NODE_COMPILE_CACHE SSL_CERT_DIR SSL_CERT_FILE UV_THREADPOOL_SIZE".split()
+)
+_DEFAULTS = {
+    "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+    "LANG": "en_US.UTF-8",
+    "LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
+    "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+    "TZ": ":UTC",
+}
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -80,8 +94,12 @@ class Runtimes:
             return Plan(runtime, ZygoteSpec(key, layer, version.imports, python=program), False, opt)
         if runtime.kind == "provided":
             return Plan(runtime, self.bare(), True, opt)
-        key = _key(runtime.identifier, program)
-        return Plan(runtime, ZygoteSpec(key, binds=((program, "/var/lang/bin/node"),)), True, opt)
+        binds = ((program, _NODE),)
+        if _EARLY.intersection(config.environment):
+            return Plan(runtime, ZygoteSpec(_key(runtime.identifier, program), binds=binds), True, opt)
+        argv = (_NODE, *_node_flags(config.memory_mb), _BOOTSTRAP_JS, "blank")
+        key = _key(runtime.identifier, program, str(config.memory_mb))
+        return Plan(runtime, ZygoteSpec(key, binds=binds, blank=argv, environment=tuple(_DEFAULTS.items())), True, opt)
 
     def _runtime(self, config: FunctionConfig) -> Runtime:
         runtime = RUNTIMES.get(config.runtime)
@@ -103,7 +121,10 @@ class Runtimes:
                 return {**native, "environment": environment}
             return native
         environment = self._environment(version, runtime, native["environment"], now_ms)
-        return {**native, "mode": "exec", "programs": list(BOOTSTRAPS), "arguments": [], "environment": environment}
+        if runtime.kind == "provided":
+            return {**native, "mode": "exec", "programs": list(BOOTSTRAPS), "arguments": [], "environment": environment}
+        arguments = [*_node_flags(version.config.memory_mb), _BOOTSTRAP_JS]
+        return {**native, "mode": "exec", "programs": [_NODE], "arguments": arguments, "environment": environment}
 
     def _environment(self, version: FunctionVersion, runtime: Runtime, native: dict[str, str], now_ms: int) -> dict[str, str]:
         """Lambda's, variable for variable (recorded from the real service), and the address of the platform's own API."""
@@ -132,13 +153,7 @@ class Runtimes:
         }
         if runtime.kind == "node":
             own["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{runtime.identifier}"
-        defaults = {
-            "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
-            "LANG": "en_US.UTF-8",
-            "LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
-            "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
-            "TZ": ":UTC",
-        }
+        defaults = dict(_DEFAULTS)
         if runtime.kind == "node":
             major = runtime.version
             defaults["NODE_PATH"] = f"/opt/nodejs/node{major}/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules"
@@ -180,6 +195,11 @@ class Runtimes:
             shutil.rmtree(building, ignore_errors=True)
             if not target.is_dir():  # else another one was quicker
                 raise DeployFailed(f"function {version.config.name}: its layers cannot be merged: {error}") from error
+
+
+def _node_flags(memory_mb: int) -> tuple[str, ...]:
+    """The heap's limits: a tenth of the memory is for what is not on it. They can only be given at the start of a process."""
+    return (f"--max-old-space-size={memory_mb * 9 // 10}", f"--max-semi-space-size={max(1, memory_mb // 20)}")
 
 
 def _lay_over(source: Path, target: Path) -> None:

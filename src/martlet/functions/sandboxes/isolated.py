@@ -224,7 +224,7 @@ class IsolatedHost:
             "binds": binds,
             "path": ["/opt/python"] if spec.layer else [],
             "modules": ["martlet", *spec.imports],
-            "blank": list(spec.blank),
+            "blank": {"argv": spec.blank, "environment": dict(spec.environment)} if spec.blank else None,
             "stems": self._parked.get(spec.key, self._stem_cells),
         }
         self._send(order)
@@ -274,7 +274,8 @@ class IsolatedHost:
     def _on_event(self, event: dict[str, Any], fds: list[int]) -> None:
         kind = event["event"]
         if kind == "started":
-            self._on_started(Started(event["id"], tuple(fds[:2]), tuple(fds[2:])))
+            log = fds.pop(0) if event["logs"] else -1
+            self._on_started(Started(event["id"], tuple(fds[:2]), tuple(fds[2:]), log))
         elif kind == "exit":
             self._numbers.discard(event["id"])
             ended = Ended(

@@ -17,7 +17,7 @@ import struct
 import sys
 from typing import Any, NamedTuple
 
-from . import landlock, life, linux, runtime
+from . import blank, landlock, life, linux, runtime
 from .boot import KEPT_CAPABILITIES
 
 EVENTS, RESULTS = 3, 4  # descriptors of the instance's pipes: frames in, frames out
@@ -41,10 +41,10 @@ class Template(NamedTuple):
     ruleset: int
 
 
-def become(fds: list[int], template: Template) -> None:
+def become(fds: list[int], template: Template, order: dict[str, Any] | None) -> None:
     birth = socket.socket(fileno=fds[0])
     try:
-        _live(birth, fds[1:], template)
+        _live(birth, fds[1:], template, order)
     except BaseException as error:  # the last resort of this process: nothing above it can report
         text = f"{type(error).__name__}: {error}"[:300]
         try:
@@ -56,7 +56,8 @@ def become(fds: list[int], template: Template) -> None:
             os._exit(70)
 
 
-def _live(birth: socket.socket, joins: list[int], template: Template) -> None:
+def _live(birth: socket.socket, joins: list[int], template: Template, order: dict[str, Any] | None) -> None:
+    log = joins.pop(0) if order is not None else -1
     os.setsid()
     for number in (signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
@@ -65,6 +66,9 @@ def _live(birth: socket.socket, joins: list[int], template: Template) -> None:
         os.close(fd)
     listeners = _isolate()
     _prepare_to_renounce(template)
+    child = None
+    if order is not None:
+        child = blank.start(order, log, lambda: _renounce(template, first=blank.HAND_OVER + 1))
     runtime.reseed()
     linux.send(birth, {"event": "born"}, [listener.fileno() for listener in listeners])
     for listener in listeners:
@@ -73,9 +77,13 @@ def _live(birth: socket.socket, joins: list[int], template: Template) -> None:
     if assignment is None:
         os._exit(0)  # parked, and no longer wanted
     birth.close()
+    if child is not None:
+        os.dup2(child.log, given[2])  # one log for both
+        child = child._replace(pipe=_move_up(child.pipe))
     _take(assignment, given)
-    _renounce(template)
-    life.main(EVENTS, RESULTS)
+    _renounce(template, -1 if child is None else child.pipe)
+    sys.path.insert(0, "/var/task")
+    life.main(EVENTS, RESULTS, blank_child=child)
 
 
 def _isolate() -> list[socket.socket]:
@@ -131,14 +139,18 @@ def _move_up(fd: int) -> int:
     return int(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE))
 
 
-def _renounce(template: Template) -> None:
-    """No way back: no capabilities, Landlock, and the end of the calls that only the assignment needed."""
+def _renounce(template: Template, kept: int = -1, first: int = RESULTS + 1) -> None:
+    """No way back: no capabilities, Landlock, and the end of the calls that only the assignment needed.
+
+    Descriptors from `first` on are closed, but `kept`.
+    """
     _drop_capabilities()
     landlock.restrict(template.ruleset)
-    linux.close_range(EVENTS + 2)
+    if kept >= first:
+        linux.close_range(first, kept - 1)
+    linux.close_range(max(first, kept + 1))
     linux.prctl(linux.PR_SET_DUMPABLE, 1)  # setresuid(2) cleared it; without it /proc/self is closed to its own process
     linux.seccomp_filter(template.last_filter)
-    sys.path.insert(0, "/var/task")
 
 
 def _drop_capabilities() -> None:

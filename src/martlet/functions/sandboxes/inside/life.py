@@ -10,16 +10,20 @@ import time
 import traceback
 from typing import NoReturn
 
-from . import frames, runtime
+from . import blank, frames, runtime
 
 
-def main(events: int, results: int, overrides: dict[str, str] | None = None) -> NoReturn:
+def main(
+    events: int, results: int, overrides: dict[str, str] | None = None, blank_child: blank.Blank | None = None
+) -> NoReturn:
     """Serve on these two pipes. `overrides` are environment variables that the host knows better than INIT."""
     channel = runtime.Channel(events, results)
     kind, _, payload = channel.receive()
     init = json.loads(payload)
     if kind != frames.INIT:
         os._exit(70)
+    if blank_child is not None:
+        blank.hand_over(blank_child, init)
     stream = runtime.LogStream(1)
     sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[assignment,misc]
     _set_environment(init["environment"], overrides or {})

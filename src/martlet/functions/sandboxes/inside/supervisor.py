@@ -52,6 +52,7 @@ class Stem:
         self.birth: socket.socket | None = None
         self.group: cgroups.Group | None = None
         self.listeners: list[int] = []
+        self.log = -1  # what a blank program writes, when it has one
         self.pid = 0  # in the zygote's pid namespace
         self.host_pid = 0
         self.pidfd = -1
@@ -403,12 +404,17 @@ class Supervisor:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         ours.setblocking(False)
         joins: list[int] = []
+        order: dict[str, Any] = {"order": "fork", "stem": stem.number}
         try:
+            if zygote.order["blank"]:
+                stem.log, log = os.pipe2(os.O_CLOEXEC)
+                joins.append(log)
+                order["blank"] = {**zygote.order["blank"], "uid": _uid(stem), "uid_range": self._uid_range}
             if self._tree is not None:
                 stem.group = self._tree.group(f"i{stem.number}")
                 _limit(stem.group, *_USUAL)  # from birth on, and for most it stays so
-                joins = stem.group.join_files()
-            linux.send(zygote.control, {"order": "fork", "stem": stem.number}, [theirs.fileno(), *joins])
+                joins += stem.group.join_files()
+            linux.send(zygote.control, order, [theirs.fileno(), *joins])
         except BlockingIOError:
             ours.close()
             self._forget_group(stem)
@@ -489,14 +495,16 @@ class Supervisor:
                 usage = stem.group.usage_files()
             mounts = [linux.open_tree_readonly(folder) for folder in (order["code"], order.get("opt")) if folder]
             message = {
-                "uid": 1_000 + stem.number % 60_000,
+                "uid": _uid(stem),
                 "uid_range": self._uid_range,
                 "tmp_mb": order["tmp_mb"],
                 "inodes": max(4_096, order["tmp_mb"] * 64),
                 "rlimits": order["rlimits"],
             }
             linux.send(stem.birth, message, [*pipes, *mounts])
-            self._tell({"event": "started", "id": order["id"], "pid": stem.host_pid}, [*stem.listeners, *usage])
+            logs = [stem.log] if stem.log >= 0 else []
+            event = {"event": "started", "id": order["id"], "pid": stem.host_pid, "logs": len(logs)}
+            self._tell(event, [*logs, *stem.listeners, *usage])
         except OSError as error:
             order["error"] = str(error)
             self._kill(stem)
@@ -554,6 +562,9 @@ class Supervisor:
         return event
 
     def _forget_group(self, stem: Stem) -> None:
+        if stem.log >= 0:
+            os.close(stem.log)
+            stem.log = -1
         if stem.group is not None and not stem.group.remove():
             self._busy_groups.append(stem.group)
 
@@ -591,6 +602,10 @@ class Supervisor:
     def _close(fds: list[int]) -> None:
         for fd in fds:
             os.close(fd)
+
+
+def _uid(stem: Stem) -> int:
+    return 1_000 + stem.number % 60_000
 
 
 def _limit(group: cgroups.Group, memory_mb: int, processes: int) -> None:
