@@ -31,13 +31,6 @@ _EARLY = frozenset(
     "LD_LIBRARY_PATH LD_PRELOAD NODE_DEBUG NODE_EXTRA_CA_CERTS NODE_ICU_DATA NODE_OPTIONS NODE_V8_COVERAGE "
     "NODE_COMPILE_CACHE SSL_CERT_DIR SSL_CERT_FILE UV_THREADPOOL_SIZE".split()
 )
-_DEFAULTS = {
-    "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
-    "LANG": "en_US.UTF-8",
-    "LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
-    "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
-    "TZ": ":UTC",
-}
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -99,7 +92,9 @@ class Runtimes:
             return Plan(runtime, ZygoteSpec(_key(runtime.identifier, program), binds=binds), True, opt)
         argv = (_NODE, *_node_flags(config.memory_mb), _BOOTSTRAP_JS, "blank")
         key = _key(runtime.identifier, program, str(config.memory_mb))
-        return Plan(runtime, ZygoteSpec(key, binds=binds, blank=argv, environment=tuple(_DEFAULTS.items())), True, opt)
+        defaults, platform = self._unassigned(runtime, config.memory_mb)
+        environment = tuple({**defaults, **platform}.items())
+        return Plan(runtime, ZygoteSpec(key, binds=binds, blank=argv, environment=environment), True, opt)
 
     def _runtime(self, config: FunctionConfig) -> Runtime:
         runtime = RUNTIMES.get(config.runtime)
@@ -131,35 +126,47 @@ class Runtimes:
         config = version.config
         qualifier = str(getattr(version, "qualifier", "$LATEST"))
         day = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y/%m/%d")
+        defaults, platform = self._unassigned(runtime, config.memory_mb)
         own = {
-            name: native[name]
-            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_ENDPOINT_URL")
-        }
-        own |= {
-            "AWS_SESSION_TOKEN": "the-socket-says-who-calls",
-            "AWS_REGION": self._region,
-            "AWS_DEFAULT_REGION": self._region,
             "AWS_LAMBDA_FUNCTION_NAME": version.name,
             "AWS_LAMBDA_FUNCTION_VERSION": qualifier,
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.memory_mb),
+            "AWS_LAMBDA_INITIALIZATION_TYPE": native["AWS_LAMBDA_INITIALIZATION_TYPE"],
             "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{version.name}",
             "AWS_LAMBDA_LOG_STREAM_NAME": f"{day}/[{qualifier}]{token_hex(16)}",
+            "_HANDLER": config.handler,
+        }
+        proxy = {name: value for name, value in native.items() if name.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
+        customer = {name: value for name, value in config.environment.items() if not name.startswith("_")}
+        return {**defaults, **proxy, **customer, **platform, **own}
+
+    def _unassigned(self, runtime: Runtime, memory_mb: int) -> tuple[dict[str, str], dict[str, str]]:
+        """What every function of a runtime has: what it may override, and what it may not. A blank process starts with both."""
+        defaults = {
+            "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+            "LANG": "en_US.UTF-8",
+            "LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
+            "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+            "TZ": ":UTC",
+        }
+        platform = {
+            "AWS_ACCESS_KEY_ID": "MARTLETSANDBOX000000",
+            "AWS_DEFAULT_REGION": self._region,
+            "AWS_ENDPOINT_URL": f"http://{RUNTIME_API}",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb),
             "AWS_LAMBDA_RUNTIME_API": RUNTIME_API,
+            "AWS_REGION": self._region,
+            "AWS_SECRET_ACCESS_KEY": "the-socket-says-who-calls",
+            "AWS_SESSION_TOKEN": "the-socket-says-who-calls",
             "LAMBDA_RUNTIME_DIR": "/var/runtime",
             "LAMBDA_TASK_ROOT": "/var/task",
             "PWD": "/var/task",
             "SHLVL": "0",
-            "_HANDLER": config.handler,
         }
         if runtime.kind == "node":
-            own["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{runtime.identifier}"
-        defaults = dict(_DEFAULTS)
-        if runtime.kind == "node":
-            major = runtime.version
-            defaults["NODE_PATH"] = f"/opt/nodejs/node{major}/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules"
-        proxy = {name: value for name, value in native.items() if name.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
-        customer = {name: value for name, value in config.environment.items() if not name.startswith("_")}
-        return {**defaults, **proxy, **customer, **own}
+            platform["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{runtime.identifier}"
+            modules = (f"/opt/nodejs/node{runtime.version}/node_modules", "/opt/nodejs/node_modules", "/var/runtime/node_modules")
+            defaults["NODE_PATH"] = ":".join(modules)
+        return defaults, platform
 
     # --- layers -----------------------------------------------------------------------------------------------------------
 

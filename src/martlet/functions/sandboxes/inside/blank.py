@@ -28,9 +28,13 @@ class Blank(NamedTuple):
 def start(order: dict[str, Any], log: int, renounce: Callable[[], None]) -> Blank:
     """`order`: {"argv", "environment", "uid", "uid_range"}; `renounce` gives up this process's privileges for good."""
     read_end, write_end = os.pipe()
+    renounced, renouncing = os.pipe()
     pid = os.fork()
     if pid:
         os.close(read_end)
+        os.close(renouncing)
+        os.read(renounced, 1)  # end of file: it has its identity, and no way back
+        os.close(renounced)
         return Blank(pid, write_end, log)
     try:
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
@@ -56,8 +60,11 @@ def hand_over(blank: Blank, init: dict[str, Any]) -> NoReturn:
         limit = getattr(resource, name)
         resource.prlimit(blank.pid, limit, resource.getrlimit(limit))
     data = memoryview(json.dumps(init["environment"]).encode())
-    while data:
-        data = data[os.write(blank.pipe, data) :]
+    try:
+        while data:
+            data = data[os.write(blank.pipe, data) :]
+    except BrokenPipeError:
+        pass  # it has ended already: its code says why
     os.close(blank.pipe)
     attend(blank.pid)
 

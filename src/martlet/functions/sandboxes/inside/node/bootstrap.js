@@ -187,12 +187,14 @@ function onUnhandled(reason, promise) {
 
 // --- the log ----------------------------------------------------------------------------------------------------------
 
+let out = 1;
+
 function writeOut(text) {
   const data = Buffer.from(text);
   let offset = 0;
   while (offset < data.length) {
     try {
-      offset += fs.writeSync(1, data, offset);
+      offset += fs.writeSync(out, data, offset);
     } catch (error) {
       if (error.code !== 'EAGAIN') throw error;
     }
@@ -527,7 +529,7 @@ async function begin() {
 function assignment() {
   const parts = [];
   for (;;) {
-    const part = Buffer.alloc(65536);
+    const part = Buffer.allocUnsafe(16384);
     const length = fs.readSync(3, part);
     if (!length) break;
     parts.push(part.subarray(0, length));
@@ -537,10 +539,13 @@ function assignment() {
   return JSON.parse(Buffer.concat(parts).toString());
 }
 
+let born = {}; // the environment as it is: to read process.env costs a call of the C library for each name
+
 function become(environment) {
-  for (const name of Object.keys(process.env)) if (!(name in environment)) delete process.env[name];
-  Object.assign(process.env, environment);
-  if (environment.NODE_PATH) require('module').Module._initPaths();
+  for (const name in born) if (!(name in environment)) delete process.env[name];
+  for (const name in environment) if (environment[name] !== born[name]) process.env[name] = environment[name];
+  if (environment.NODE_PATH !== born.NODE_PATH) require('module').Module._initPaths();
+  born = environment;
   process.chdir(environment.LAMBDA_TASK_ROOT);
 }
 
@@ -549,15 +554,66 @@ function connect(then) {
   client = new Client(host, Number(port), then);
 }
 
+/**
+ * Live through a whole life once, with a function of our own: start, load, event, log, answer, error. What is executed for the
+ * first time is slow in any process (code is compiled, memory is touched); so that is over when the real function comes.
+ */
+function rehearse(then) {
+  const events = [{ warm: true, list: [1, 'two', null] }, 'text', 3, 'fail', 4];
+  const headers =
+    'Content-Type: application/json\r\nLambda-Runtime-Aws-Request-Id: 00000000-0000-4000-8000-000000000000\r\n' +
+    `Lambda-Runtime-Deadline-Ms: ${Date.now() + 3000}\r\nLambda-Runtime-Invoked-Function-Arn: arn:aws:lambda:x:y:z\r\n`;
+  const first = (born = { ...process.env });
+  const own = { ...born, ...Object.fromEntries(Array.from({ length: 16 }, (_, n) => [`WARM_${n}`, `value ${n}`])) };
+  const server = net.createServer((socket) => {
+    let seen = '';
+    socket.on('error', ignore);
+    socket.on('data', (data) => {
+      seen += data.toString('latin1');
+      const asks = seen.includes('/next');
+      if (seen.includes('/response') || seen.includes('/error')) socket.write('HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}');
+      seen = '';
+      if (asks && events.length) {
+        const body = JSON.stringify(events.shift());
+        socket.write(`HTTP/1.1 200 OK\r\n${headers}Content-Length: ${body.length}\r\n\r\n${body}`);
+      } else if (asks) {
+        client.socket.removeAllListeners();
+        client.socket.destroy();
+        server.close();
+        out = 1;
+        client = handler = undefined;
+        requestId = undefined;
+        whenIdle = null;
+        initialising = true;
+        become({ ...first, LAMBDA_TASK_ROOT: __dirname });
+        then();
+      }
+    });
+  });
+  out = fs.openSync('/dev/null', 'w');
+  server.listen(0, '127.0.0.1', () => {
+    address = `127.0.0.1:${server.address().port}`;
+    connect(() => {
+      become({ ...own, LAMBDA_TASK_ROOT: __dirname, _HANDLER: 'rehearsal.handler' });
+      void begin();
+    });
+  });
+}
+
+function blank() {
+  for (const name of ['uncaughtException', 'unhandledRejection', 'beforeExit']) process.removeAllListeners(name);
+  address = '127.0.0.1:9001';
+  connect(() => {
+    become(assignment());
+    void begin();
+  });
+}
+
 if (process.argv[2] === 'blank') {
   process.argv.splice(2, 1);
   void import('data:text/javascript,').then(() => {
-    JSON.parse(JSON.stringify(toObject(new Error('warm'))));
     new ResponseStream('', 0).destroy();
-    connect(() => {
-      become(assignment());
-      void begin();
-    });
+    rehearse(blank);
   });
 } else {
   address = process.env.AWS_LAMBDA_RUNTIME_API;
