@@ -451,7 +451,7 @@ class Functions:
         self._used.pop(ended.number, None)
         found = self._all.pop(ended.number, None)
         if found is not None:
-            found[0].on_ended(found[1], ended)
+            found[0].on_ended(found[1], found[1].interpret(ended))
 
     def _reap(self) -> None:
         now = self.clock.monotonic_ns()

@@ -12,6 +12,7 @@ import re
 import socket
 from typing import Any, Protocol
 
+from martlet.functions.sandbox import Ended
 from martlet.functions.sandboxes.inside import frames
 from martlet.limits import LIMITS
 from martlet.types import Invocation
@@ -193,6 +194,10 @@ class Instance:
     def undelivered(self) -> bool:
         """An event counts as begun here that user code has not seen (never with pipes)."""
         return False
+
+    def interpret(self, ended: Ended) -> Ended:
+        """The host's report in the runtime's terms."""
+        return ended
 
     def adopt(self, listener: int, sock: socket.socket) -> bool:
         """Take over a connection from inside, if it is for this end."""

@@ -7,15 +7,21 @@ import os
 import socket
 from typing import Protocol
 
+import msgspec
+
 from martlet.functions.instance import Instance
 from martlet.functions.runtimes import wire
 from martlet.functions.runtimes.api import Event, RuntimeApi
+from martlet.functions.sandbox import Ended
 from martlet.functions.sandboxes.inside import frames
 from martlet.types import FunctionVersion, Invocation
 
 __all__ = ["ApiInstance", "ApiOwner"]
 
 _POLL_SECONDS_AT_LEAST = 1.0
+_FATAL = frozenset(
+    {4, 6, 7, 8, 9, 11, 15}
+)  # signals that end a process by themselves, not by an exit code that means something
 _LAST = frozenset({frames.RESULT, frames.ERROR, frames.END, frames.STREAM_ERROR})
 
 
@@ -40,7 +46,7 @@ class ApiOwner(Protocol):
 class ApiInstance(Instance):
     """`Instance` with the Runtime API on its private loopback; INIT and the launcher's word still go through the pipes."""
 
-    __slots__ = ("_api", "_api_owner", "_deadline", "_joining", "_late")
+    __slots__ = ("_api", "_api_owner", "_attended", "_deadline", "_joining", "_late")
 
     def __init__(self, number: int, owner: ApiOwner, capacity: int, started_ns: int) -> None:
         super().__init__(number, owner, capacity, started_ns)
@@ -49,6 +55,7 @@ class ApiInstance(Instance):
         self._joining: set[asyncio.Task[None]] = set()
         self._late: asyncio.TimerHandle | None = None
         self._deadline = 0.0
+        self._attended = False  # the runtime is a child of the sandbox's first process, which tells its end in its own code
         self.wrote = 1  # its lines may have come at any time
 
     # --- Instance -----------------------------------------------------------------------------------------------------
@@ -84,6 +91,15 @@ class ApiInstance(Instance):
             return []
         self._api.take_back()
         return [self.inflight.pop(sequence)]
+
+    def attach_log(self, fd: int) -> None:
+        self._attended = fd >= 0
+        super().attach_log(fd)
+
+    def interpret(self, ended: Ended) -> Ended:
+        if self._attended and ended.code - 128 in _FATAL:
+            return msgspec.structs.replace(ended, code=0, signal=ended.code - 128)
+        return ended
 
     def adopt(self, listener: int, sock: socket.socket) -> bool:
         if listener:

@@ -164,7 +164,11 @@ class Runtimes:
         }
         if runtime.kind == "node":
             platform["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{runtime.identifier}"
-            modules = (f"/opt/nodejs/node{runtime.version}/node_modules", "/opt/nodejs/node_modules", "/var/runtime/node_modules")
+            modules = (
+                f"/opt/nodejs/node{runtime.version}/node_modules",
+                "/opt/nodejs/node_modules",
+                "/var/runtime/node_modules",
+            )
             defaults["NODE_PATH"] = ":".join(modules)
         return defaults, platform
 
@@ -205,8 +209,8 @@ class Runtimes:
 
 
 def _node_flags(memory_mb: int) -> tuple[str, ...]:
-    """The heap's limits: a tenth of the memory is for what is not on it. They can only be given at the start of a process."""
-    return (f"--max-old-space-size={memory_mb * 9 // 10}", f"--max-semi-space-size={max(1, memory_mb // 20)}")
+    """The heap's limits: 32 MB and a tenth of the memory are for what is not on it. They can be given at a start only."""
+    return (f"--max-old-space-size={max(32, memory_mb * 9 // 10 - 32)}", f"--max-semi-space-size={max(1, memory_mb // 20)}")
 
 
 def _lay_over(source: Path, target: Path) -> None:
