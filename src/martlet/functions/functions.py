@@ -333,6 +333,7 @@ class Functions:
             instance.close()
             return False
         self._all[instance.number] = (pool, instance)
+        pool.prime(instance)
         self._host.start(instance.number, spec, pipes)
         return True
 

@@ -17,6 +17,7 @@ from martlet.functions.sandbox import Ended, HostReport, InstanceSpec, Started, 
 from martlet.functions.sandboxes.inside import linux
 
 _INSIDE = Path(__file__).with_name("inside")
+_SDK = ("martlet", "martlet.sdk.entry", "martlet.sdk.convert", "martlet.sdk.signature", "martlet.sdk.encode")
 _RESTARTS_AT_MOST = 5  # of the supervisor, within _RESTARTS_SECONDS
 _RESTARTS_SECONDS = 60.0
 _CALM_SECONDS = 5.0  # a zygote that lived longer is brought back at once, another after a moment
@@ -219,7 +220,7 @@ class IsolatedHost:
             "interpreter": interpreter,
             "binds": binds,
             "path": ["/opt/python"] if spec.layer else [],
-            "modules": ["martlet", *spec.imports],
+            "modules": [*_SDK, *spec.imports],
             "stems": self._parked.get(spec.key, self._stem_cells),
         }
         self._send(order)

@@ -23,6 +23,7 @@ from .boot import KEPT_CAPABILITIES
 EVENTS, RESULTS = 3, 4  # descriptors of the instance's pipes: frames in, frames out
 PLATFORM_PORT, EGRESS_PORT = 9001, 9002
 _USUAL_TMP = (512, 32_768)  # megabytes and inodes of a function that says nothing: mounted before it is known
+_SYS_CAPSET = 126
 _SAFE = 100  # descriptors below are laid out anew for user code
 _OWN_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 _PROC_FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
@@ -66,6 +67,8 @@ def _live(birth: socket.socket, joins: list[int], template: Template) -> None:
     listeners = _isolate()
     _prepare_to_renounce(template)
     runtime.reseed()
+    _rehearse()
+    life.rehearse()
     linux.send(birth, {"event": "born"}, [listener.fileno() for listener in listeners])
     for listener in listeners:
         listener.close()
@@ -98,6 +101,35 @@ def _prepare_to_renounce(template: Template) -> None:
     linux.drop_bounding_set(KEPT_CAPABILITIES)  # the zygote has no others
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     linux.seccomp_filter(template.filter)
+
+
+def _rehearse() -> None:
+    """The calls of an assignment, so that they come to nothing: see `life.rehearse`."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    null = os.open("/dev/null", os.O_RDONLY)
+    linux.send(ours, {"uid": 0, "rlimits": {"RLIMIT_CORE": 0}}, [null] * 4)
+    _, given, _ = linux.receive(theirs)
+    for fd in given:
+        os.dup2(_move_up(fd), fd, inheritable=False)
+    os.chdir("/")
+    resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
+    os.setresgid(-1, -1, -1)
+    os.setresuid(-1, -1, -1)
+    for attempt in (
+        lambda: linux.move_mount(-1, "/var/task"),
+        lambda: linux._check(linux._syscall(_SYS_CAPSET, b"\0" * 8, b"\0" * 24), "capset"),
+        lambda: landlock.restrict(null),
+        lambda: linux.seccomp_filter(b""),
+    ):
+        try:
+            attempt()
+        except OSError:
+            pass  # as it must
+    linux.close_range(1 << 30)
+    for fd in {*given, null, *range(_SAFE, _SAFE + len(given))}:
+        os.close(fd)
+    ours.close()
+    theirs.close()
 
 
 def _take(assignment: dict[str, Any], given: list[int]) -> None:
@@ -138,9 +170,10 @@ def _renounce(template: Template) -> None:
     linux.prctl(linux.PR_SET_DUMPABLE, 1)  # setresuid(2) cleared it; without it /proc/self is closed to its own process
     linux.seccomp_filter(template.last_filter)
     sys.path.insert(0, "/var/task")
+    sys.meta_path.insert(2, runtime.CompiledModules())  # after what is built in and frozen, as the search would be
 
 
 def _drop_capabilities() -> None:
     """Empty effective, permitted and inheritable sets (capset(2), version 3)."""
     header = struct.pack("Ii", 0x2008_0522, 0)
-    linux._check(linux._syscall(126, header, struct.pack("6I", 0, 0, 0, 0, 0, 0)), "capset")
+    linux._check(linux._syscall(_SYS_CAPSET, header, struct.pack("6I", 0, 0, 0, 0, 0, 0)), "capset")

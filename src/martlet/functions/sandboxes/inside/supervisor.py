@@ -52,6 +52,7 @@ class Stem:
         self.birth: socket.socket | None = None
         self.group: cgroups.Group | None = None
         self.listeners: list[int] = []
+        self.usage: list[int] = []
         self.pid = 0  # in the zygote's pid namespace
         self.host_pid = 0
         self.pidfd = -1
@@ -408,6 +409,7 @@ class Supervisor:
                 stem.group = self._tree.group(f"i{stem.number}")
                 _limit(stem.group, *_USUAL)  # from birth on, and for most it stays so
                 joins = stem.group.join_files()
+                stem.usage = stem.group.usage_files()
             linux.send(zygote.control, {"order": "fork", "stem": stem.number}, [theirs.fileno(), *joins])
         except BlockingIOError:
             ours.close()
@@ -480,13 +482,10 @@ class Supervisor:
         stem.order = order
         self._instances[order["id"]] = stem
         assert stem.birth is not None
-        usage: list[int] = []
         code = -1
         try:
-            if stem.group is not None:
-                if (order["memory_mb"], order["processes"]) != _USUAL:
-                    _limit(stem.group, order["memory_mb"], order["processes"])
-                usage = stem.group.usage_files()
+            if stem.group is not None and (order["memory_mb"], order["processes"]) != _USUAL:
+                _limit(stem.group, order["memory_mb"], order["processes"])
             code = linux.open_tree_readonly(order["code"])
             message = {
                 "uid": 1_000 + stem.number % 60_000,
@@ -496,14 +495,14 @@ class Supervisor:
                 "rlimits": order["rlimits"],
             }
             linux.send(stem.birth, message, [*pipes, code])
-            self._tell({"event": "started", "id": order["id"], "pid": stem.host_pid}, [*stem.listeners, *usage])
+            self._tell({"event": "started", "id": order["id"], "pid": stem.host_pid}, [*stem.listeners, *stem.usage])
         except OSError as error:
             order["error"] = str(error)
             self._kill(stem)
         finally:
             self._close(pipes)
-            self._close([*usage, *stem.listeners])
-            stem.listeners = []
+            self._close([*stem.usage, *stem.listeners])
+            stem.usage, stem.listeners = [], []
             if code >= 0:
                 os.close(code)
             self._unwatch(stem.birth.fileno())
@@ -556,6 +555,8 @@ class Supervisor:
         return event
 
     def _forget_group(self, stem: Stem) -> None:
+        self._close(stem.usage)
+        stem.usage = []
         if stem.group is not None and not stem.group.remove():
             self._busy_groups.append(stem.group)
 
