@@ -42,10 +42,11 @@ class Template(NamedTuple):
     ruleset: int
 
 
-def become(fds: list[int], template: Template) -> None:
+def become(fds: list[int], template: Template, rehearse: bool) -> None:
+    """`rehearse`: nobody waits for it yet, see `life.rehearse`."""
     birth = socket.socket(fileno=fds[0])
     try:
-        _live(birth, fds[1:], template)
+        _live(birth, fds[1:], template, rehearse)
     except BaseException as error:  # the last resort of this process: nothing above it can report
         text = f"{type(error).__name__}: {error}"[:300]
         try:
@@ -57,7 +58,7 @@ def become(fds: list[int], template: Template) -> None:
             os._exit(70)
 
 
-def _live(birth: socket.socket, joins: list[int], template: Template) -> None:
+def _live(birth: socket.socket, joins: list[int], template: Template, rehearse: bool) -> None:
     os.setsid()
     for number in (signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
@@ -67,8 +68,9 @@ def _live(birth: socket.socket, joins: list[int], template: Template) -> None:
     listeners = _isolate()
     _prepare_to_renounce(template)
     runtime.reseed()
-    _rehearse()
-    life.rehearse()
+    if rehearse:
+        _rehearse()
+        life.rehearse()
     linux.send(birth, {"event": "born"}, [listener.fileno() for listener in listeners])
     for listener in listeners:
         listener.close()

@@ -36,6 +36,7 @@ _FORKS_AT_ONCE = 32  # of one zygote; bounds what waits in its socket
 _BOOT_SECONDS = 7.0  # from a zygote's start to its readiness, imports included
 _FORK_SECONDS = 5.0  # from an order to fork to the birth
 _BURY_SECONDS = 3.0  # from the end of a process to the zygote's word about it
+_CALM_SECONDS = 0.008  # without anything to do, before new stem cells are made: in a burst they would take its processors
 _LOOK_SECONDS = 0.5  # how often these are looked at, while something is due
 _ZYGOTES_OWN = 2  # processes: its init and itself
 _ZYGOTE_BYTES, _ZYGOTE_PROCESSES = 4_294_967_296, 512  # what importing may take; instances leave the zygote's group
@@ -115,8 +116,7 @@ class Supervisor:
         self._watch(self._control.fileno(), self._on_order)
         self._watch(wake_reader, lambda: self._on_child(wake_reader))
         while self._running:
-            idle = bool(self._refill)
-            events = self._poller.poll(0 if idle else self._patience())
+            events = self._poller.poll(_CALM_SECONDS if self._refill else self._patience())
             for fd, _ in events:
                 reader = self._readers.get(fd)
                 if reader is not None:
@@ -410,7 +410,8 @@ class Supervisor:
                 _limit(stem.group, *_USUAL)  # from birth on, and for most it stays so
                 joins = stem.group.join_files()
                 stem.usage = stem.group.usage_files()
-            linux.send(zygote.control, {"order": "fork", "stem": stem.number}, [theirs.fileno(), *joins])
+            message = {"order": "fork", "stem": stem.number, "rehearse": not zygote.waiting}
+            linux.send(zygote.control, message, [theirs.fileno(), *joins])
         except BlockingIOError:
             ours.close()
             self._forget_group(stem)
