@@ -345,6 +345,7 @@ class Functions:
             return False
         self._all[instance.number] = (pool, instance)
         self._used[instance.number] = spec.zygote
+        pool.prime(instance)
         self._host.start(instance.number, spec, pipes)
         return True
 

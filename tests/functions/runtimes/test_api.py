@@ -29,7 +29,7 @@ class Listener:
         self.polls = 0
         self.floods: list[str] = []
         self.passed: list[tuple[socket.socket, bytes]] = []
-        self.api = RuntimeApi(self)
+        self.api = RuntimeApi(self, now_ms=lambda: 1_700_000_000_000)
         self.server = socket.create_server(("127.0.0.1", 0))
         self.clients: list[asyncio.StreamWriter] = []
 
@@ -43,7 +43,7 @@ class Listener:
 
     def give(self, request_id: str = "r-1", payload: bytes = b"{}", *, streams: bool = False, sequence: int = 7) -> None:
         event = Event(
-            sequence, request_id, 1_700_000_000_000, b"arn:aws:lambda:x", b"Root=1", b'{"custom":{}}', payload, streams
+            sequence, request_id, 3_000, b"arn:aws:lambda:x", b"Root=1", b'{"custom":{}}', payload, streams
         )
         self.api.give(event)
 
@@ -138,7 +138,7 @@ async def test_next_carries_the_event_and_its_headers(listener: Listener) -> Non
     status, headers, body = await client.answer()
     assert (status, body) == (200, b'{"a": 1}')
     assert headers["lambda-runtime-aws-request-id"] == "r-1"
-    assert headers["lambda-runtime-deadline-ms"] == "1700000000000"
+    assert headers["lambda-runtime-deadline-ms"] == "1700000003000"
     assert headers["lambda-runtime-invoked-function-arn"] == "arn:aws:lambda:x"
     assert headers["lambda-runtime-trace-id"] == "Root=1"
     assert headers["lambda-runtime-client-context"] == '{"custom":{}}'

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+from martlet.clock import Clock
 from martlet.functions.runtimes.wire import Exchange
 from martlet.functions.sandboxes.inside import frames
 from martlet.limits import LIMITS
@@ -39,7 +40,7 @@ class Event(NamedTuple):
 
     sequence: int
     request_id: str
-    deadline_ms: int
+    timeout_ms: int
     arn: bytes
     trace: bytes
     client: bytes
@@ -92,7 +93,8 @@ class _Running:
 class RuntimeApi:
     """`wire.Service` of one instance. `side` takes the paths that are not the runtime's."""
 
-    def __init__(self, channel: Channel, side: Side | None = None) -> None:
+    def __init__(self, channel: Channel, side: Side | None = None, now_ms: Callable[[], int] = Clock().now_ms) -> None:
+        self._now_ms = now_ms
         self.state = "Started"
         self._channel = channel
         self._side = side
@@ -132,7 +134,7 @@ class RuntimeApi:
             b"Content-Type: application/json\r\nLambda-Runtime-Aws-Request-Id: %b\r\nLambda-Runtime-Deadline-Ms: %d\r\n"
             % (
                 event.request_id.encode(),
-                event.deadline_ms,
+                self._now_ms() + event.timeout_ms,
             )
         )
         for name, value in (
@@ -236,11 +238,11 @@ class RuntimeApi:
         first = self.state in ("Started", "Restored")
         self.state = "Ready"
         self._poller = exchange
-        if self._given is not None:
-            self._deliver()
-        elif first:
+        if first:
             self._channel.on_api_frame(frames.READY, 0, b"{}")
-        else:
+        if self._given is not None and self._poller is exchange:
+            self._deliver()
+        elif not first:
             self._channel.on_polling()
 
     def _ping(self, exchange: Exchange) -> None:

@@ -46,7 +46,7 @@ class ApiOwner(Protocol):
 class ApiInstance(Instance):
     """`Instance` with the Runtime API on its private loopback; INIT and the launcher's word still go through the pipes."""
 
-    __slots__ = ("_api", "_api_owner", "_attended", "_deadline", "_joining", "_late")
+    __slots__ = ("_api", "_api_owner", "_attended", "_joining", "_late")
 
     def __init__(self, number: int, owner: ApiOwner, capacity: int, started_ns: int) -> None:
         super().__init__(number, owner, capacity, started_ns)
@@ -54,7 +54,6 @@ class ApiInstance(Instance):
         self._api = RuntimeApi(self)
         self._joining: set[asyncio.Task[None]] = set()
         self._late: asyncio.TimerHandle | None = None
-        self._deadline = 0.0
         self._attended = False  # the runtime is a child of the sandbox's first process, which tells its end in its own code
         self.wrote = 1  # its lines may have come at any time
 
@@ -68,10 +67,9 @@ class ApiInstance(Instance):
             super().send(data)
             return
         line, _, payload = data[frames.SIZE :].partition(b"\n")
-        request_id, deadline, arn, trace, client = line.split(b"\x1f")
+        request_id, timeout, arn, trace, client = line.split(b"\x1f")
         streams = self.inflight[sequence].on_head is not None
-        self._deadline = self._loop.time() + self._api_owner.version.config.timeout_seconds
-        self._api.give(Event(sequence, request_id.decode(), int(deadline), arn, trace, client, payload, streams))
+        self._api.give(Event(sequence, request_id.decode(), int(timeout), arn, trace, client, payload, streams))
 
     @property
     def polls(self) -> bool:
@@ -137,8 +135,8 @@ class ApiInstance(Instance):
         if self.closed or self.broken or self.ended:
             return
         if kind in _LAST:
-            # It has answered, and is not free before it asks for more; that has to be within the event's time.
-            seconds = max(_POLL_SECONDS_AT_LEAST, self._deadline - self._loop.time())
+            # It has answered, and is not free before it asks for more; that must not take longer than an event may.
+            seconds = max(_POLL_SECONDS_AT_LEAST, self._api_owner.version.config.timeout_seconds)
             self._late = self._loop.call_later(seconds, self._is_late)
         self._api_owner.on_frame(self, kind, sequence, payload)
 

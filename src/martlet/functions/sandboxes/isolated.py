@@ -19,6 +19,7 @@ from martlet.functions.sandbox import Ended, HostReport, InstanceSpec, Started, 
 from martlet.functions.sandboxes.inside import linux
 
 _INSIDE = Path(__file__).with_name("inside")
+_SDK = ("martlet", "martlet.sdk.entry", "martlet.sdk.convert", "martlet.sdk.signature", "martlet.sdk.encode")
 _RESTARTS_AT_MOST = 5  # of the supervisor, within _RESTARTS_SECONDS
 _RESTARTS_SECONDS = 60.0
 _CALM_SECONDS = 5.0  # a zygote that lived longer is brought back at once, another after a moment
@@ -223,7 +224,7 @@ class IsolatedHost:
             "interpreter": interpreter,
             "binds": binds,
             "path": ["/opt/python"] if spec.layer else [],
-            "modules": ["martlet", *spec.imports],
+            "modules": list(spec.imports) if spec.blank else [*_SDK, *spec.imports],
             "blank": {"argv": spec.blank, "environment": dict(spec.environment)} if spec.blank else None,
             "stems": self._parked.get(spec.key, self._stem_cells),
         }

@@ -23,6 +23,7 @@ from .boot import KEPT_CAPABILITIES
 EVENTS, RESULTS = 3, 4  # descriptors of the instance's pipes: frames in, frames out
 PLATFORM_PORT, EGRESS_PORT = 9001, 9002
 _USUAL_TMP = (512, 32_768)  # megabytes and inodes of a function that says nothing: mounted before it is known
+_SYS_CAPSET = 126
 _SAFE = 100  # descriptors below are laid out anew for user code
 _OWN_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 _PROC_FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
@@ -41,7 +42,8 @@ class Template(NamedTuple):
     ruleset: int
 
 
-def become(fds: list[int], template: Template, order: dict[str, Any] | None) -> None:
+def become(fds: list[int], template: Template, order: dict[str, Any]) -> None:
+    """`order`: "rehearse" if nobody waits for it yet, see `life.rehearse`; "blank" for a program to start ahead."""
     birth = socket.socket(fileno=fds[0])
     try:
         _live(birth, fds[1:], template, order)
@@ -56,8 +58,8 @@ def become(fds: list[int], template: Template, order: dict[str, Any] | None) -> 
             os._exit(70)
 
 
-def _live(birth: socket.socket, joins: list[int], template: Template, order: dict[str, Any] | None) -> None:
-    log = joins.pop(0) if order is not None else -1
+def _live(birth: socket.socket, joins: list[int], template: Template, order: dict[str, Any]) -> None:
+    log = joins.pop(0) if "blank" in order else -1
     os.setsid()
     for number in (signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
@@ -67,9 +69,12 @@ def _live(birth: socket.socket, joins: list[int], template: Template, order: dic
     listeners = _isolate()
     _prepare_to_renounce(template)
     child = None
-    if order is not None:
-        child = blank.start(order, log, lambda: _renounce(template, first=blank.HAND_OVER + 1))
+    if "blank" in order:
+        child = blank.start(order["blank"], log, lambda: _renounce(template, first=blank.HAND_OVER + 1))
     runtime.reseed()
+    if order["rehearse"]:
+        _rehearse()
+        life.rehearse()
     linux.send(birth, {"event": "born"}, [listener.fileno() for listener in listeners])
     for listener in listeners:
         listener.close()
@@ -83,6 +88,7 @@ def _live(birth: socket.socket, joins: list[int], template: Template, order: dic
     _take(assignment, given)
     _renounce(template, -1 if child is None else child.pipe)
     sys.path.insert(0, "/var/task")
+    sys.meta_path.insert(2, runtime.CompiledModules())  # after what is built in and frozen, as the search would be
     life.main(EVENTS, RESULTS, blank_child=child)
 
 
@@ -106,6 +112,35 @@ def _prepare_to_renounce(template: Template) -> None:
     linux.drop_bounding_set(KEPT_CAPABILITIES)  # the zygote has no others
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     linux.seccomp_filter(template.filter)
+
+
+def _rehearse() -> None:
+    """The calls of an assignment, so that they come to nothing: see `life.rehearse`."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    null = os.open("/dev/null", os.O_RDONLY)
+    linux.send(ours, {"uid": 0, "rlimits": {"RLIMIT_CORE": 0}}, [null] * 4)
+    _, given, _ = linux.receive(theirs)
+    for fd in given:
+        os.dup2(_move_up(fd), fd, inheritable=False)
+    os.chdir("/")
+    resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
+    os.setresgid(-1, -1, -1)
+    os.setresuid(-1, -1, -1)
+    for attempt in (
+        lambda: linux.move_mount(-1, "/var/task"),
+        lambda: linux._check(linux._syscall(_SYS_CAPSET, b"\0" * 8, b"\0" * 24), "capset"),
+        lambda: landlock.restrict(null),
+        lambda: linux.seccomp_filter(b""),
+    ):
+        try:
+            attempt()
+        except OSError:
+            pass  # as it must
+    linux.close_range(1 << 30)
+    for fd in {*given, null, *range(_SAFE, _SAFE + len(given))}:
+        os.close(fd)
+    ours.close()
+    theirs.close()
 
 
 def _take(assignment: dict[str, Any], given: list[int]) -> None:
@@ -156,4 +191,4 @@ def _renounce(template: Template, kept: int = -1, first: int = RESULTS + 1) -> N
 def _drop_capabilities() -> None:
     """Empty effective, permitted and inheritable sets (capset(2), version 3)."""
     header = struct.pack("Ii", 0x2008_0522, 0)
-    linux._check(linux._syscall(126, header, struct.pack("6I", 0, 0, 0, 0, 0, 0)), "capset")
+    linux._check(linux._syscall(_SYS_CAPSET, header, struct.pack("6I", 0, 0, 0, 0, 0, 0)), "capset")
