@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     _invoke(commands)
     _logs(commands)
     _destroy(commands)
+    _runtimes(commands)
     return root
 
 
@@ -113,3 +114,10 @@ def _destroy(commands: Commands) -> None:
     destroy = _command(commands, "destroy", "remove an app, its functions, routes and schedules", "martlet destroy hello --yes")
     destroy.add_argument("app", metavar="APP", help="the app's name")
     destroy.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _runtimes(commands: Commands) -> None:
+    example = "martlet runtimes install nodejs22.x"
+    runtimes = _command(commands, "runtimes", "list the runtimes of this host, or install one", example, json=True)
+    runtimes.add_argument("action", nargs="?", choices=("list", "install"), default="list", help="list (default) or install")
+    runtimes.add_argument("runtime", nargs="?", metavar="RUNTIME", help="what to install, e.g. nodejs22.x or python3.13")

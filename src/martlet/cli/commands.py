@@ -319,6 +319,29 @@ def _destroy(arguments: Arguments) -> int:
     return 0
 
 
+def _runtimes(arguments: Arguments) -> int:
+    from martlet.config import environment
+    from martlet.functions.runtimes import Runtimes, RuntimeUnavailable, available
+    from martlet.functions.runtimes.install import install
+
+    if arguments.action == "install":
+        if not arguments.runtime:
+            raise Failure(USAGE, "name the runtime to install", "martlet runtimes install nodejs22.x")
+        folder = (Path(arguments.data) if arguments.data else Path.home() / ".martlet") / "runtimes"
+        try:
+            program = install(arguments.runtime, folder)
+        except RuntimeUnavailable as error:
+            raise Failure(REFUSED, error.message, error.remedy) from error
+        print(f"{arguments.runtime}  {program}")
+        return 0
+    found = available(Runtimes(_data(arguments), region="", node=environment().get("MARTLET_NODE", "")).programs)
+    if arguments.json:
+        _show_json(found)
+    else:
+        print(table(("runtime", "runs with"), [(row["runtime"], row["program"] or f"not here: {row['install']}") for row in found], empty=""))
+    return 0
+
+
 _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "up": _up,
     "env": _env,
@@ -329,6 +352,7 @@ _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "logs": _logs,
     "usage": _usage,
     "destroy": _destroy,
+    "runtimes": _runtimes,
     "status": _status,
     "version": _version,
 }

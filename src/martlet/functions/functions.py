@@ -478,7 +478,7 @@ class Functions:
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.memory_mb),
             "AWS_LAMBDA_FUNCTION_NAME": version.name,
             "AWS_LAMBDA_FUNCTION_VERSION": str(version.version),
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if config.provisioned else "on-demand",
+            "AWS_LAMBDA_INITIALIZATION_TYPE": _initialization(config),
             "AWS_LAMBDA_LOG_GROUP_NAME": group,
             "AWS_LAMBDA_LOG_STREAM_NAME": stream,
             "AWS_REGION": self._region,
@@ -537,6 +537,11 @@ class Functions:
             )
         sandbox = {"level": self.report.level, "features": list(self.report.features), "missing": list(self.report.missing)}
         return {"sandbox": {**sandbox, **self._host.stats()}, "instances": len(self._all), "functions": rows}
+
+
+def _initialization(config: FunctionConfig) -> str:
+    """AWS_LAMBDA_INITIALIZATION_TYPE."""
+    return "snap-start" if config.snap_start else "provisioned-concurrency" if config.provisioned else "on-demand"
 
 
 def _with_cause(lines: bytes, outcome: Outcome) -> bytes:

@@ -110,6 +110,8 @@ class Runtimes:
     def init(self, version: FunctionVersion, plan: Plan, native: dict[str, Any], now_ms: int) -> dict[str, Any]:
         """The INIT frame's content: `native`, which is that of the platform's own Python, for this runtime."""
         runtime = plan.runtime
+        if plan.opt:
+            native = {**native, "layers": True}
         if not plan.api:
             if runtime.version != PLATFORM_PYTHON or runtime.identifier:
                 environment = {**native["environment"], "AWS_EXECUTION_ENV": f"AWS_Lambda_python{runtime.version}"}

@@ -33,6 +33,8 @@ def main(
         execute.run(channel, init)
     if init["environment"].get("TZ") != ":UTC":
         time.tzset()
+    if init.get("layers"):
+        sys.path[1:1] = [f"/opt/python/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages", "/opt/python"]
     gc.enable()
     if init["mode"] == "build":
         from . import build
@@ -42,6 +44,8 @@ def main(
     shared = runtime.Runtime(channel, init, stream)
     try:
         shared.load()
+        if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+            runtime.run_snapshot_hooks()
     except runtime.Failure as failure:
         shared.fail(0, "", failure, frames.INIT_ERROR)
         os._exit(1)
