@@ -111,9 +111,9 @@ class Functions:
         )
         self._store.read(self._load)
         newest = sorted(self._versions.values(), key=lambda version: -version.created_at_ms)
-        self._zygote("", "", ())
+        self._zygote("", "", (), hot=False)
         for version in newest[:4]:
-            self._zygote(version.app, version.layer, version.imports)
+            self._zygote(version.app, version.layer, version.imports, hot=False)
         for version in self._versions.values():
             if version.config.provisioned:
                 self._keep_provisioned(self._pool(version))
@@ -319,7 +319,7 @@ class Functions:
         instance.number = self._numbers
         version, config = pool.version, pool.version.config
         spec = InstanceSpec(
-            zygote=self._zygote(version.app, version.layer, version.imports),
+            zygote=self._zygote(version.app, version.layer, version.imports, hot=bool(pool.waiting)),
             code=str(self._data / "code" / version.code),
             memory_mb=config.memory_mb,
             tmp_mb=config.tmp_mb,
@@ -399,17 +399,23 @@ class Functions:
         self._proxies.add(task)
         task.add_done_callback(self._proxies.discard)
 
-    def _zygote(self, app: str, layer: str, imports: tuple[str, ...]) -> str:
-        """The key of the zygote for this layer and these imports; boots it unless it is there.
+    def _zygote(self, app: str, layer: str, imports: tuple[str, ...], *, hot: bool) -> str:
+        """The key of the zygote for this layer and these imports; boots it unless it is there. `hot`: an event wants it.
 
         Apps share one only where it holds nothing but the standard library.
         """
         key = _zygote_key(app, layer, imports)
         if key not in self._zygotes and len(self._zygotes) >= _ZYGOTES_AT_MOST:
             self._drop_oldest_zygote()
-        self._zygotes[key] = self.clock.monotonic_ns()
+        now = self.clock.monotonic_ns()
+        self._zygotes[key] = now if hot else self._zygotes.get(key, now - _HOT_NS)
+        self._park(key, now)
         self._host.ensure_zygote(ZygoteSpec(key, str(self._data / "layers" / layer) if layer else "", imports))
         return key
+
+    def _park(self, key: str, now: int) -> None:
+        hot = now - self._zygotes[key] < _HOT_NS
+        self._host.park(key, self._stem_cells if hot else min(1, self._stem_cells))
 
     def _drop_oldest_zygote(self) -> None:
         used = {_zygote_key(pool.version.app, pool.version.layer, pool.version.imports) for pool, _ in self._all.values()}
@@ -434,9 +440,8 @@ class Functions:
 
     def _reap(self) -> None:
         now = self.clock.monotonic_ns()
-        for key, wanted_at in self._zygotes.items():
-            hot = now - wanted_at < _HOT_NS
-            self._host.park(key, self._stem_cells if hot else min(1, self._stem_cells))
+        for key in self._zygotes:
+            self._park(key, now)
         for pool in list(self._pools.values()):
             pool.reap(now, self._keep_ns)
             if pool.version.config.provisioned > len(pool.instances) and pool.init_error is None:
