@@ -25,7 +25,7 @@ from martlet import __version__
 from martlet.apps import Apps, Deployment
 from martlet.apps.archive import UPLOAD_BYTES
 from martlet.apps.watch import watch
-from martlet.auth import INVOKE, Auth, authorize, check_host, function_principal
+from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
@@ -275,7 +275,13 @@ class Server:
             status=self.status,
             now_ms=self.clock.now_ms,
             version=__version__,
+            services=self._services(),
+            region=self.settings.region,
         )
+
+    def _services(self) -> dict[str, object]:
+        """AWS's services that Martlet has, by the names that boto3 gives them."""
+        return {"iam": Identities(self.store), "sts": Sessions(self.store, self.clock)}
 
     def _usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
         import msgspec

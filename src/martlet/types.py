@@ -32,9 +32,10 @@ ACCOUNT = "000000000000"  # of every ARN here, until there are tenants
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who asks. `kind` root: the owner's key; function: code in a sandbox; service: a room; anonymous: the public."""
+    """Who asks. `kind` root: the owner's key; function: code in a sandbox; role: a session of a role (AWS STS); service: a
+    room; anonymous: the public."""
 
-    kind: Literal["root", "function", "service", "anonymous"]
+    kind: Literal["root", "function", "role", "service", "anonymous"]
     name: str = ""
     grants: frozenset[tuple[str, str]] = frozenset()  # (action, resource) pairs; "*" and a trailing "*" match
 

@@ -1,7 +1,7 @@
 """CBOR bodies (RFC 8949) of the protocol smithy-rpc-v2-cbor: values as plain Python objects, times as tag 1.
 
-Reads definite and indefinite lengths, all widths of numbers; refuses other tags, other simple values, and what is nested too deep.
-A length is never believed: nothing is reserved for it before the bytes are there.
+Reads definite and indefinite lengths, all widths of numbers; refuses other tags, other simple values, and what is nested too
+deep. A length is never believed: nothing is reserved for it before the bytes are there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Errors in each protocol's own form, by the names that each service's clients know.
 
-rest-json: header x-amzn-ErrorType and {"message"} as the error's shape spells it; json: `__type`, with the namespace where the real
-service has one; query: <ErrorResponse>; ec2: <Response>; S3: <Error>; CBOR: `__type` in CBOR. The request's id is always there.
+rest-json: header x-amzn-ErrorType and {"message"} as the error's shape spells it; json: `__type`, with the namespace where
+the real service has one; query: <ErrorResponse>; ec2: <Response>; S3: <Error>; CBOR: `__type` in CBOR. The request's id is
+always there.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _family(wire: Wire | None, request: WireRequest) -> str:
 
 _INVALID_TOKEN: Final = "The security token included in the request is invalid"
 _EXPIRED_TOKEN: Final = "The security token included in the request is expired"
-# reason of the auth room: (name for json, for query, for S3; status, status for S3; text or "" for the error's own, text for S3)
+# reason of the auth room: names for json, query, S3; status, and for S3; text ("": the error's own), and for S3
 _CREDENTIALS: Final = {
     "MissingAuthenticationToken": (
         ("MissingAuthenticationTokenException", "MissingAuthenticationToken", "AccessDenied"),

@@ -1,8 +1,8 @@
 """Event streams: AWS's framing of messages in one HTTP body (application/vnd.amazon.eventstream).
 
-A message is: total length, length of headers (4 bytes each, big-endian), CRC-32 of these 8 bytes, headers, payload, CRC-32 of all
-before. A header is: length of name (1 byte), name, type (1 byte), value. Source: Amazon Transcribe developer guide, "Event stream
-encoding".
+A message is: total length, length of headers (4 bytes each, big-endian), CRC-32 of these 8 bytes, headers, payload, CRC-32 of
+all before. A header is: length of name (1 byte), name, type (1 byte), value. Source: Amazon Transcribe developer guide,
+"Event stream encoding".
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ __all__ = ["Convert", "JsonDecoders", "JsonEncoders", "parse"]
 
 Convert = Callable[[Any], Any]
 
-_PASSES = frozenset({"string", "integer", "long", "boolean", "character"})
 # How Coral's JSON parser names what it found. https://docs.aws.amazon.com/amazondynamodb/ shows the same texts.
 _CALLED = {str: "STRING_VALUE", bool: "TRUE_VALUE", int: "NUMBER_VALUE", float: "DECIMAL_VALUE", type(None): "NULL_VALUE"}
 
@@ -94,6 +93,9 @@ def _time(shape: Shape) -> Convert:
     return decode
 
 
+_SCALARS: dict[str, Convert] = {"boolean": _boolean, "blob": _blob, "float": _float, "double": _float}
+
+
 class _Compiled:
     """Keeps what is compiled, and lets shapes refer to themselves: the inner reference looks its target up when it runs."""
 
@@ -132,7 +134,7 @@ class JsonDecoders(_Compiled):
             return _integer(kind)
         if kind == "timestamp":
             return _time(shape)
-        return {"boolean": _boolean, "blob": _blob, "float": _float, "double": _float}.get(kind, _string)
+        return _SCALARS.get(kind, _string)
 
     def structure(self, members: dict[str, tuple[str, Shape]]) -> Convert:
         """Of the members {name: (name on the wire, shape)}."""

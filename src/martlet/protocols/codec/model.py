@@ -108,6 +108,7 @@ class OperationModel:
         self.uri: str = definition.get("http", {}).get("requestUri", "/")
         self.http_status = int(definition.get("http", {}).get("responseCode", 200))
         self.deprecated = bool(definition.get("deprecated"))
+        self.compressed = "requestcompression" in definition
         self.anonymous = definition.get("authtype") == "none"
         self._definition = definition
 

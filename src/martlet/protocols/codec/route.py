@@ -1,8 +1,9 @@
 """Which service, protocol and operation a request is for.
 
-The service comes from the credential scope of the signature (…/<region>/<service>/aws4_request, in the header or in a presigned URL).
-Only a request without one is known by its X-Amz-Target, its Action and Version, or its dated path. REST operations are found by a trie
-over the RAW path, segment by segment, each decoded after the split, so "%2F" in a name stays in the name; then by query and headers.
+The service comes from the credential scope of the signature (…/<region>/<service>/aws4_request, in the header or in a
+presigned URL). Only a request without one is known by its X-Amz-Target, its Action and Version, or its dated path. REST
+operations are found by a trie over the RAW path, segment by segment, each decoded after the split, so "%2F" in a name stays
+in the name; then by query and headers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from martlet.protocols.codec.model import OperationModel, ServiceModel, load
 from martlet.protocols.codec.wire import Malformed, WireRequest
 from martlet.protocols.codec.wires import Wire, wire_for
 
-__all__ = ["Routed", "Trie", "candidates", "route", "signed_service", "trie_of"]
+__all__ = ["Routed", "Trie", "candidates", "first_wire", "is_dated", "route", "signed_service", "trie_of"]
 
 _HEADER_SCOPE = re.compile(r"Credential=[^,\s]*/(?P<service>[A-Za-z0-9_-]+)/aws4_request")
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -95,7 +96,7 @@ def candidates(request: WireRequest) -> tuple[str, ...]:
     name = _VERSIONS.get(_form_value(request, "Version"), "")
     if name:
         return (name,)
-    return ("lambda",) if _DATED.match(request.path) else ()
+    return ("lambda",) if is_dated(request.path) else ()
 
 
 def _form_value(request: WireRequest, name: str) -> str:
@@ -112,6 +113,17 @@ def _form_value(request: WireRequest, name: str) -> str:
 def rest_value(tree: form_body.Tree, name: str) -> str:
     found = tree.below.get(name)
     return (found.value or "") if found is not None else ""
+
+
+def is_dated(path: bytes) -> bool:
+    """Whether a path begins with a version of an API, as Lambda's do."""
+    return _DATED.match(path) is not None
+
+
+def first_wire(names: tuple[str, ...]) -> Wire | None:
+    """In which form a request is answered that cannot be routed."""
+    models = [model for model in map(load, names) if model is not None]
+    return wire_for(models[0]) if models else None
 
 
 def route(names: tuple[str, ...], request: WireRequest) -> Routed:

@@ -1,7 +1,7 @@
 """Scalars as text (in headers, queries, forms and XML) and times in the three forms of AWS's protocols.
 
-Times: `iso8601` (RFC 3339), `rfc822` (RFC 9110 section 5.6.7), `unixTimestamp` (seconds, with or without a fraction). Decoded they are
-aware datetimes in UTC; for encoding they may also be epoch seconds, and text is taken as it is.
+Times: `iso8601` (RFC 3339), `rfc822` (RFC 9110 section 5.6.7), `unixTimestamp` (seconds, with or without a fraction). Decoded
+they are aware datetimes in UTC; for encoding they may also be epoch seconds, and text is taken as it is.
 """
 
 from __future__ import annotations

@@ -4,16 +4,19 @@ A service is any object with an asynchronous method for each operation that it h
 
     async def create_queue(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]
 
-`request` is the decoded and validated input, the result the output, both in the member names of AWS's model: blobs are bytes, times
-are aware datetimes (epoch seconds go too), members without a value are absent or None. A streaming blob may be an async iterator of
-bytes; an event stream is an async iterator of {"NameOfEvent": {members}}. Errors are `ServiceError`, or any other of Martlet's.
+`request` is the decoded and validated input, the result the output, both in the member names of AWS's model: blobs are bytes,
+times are aware datetimes (epoch seconds go too), members without a value are absent or None. A streaming blob may be an async
+iterator of bytes; an event stream is an async iterator of {"NameOfEvent": {members}}. Errors are `ServiceError`, or any other
+of Martlet's. The answer carries the caller's `request_id`, or the one in the result's {"ResponseMetadata": {"RequestId"}}.
 
-Optional: `permission(operation, request) -> (action, resource)`, what the caller must be allowed; else it is
-("<service>:<Operation>", "*"), which root alone is sure to have. An operation without a method is answered with 501, by name.
+Optional: `permission(operation, request) -> (action, resource) | None`, what the caller must be allowed, None for nothing;
+else it is ("<service>:<Operation>", "*"), which root alone is sure to have. An operation without a method is answered with
+501, by name.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -44,6 +47,7 @@ _ACTIONS: Final = {
     ("s3", "UploadPart"): "PutObject",
     ("s3", "UploadPartCopy"): "PutObject",
 }
+_FUNCTION = re.compile(r"^(arn:[^:]*:lambda:[^:]*:)?([0-9]{12}:)?function:")  # before the name in an ARN, whole or partial
 _PREFIXES: Final = {"stepfunctions": "states", "dynamodbstreams": "dynamodb", "apigatewaymanagementapi": "execute-api"}
 
 
@@ -55,6 +59,8 @@ class Caller(msgspec.Struct, frozen=True):
     account: str
     request_id: str
     endpoint: str
+    trace_id: str = ""  # X-Amzn-Trace-Id
+    source_ip: str = ""
 
 
 def method_of(service: object, operation: OperationModel) -> Method:
@@ -65,10 +71,12 @@ def method_of(service: object, operation: OperationModel) -> Method:
     return found
 
 
-def permission_of(service: object, operation: OperationModel, request: dict[str, Any]) -> tuple[str, str]:
-    """(action, resource) that the caller needs."""
-    own: Callable[[str, dict[str, Any]], tuple[str, str]] | None = getattr(service, "permission", None)
+def permission_of(service: object, operation: OperationModel, request: dict[str, Any]) -> tuple[str, str] | None:
+    """(action, resource) that the caller needs; None for an operation that everybody may call."""
+    own: Callable[[str, dict[str, Any]], tuple[str, str] | None] | None = getattr(service, "permission", None)
     if own is not None:
         return own(operation.name, request)
     name = operation.service.name
+    if name == "lambda" and isinstance(function := request.get("FunctionName"), str):
+        return f"lambda:{_ACTIONS.get((name, operation.name), operation.name)}", _FUNCTION.sub("", function).partition(":")[0]
     return f"{_PREFIXES.get(name, name)}:{_ACTIONS.get((name, operation.name), operation.name)}", "*"

@@ -1,7 +1,8 @@
 """The constraints of the models, checked before an operation is called, in the words of AWS's own framework (Coral).
 
-"2 validation errors detected: Value null at 'name' failed to satisfy constraint: Member must not be null; Value '0' at 'limit' …". Paths
-are lower camel case, elements of lists "tags.1.member.key", values of maps "items.Orders.member.keys". Compiled once a shape.
+"2 validation errors detected: Value null at 'name' failed to satisfy constraint: Member must not be null; Value '0' at …".
+Paths are lower camel case, elements of lists "tags.1.member.key", values of maps "items.Orders.member.keys". Compiled once a
+shape.
 """
 
 from __future__ import annotations

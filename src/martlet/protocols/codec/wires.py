@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from functools import cache
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from martlet.errors import Unsupported
@@ -24,6 +25,7 @@ Decode = Callable[[WireRequest, Mapping[str, str]], dict[str, Any]]
 Encode = Callable[[dict[str, Any], str], WireAnswer]
 
 _XML: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
+_INFLATED_BYTES_MAX: Final = 10 * 1024 * 1024
 _BODILESS: Final = frozenset({204, 304})
 # Services whose answers carry a CRC-32 of the body, which their clients check.
 _WITH_CRC: Final = frozenset({"dynamodb", "dynamodbstreams"})
@@ -49,6 +51,8 @@ class Wire:
         compiled = self._decoders.get(operation.name)
         if compiled is None:
             compiled = self._decoders[operation.name] = self.decoder(operation)
+        if operation.compressed and request.headers.get("content-encoding", "").lower() == "gzip":
+            request = msgspec.structs.replace(request, body=_inflated(request.body))
         try:
             return compiled(request, labels or {})
         except RecursionError as error:
@@ -73,6 +77,18 @@ class Wire:
 
     def events(self, shape: Shape) -> EventEncoder:
         return EventEncoder(shape, self.structure_body, self.content_type)
+
+
+def _inflated(body: bytes) -> bytes:
+    """A compressed body, as CloudWatch's clients send; no more of it than one that is not compressed could have."""
+    try:
+        stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        found = stream.decompress(body, _INFLATED_BYTES_MAX)
+    except zlib.error as error:
+        raise Malformed("the body is not what Content-Encoding says", "body") from error
+    if not stream.eof:
+        raise Malformed("the compressed body is too large or does not end", "body")
+    return found
 
 
 def _no_events_in(operation: OperationModel) -> None:
@@ -385,7 +401,9 @@ class RestJsonWire(RestWire):
         return read
 
     def write_structure(self, operation: OperationModel, output: Shape) -> BodyOut:
-        convert = self._out.structure({name: (s.wire_name(name), s) for name, s in rest.body_members(output, answer=True).items()})
+        convert = self._out.structure(
+            {name: (s.wire_name(name), s) for name, s in rest.body_members(output, answer=True).items()}
+        )
         return lambda result: ("application/json", orjson.dumps(convert(result)))
 
     def write_payload(self, name: str, shape: Shape) -> BodyOut:
@@ -400,7 +418,8 @@ class RestJsonWire(RestWire):
         return write
 
 
-# What S3 calls the root of an answer, where the model does not say. https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations.html
+# What S3 calls the root of an answer, where the model does not say.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations.html
 _S3_ROOTS: Final = {
     "CompleteMultipartUpload": "CompleteMultipartUploadResult",
     "CreateMultipartUpload": "InitiateMultipartUploadResult",

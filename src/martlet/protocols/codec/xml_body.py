@@ -1,7 +1,7 @@
 """XML bodies, read without trust and written without a tree.
 
-The reader takes elements, attributes and text. A document type is refused where it begins, and so is every entity beyond XML's own
-five: nothing expands, nothing is fetched. Namespaces of elements do not matter, as with the services themselves.
+The reader takes elements, attributes and text. A document type is refused where it begins, and so is every entity beyond
+XML's own five: nothing expands, nothing is fetched. Namespaces of elements do not matter, as with the services themselves.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def parse(body: bytes) -> Node:
     def end(name: str) -> None:
         stack.pop().text = "".join(texts.pop())
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object) -> int:
         raise Malformed("document types and entities are not allowed in XML here", "body")
 
     parser.StartElementHandler = start
