@@ -162,6 +162,7 @@ class Invocation:
         "duration_us",
         "function",
         "init_us",
+        "log_stream",
         "log_tail",
         "memory_mb",
         "on_chunk",
@@ -216,3 +217,4 @@ class Invocation:
         self.bytes_out = 0
         self.started_at_ms = 0
         self.log_tail = b""
+        self.log_stream = ""  # of the instance that ran it

@@ -51,6 +51,7 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
     trace_id: str = ""
     source: str = ""
     lines: bytes = b""  # what the function wrote, as it wrote it
+    stream: str = ""  # of the instance that ran it; "": the platform itself
 
     @property
     def ended_at_ms(self) -> int:
@@ -102,6 +103,7 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
     source: str = ""
     lines: str = ""
     lines_base64: bytes = b""
+    stream: str = ""
 
 
 _FIELDS: Final = tuple(name for name in _Line.__struct_fields__ if not name.startswith("lines"))
@@ -450,6 +452,7 @@ def _encode(record: LogRecord) -> bytes:
         record.source,
         text,
         binary,
+        record.stream,
     )
     return _ENCODER.encode(line)
 
