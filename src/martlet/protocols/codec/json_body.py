@@ -134,7 +134,8 @@ class JsonDecoders(_Compiled):
             return _integer(kind)
         if kind == "timestamp":
             return _time(shape)
-        return _SCALARS.get(kind, _string)
+        found: Convert = _SCALARS.get(kind, _string)
+        return found
 
     def structure(self, members: dict[str, tuple[str, Shape]]) -> Convert:
         """Of the members {name: (name on the wire, shape)}."""
