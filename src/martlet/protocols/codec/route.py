@@ -264,8 +264,12 @@ class Trie:
             if segment.startswith(b"{"):
                 labels.append(segment[1:-1].decode().removesuffix("+"))
             if segment.endswith(b"+}"):
-                end = _Node()
-                node.greedy.append((tuple(segments[at + 1 :]), end))
+                suffix = tuple(segments[at + 1 :])
+                end = next((found for known, found in node.greedy if known == suffix), None)
+                if end is None:
+                    end = _Node()
+                    node.greedy.append((suffix, end))
+                    node.greedy.sort(key=lambda pair: -len(pair[0]))
                 node = end
                 break
             if segment.startswith(b"{"):
