@@ -114,7 +114,7 @@ class Functions:
         )
         self._store.read(self._load)
         newest = sorted(self._versions.values(), key=lambda version: -version.created_at_ms)
-        self._want(self.runtimes.bare())
+        self._want(self.runtimes.bare(), hot=False)
         for version in newest[:4]:
             self._want_for(version)
         for version in self._versions.values():
@@ -308,6 +308,7 @@ class Functions:
             invocation.trace_id,
             invocation.source,
             lines if outcome.error_type not in _UNSAID else _with_cause(lines, outcome),
+            stream=invocation.log_stream,
         )
         self.logs.append(record)
         if invocation.want_log_tail:
@@ -329,7 +330,7 @@ class Functions:
             self.logs.platform(version.name, f"no sandbox could be started: {error.message}; {error.remedy}")
             return False
         spec = InstanceSpec(
-            zygote=self._want(plan.zygote),
+            zygote=self._want(plan.zygote, hot=bool(pool.waiting)),
             opt=plan.opt,
             code=str(self._data / "code" / version.code),
             memory_mb=config.memory_mb,
@@ -416,20 +417,26 @@ class Functions:
         self._proxies.add(task)
         task.add_done_callback(self._proxies.discard)
 
-    def _want(self, spec: ZygoteSpec) -> str:
-        """The zygote's key; boots it unless it is there."""
+    def _want(self, spec: ZygoteSpec, *, hot: bool) -> str:
+        """The zygote's key; boots it unless it is there. `hot`: an event wants it."""
         key = spec.key
         if key not in self._zygotes and len(self._zygotes) >= _ZYGOTES_AT_MOST:
             self._drop_oldest_zygote()
-        self._zygotes[key] = self.clock.monotonic_ns()
+        now = self.clock.monotonic_ns()
+        self._zygotes[key] = now if hot else self._zygotes.get(key, now - _HOT_NS)
+        self._park(key, now)
         self._host.ensure_zygote(spec)
         return key
 
     def _want_for(self, version: FunctionVersion) -> None:
         try:
-            self._want(self.runtimes.plan(version).zygote)
+            self._want(self.runtimes.plan(version).zygote, hot=False)
         except DeployFailed as error:
             self.logs.platform(version.name, f"{error.message}; {error.remedy}")
+
+    def _park(self, key: str, now: int) -> None:
+        hot = now - self._zygotes[key] < _HOT_NS
+        self._host.park(key, self._stem_cells if hot else min(1, self._stem_cells))
 
     def _drop_oldest_zygote(self) -> None:
         used = set(self._used.values())
@@ -456,9 +463,8 @@ class Functions:
 
     def _reap(self) -> None:
         now = self.clock.monotonic_ns()
-        for key, wanted_at in self._zygotes.items():
-            hot = now - wanted_at < _HOT_NS
-            self._host.park(key, self._stem_cells if hot else min(1, self._stem_cells))
+        for key in self._zygotes:
+            self._park(key, now)
         for pool in list(self._pools.values()):
             pool.reap(now, self._keep_ns)
             if pool.version.config.provisioned > len(pool.instances) and pool.init_error is None:
@@ -469,7 +475,7 @@ class Functions:
         """What the runtime in the sandbox is told (frame INIT), Lambda's environment included."""
         config = version.config
         group = f"/aws/lambda/{version.name}"
-        stream = f"{version.version}/[{version.version}]{token_hex(16)}"
+        stream = f"{version.version}/[{version.version}]{token_hex(16)}"  # the pool gives each instance an end of its own
         own = {
             "AWS_ACCESS_KEY_ID": "MARTLETSANDBOX000000",
             "AWS_DEFAULT_REGION": self._region,

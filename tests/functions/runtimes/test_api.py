@@ -42,9 +42,7 @@ class Listener:
         return Client(reader, writer)
 
     def give(self, request_id: str = "r-1", payload: bytes = b"{}", *, streams: bool = False, sequence: int = 7) -> None:
-        event = Event(
-            sequence, request_id, 3_000, b"arn:aws:lambda:x", b"Root=1", b'{"custom":{}}', payload, streams
-        )
+        event = Event(sequence, request_id, 3_000, b"arn:aws:lambda:x", b"Root=1", b'{"custom":{}}', payload, streams)
         self.api.give(event)
 
     def on_api_frame(self, kind: int, sequence: int, payload: bytes) -> None:
