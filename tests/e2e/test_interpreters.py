@@ -59,7 +59,9 @@ async def test_python(room: Room, runtime: str, version: list[int]) -> None:
 
 async def test_layers_of_one_python_version(room: Room) -> None:
     layer = room.store({"python/lib/python3.13/site-packages/deep.py": "y = 2"}, "layers-lambda")
-    await room.publish({"app.py": "import deep\ndef handler(event, context):\n    return deep.y"}, "python3.13", layers=(layer,))
+    await room.publish(
+        {"app.py": "import deep\ndef handler(event, context):\n    return deep.y"}, "python3.13", layers=(layer,)
+    )
     assert (await room.invoke())[0] == 2
 
 

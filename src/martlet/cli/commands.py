@@ -369,7 +369,13 @@ def _runtimes(arguments: Arguments) -> int:
     if arguments.json:
         _show_json(found)
     else:
-        print(table(("runtime", "runs with"), [(row["runtime"], row["program"] or f"not here: {row['install']}") for row in found], empty=""))
+        print(
+            table(
+                ("runtime", "runs with"),
+                [(row["runtime"], row["program"] or f"not here: {row['install']}") for row in found],
+                empty="",
+            )
+        )
     return 0
 
 

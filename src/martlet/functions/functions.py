@@ -184,6 +184,7 @@ class Functions:
             )
             self.runtimes.check(config)
             await asyncio.to_thread(self.runtimes.prepare, version)
+            self.runtimes.plan(version)  # raises for what cannot run together
             pool = self._new_pool(version)
             if config.reserved != 0:
                 await self._verify(pool)
@@ -355,7 +356,9 @@ class Functions:
         return any(other is not pool and other.evict_idle() for other in others)
 
     def kill_instance(self, instance: Instance) -> None:
-        self._host.kill(instance.number)
+        kill = partial(self._host.kill, instance.number)
+        if not instance.part(kill):
+            kill()
 
     def note(self, pool: Pool, text: str) -> None:
         self.logs.platform(pool.version.name, text)

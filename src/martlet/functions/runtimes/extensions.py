@@ -68,6 +68,7 @@ class Extensions:
         self._kept_bytes = 0
         self._dropped = 0
         self.initialised = False
+        self.started = False  # the runtime was started, after the extensions
         self._clock = Clock()
 
     # --- what the instance asks and tells -----------------------------------------------------------------------------------
@@ -83,8 +84,8 @@ class Extensions:
         return all(one.poller is not None and not one.waiting for one in self._known.values() if one.events)
 
     @property
-    def registered(self) -> bool:
-        return bool(self._known)
+    def names(self) -> set[str]:
+        return {one.name for one in self._known.values()}
 
     def invoke(self, request_id: str, deadline_ms: int, arn: str, trace: str) -> None:
         event: dict[str, Any] = {
@@ -112,7 +113,9 @@ class Extensions:
         poller = one.poller
         if one.waiting and poller is not None:
             one.poller = None
-            poller.respond(200, json.dumps(one.waiting.pop(0)).encode(), _headers(next(k for k, v in self._known.items() if v is one)))
+            poller.respond(
+                200, json.dumps(one.waiting.pop(0)).encode(), _headers(next(k for k, v in self._known.items() if v is one))
+            )
 
     def record(self, kind: str, content: object) -> None:
         """One line of telemetry, for whoever has subscribed to its type; delivered by `flush`."""
@@ -201,6 +204,7 @@ class Extensions:
         if b"accountId" not in exchange.headers.get(b"lambda-extension-accept-feature", b""):
             about.pop("accountId", None)
         exchange.respond(200, json.dumps(about).encode(), _headers(identifier))
+        self._on_asked()
 
     def _whose(self, exchange: Exchange) -> tuple[str, _Extension] | None:
         given = exchange.headers.get(b"lambda-extension-identifier", b"").decode("latin-1")
@@ -248,7 +252,7 @@ class Extensions:
             return
         body = _object(exchange) or {}
         types, destination = body.get("types"), body.get("destination")
-        address = destination.get("URI", destination.get("uri", "")) if isinstance(destination, dict) else ""
+        address: Any = destination.get("URI", destination.get("uri", "")) if isinstance(destination, dict) else ""
         if not isinstance(types, list) or not types or any(kind not in _TYPES for kind in types):
             _refuse(exchange, 400, "ValidationError", "types must be some of platform, function, extension")
         elif not isinstance(destination, dict) or destination.get("protocol") != "HTTP" or not _is_inside(address):

@@ -47,6 +47,8 @@ def _run(command: list[str]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        raise RuntimeUnavailable(f"{command[0]} took longer than {_SECONDS} s", remedy="see whether its registry answers") from None
+        raise RuntimeUnavailable(
+            f"{command[0]} took longer than {_SECONDS} s", remedy="see whether its registry answers"
+        ) from None
     if done.returncode:
         raise RuntimeUnavailable(f"{Path(command[0]).name} failed: {(done.stderr or done.stdout).strip()[-600:]}")

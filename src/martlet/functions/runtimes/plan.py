@@ -80,6 +80,12 @@ class Runtimes:
         program = self.programs.program(runtime)
         layer = str(self._data / "layers" / version.layer) if version.layer else ""
         opt = str(self._opt(version)) if config.layers else ""
+        extensions = bool(opt) and any((Path(opt) / "extensions").glob("*"))
+        if runtime.kind == "python" and extensions:
+            remedy = "package the function with awslambdaric and a `bootstrap`, as provided.al2023, or leave the layer out"
+            raise DeployFailed(
+                f"function {config.name}: external extensions do not run beside {runtime.identifier}", remedy=remedy
+            )
         if runtime.kind == "python":
             key = _key(
                 runtime.version if program else "", version.app if version.layer else "", version.layer, *version.imports
@@ -88,7 +94,7 @@ class Runtimes:
         if runtime.kind == "provided":
             return Plan(runtime, self.bare(), True, opt)
         binds = ((program, _NODE),)
-        if _EARLY.intersection(config.environment):
+        if extensions or _EARLY.intersection(config.environment):
             return Plan(runtime, ZygoteSpec(_key(runtime.identifier, program), binds=binds), True, opt)
         argv = (_NODE, *_node_flags(config.memory_mb), _BOOTSTRAP_JS, "blank")
         key = _key(runtime.identifier, program, str(config.memory_mb))

@@ -168,8 +168,9 @@ class Connection(asyncio.Protocol):
         self._state = _HEAD
         self._looked = 0
         self.transport.resume_reading()
-        if self._buffer:
-            self._parse()
+        if self._buffer and not self._parsing:
+            # Later: who answers is in the middle of something, and what comes next may end the instance that it concerns.
+            asyncio.get_running_loop().call_soon(self._parse)
 
     # --- parsing ----------------------------------------------------------------------------------------------------
 
