@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.e2e.clients import builds
 
 from bench.context import Context
 from bench.load import Connection
+from bench.peers import uvicorn_bare
 from bench.table import Row
 
 __all__ = ["run"]
@@ -26,24 +26,26 @@ __all__ = ["run"]
 _COLD = 40
 _WARM = 2_000
 _GAP_SECONDS = 0.25
-_NODE = {"app.js": "exports.handler = async (event) => ({ event });"}
-_BARE = """
-async def app(scope, receive, send):
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-    await send({"type": "http.response.body", "body": b"ok"})
-"""
+_NODE: dict[str, str | bytes | Path] = {"app.js": "exports.handler = async (event) => ({ event });"}
 
 
 def run(ctx: Context) -> list[Row]:
     figures = uvloop.run(_measure(ctx.new_folder("data")))
-    bare = _uvicorn(ctx.new_folder("uvicorn"))
+    bare = _uvicorn()
     warm, ratio = figures["warm"], figures["rate"] / bare
     return [
         _row("cold start of Node.js from the blank pool", figures["node"], 5.0),
         _row("… by exec", figures["node exec"], 30.0),
-        _row("cold start of a static provided binary (Go)", figures["provided"], 6.0),
+        _row("cold start of a static provided binary", figures["provided"], 6.0),
+        Row("… of one with aws-lambda-go", "", f"p50 {figures['go']:.2f} ms", "", None),
         Row("warm event, awslambdaric", "p50 ≤ 0.6 ms", f"p50 {warm:.2f} ms", "", warm <= 0.6),
-        Row("… one client, against bare uvicorn", "≥ 0.15 ×", f"{figures['rate']:.0f}/s, {bare:.0f}/s", f"{ratio:.2f} ×", ratio >= 0.15),
+        Row(
+            "… one client, against bare uvicorn",
+            "≥ 0.15 ×",
+            f"{figures['rate']:.0f}/s, {bare:.0f}/s",
+            f"{ratio:.2f} ×",
+            ratio >= 0.15,
+        ),
     ]
 
 
@@ -59,7 +61,9 @@ async def _measure(data: Path) -> dict[str, Any]:
         await room.publish(_NODE, "nodejs20.x", name="exec", environment={"NODE_OPTIONS": "--no-warnings"})
         found["node exec"] = await _cold(room, "app-exec")
         await room.publish({"bootstrap": builds.go() / "bootstrap"}, "provided.al2023", name="go")
-        found["provided"] = await _cold(room, "app-go")
+        found["go"] = await _cold(room, "app-go")
+        await room.publish({"bootstrap": builds.c() / "bootstrap"}, "provided.al2023", name="static")
+        found["provided"] = await _cold(room, "app-static")
         source = builds.python()
         files: dict[str, str | bytes | Path] = {
             str(path.relative_to(source)): path.read_bytes() for path in source.rglob("*") if path.is_file()
@@ -92,13 +96,9 @@ async def _cold(room: Room, name: str) -> float:
     return statistics.median(times) * 1000
 
 
-def _uvicorn(folder: Path) -> float:
+def _uvicorn() -> float:
     """Requests a second of bare uvicorn to one client that waits for each answer."""
-    from bench.peers import python  # the peers' own environment
-
-    folder.mkdir()
-    (folder / "bare.py").write_text(_BARE)
-    with python.uvicorn(folder, "bare:app") as port, Connection(port) as client:
+    with uvicorn_bare.start() as server, Connection(server.port) as client:
         for _ in range(100):
             client.get("/")
         began = time.perf_counter()

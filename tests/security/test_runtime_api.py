@@ -91,7 +91,11 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
         await found.publish({"bootstrap": ATTACKER}, "provided.al2023", name="attacker", timeout_seconds=10.0)
         yield found
         assert (await found.invoke(21, "app-victim"))[0] == 21
-        assert (await found.invoke("nothing", "app-attacker"))[0] == []
+        for _ in range(5):  # not at once where it harmed itself: a poll that it forgot takes the event of the next one
+            if (await found.invoke("nothing", "app-attacker"))[0] == []:
+                break
+        else:
+            raise AssertionError("the attacker's function does not come back")
 
 
 async def attack(room: Room, name: str) -> list[object]:
@@ -106,6 +110,10 @@ async def _watch(room: Room) -> None:
     while True:
         assert (await room.invoke(1, "app-victim"))[0] == 1
         await asyncio.sleep(0.01)
+
+
+def _resident_mb() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
 
 
 async def test_garbage(room: Room) -> None:
@@ -138,8 +146,7 @@ async def test_many_connections(room: Room) -> None:
 
 async def test_large_bodies_for_no_event_are_not_kept(room: Room) -> None:
     assert await attack(room, "bodies") == [True]
-    with open("/proc/self/statm", encoding="ascii") as file:
-        assert int(file.read().split()[1]) * 4096 < 700 << 20
+    assert _resident_mb() < 700
 
 
 async def test_paths_of_the_platform_stay_the_platforms(room: Room) -> None:

@@ -109,6 +109,15 @@ def go() -> Path:
     return built("aws-lambda-go-1.49.0", build)
 
 
+def c() -> Path:
+    """The smallest custom runtime, static: what a start costs apart from the client."""
+
+    def build(folder: Path) -> None:
+        run("gcc", "-O2", "-static", "-o", str(folder / "bootstrap"), str(SOURCES / "c" / "bootstrap.c"), folder=folder)
+
+    return built("c-bootstrap-1", build)
+
+
 def rust() -> Path:
     """crates.io lambda_runtime."""
 

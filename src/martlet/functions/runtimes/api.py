@@ -31,6 +31,7 @@ _AFTER_PRELUDE = b"\x00" * 8
 _GRACE_SECONDS = 0.1  # between a broken answer and the error that explains it
 _REFUSALS_AT_MOST = 1_000  # one after the other, without anything useful in between: then it is a flood
 
+_CLOCK = Clock()
 _ACCEPTED = b'{"status":"OK"}\n'
 _NOT_ALLOWED = "State transition from {} to {} failed for runtime. Error: State transition is not allowed"
 
@@ -102,7 +103,7 @@ class _Running:
 class RuntimeApi:
     """`wire.Service` of one instance. `side` takes the paths that are not the runtime's."""
 
-    def __init__(self, channel: Channel, side: Side | None = None, now_ms: Callable[[], int] = Clock().now_ms) -> None:
+    def __init__(self, channel: Channel, side: Side | None = None, now_ms: Callable[[], int] = _CLOCK.now_ms) -> None:
         self._now_ms = now_ms
         self.state = "Started"
         self._channel = channel

@@ -49,7 +49,7 @@ class _Extension:
 
 
 class Extensions:
-    """`runtimes.api.Side` of one instance. `about`: function name, version, handler, account. Callables report to the instance."""
+    """`runtimes.api.Side` of one instance. `about`: function name, version, handler, account. Callables tell the instance."""
 
     def __init__(
         self,

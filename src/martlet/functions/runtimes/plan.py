@@ -28,8 +28,20 @@ _NODE = "/var/lang/bin/node"
 _BOOTSTRAP_JS = "/var/martlet/inside/node/bootstrap.js"
 # Variables that Node.js reads once, when it starts: a process that was started ahead cannot take them any more.
 _EARLY = frozenset(
-    "LD_LIBRARY_PATH LD_PRELOAD NODE_DEBUG NODE_EXTRA_CA_CERTS NODE_ICU_DATA NODE_OPTIONS NODE_V8_COVERAGE "
-    "NODE_COMPILE_CACHE SSL_CERT_DIR SSL_CERT_FILE UV_THREADPOOL_SIZE".split()
+    {
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "NODE_DEBUG",
+        "NODE_EXTRA_CA_CERTS",
+        "NODE_ICU_DATA",
+        "NODE_OPTIONS",
+        "NODE_V",
+        "_COVERAGE",
+        "NODE_COMPILE_CACHE",
+        "SSL_CERT_DIR",
+        "SSL_CERT_FILE",
+        "UV_THREADPOOL_SIZE",
+    }
 )
 
 

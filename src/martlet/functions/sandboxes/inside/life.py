@@ -12,7 +12,7 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-from . import blank, frames, runtime
+from . import blank, execute, frames, runtime
 
 
 def main(
@@ -28,8 +28,6 @@ def main(
     stream = runtime.LogStream(1)
     sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[assignment,misc]
     if init["mode"] == "exec":
-        from . import execute
-
         execute.run(channel, init)
     if init["environment"].get("TZ") != ":UTC":
         time.tzset()

@@ -1,4 +1,4 @@
-"""The module that Lambda's Python runtimes have for SnapStart: hooks around a snapshot (AWS: "Runtime hooks for Lambda SnapStart").
+"""The module that Lambda's Python runtimes have for SnapStart: hooks around a snapshot (AWS: "Runtime hooks for SnapStart").
 
 A function's own copy, from PyPI, goes before this one.
 """
