@@ -55,9 +55,18 @@ def test_assign(text: str, path: tuple[object, ...], expected: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "x", "=1", "Records.1.body=1", "Records.x=1", "none.a=1", "Records.0.awsRegion.a=1", "Records.0.body.hello.x=1"],
+    ("text", "cause"),
+    [
+        ("", "is not PATH=VALUE"),
+        ("x", "is not PATH=VALUE"),
+        ("=1", "is not PATH=VALUE"),
+        ("Records.1.body=1", "there are 1 in the list"),
+        ("Records.x=1", "'x' is none of them"),
+        ("none.a=1", "'none' is not there"),
+        ("Records.0.awsRegion.a=1", "'awsRegion' is a text"),
+        ("Records.0.body.hello.x=1", "'hello' is a text"),
+    ],
 )
-def test_what_is_not_there_is_named(text: str) -> None:
-    with pytest.raises(ValueError):
+def test_what_is_not_there_is_named(text: str, cause: str) -> None:
+    with pytest.raises(ValueError, match=cause):
         events.assign(events.event("sqs"), text)
