@@ -104,7 +104,8 @@ ContentHandling = Literal["", "CONVERT_TO_TEXT", "CONVERT_TO_BINARY"]
 
 class ApiIntegrationResponse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a backend's answer becomes the API's: chosen by `pattern`, which must match a function's errorMessage or a status as
-    a whole; "" is the default. `parameters` maps "method.response.header.X" to an expression, `templates` a media type to VTL."""
+    a whole; "" is the default. `parameters` maps "method.response.header.X" to an expression, `templates` a media type to VTL.
+    """
 
     status: int
     pattern: str = ""

@@ -9,6 +9,7 @@ but" have them, are taken apart into matches of their own. What remains is refus
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -106,13 +107,14 @@ def _plain(text: str) -> Any:
     return _compiled(text)
 
 
-def replace_all(pattern: str, replacement: str, subject: str, room: int, count: int = 0) -> str:
-    """Java's `replaceAll` ($1 is a group, a backslash makes literal). Raises `InvalidInput`, also when the result is longer
-    than `room`."""
+def replace_all(pattern: str, replacement: str, subject: str, charge: Callable[[int], None], room: int, count: int = 0) -> str:
+    """Java's `replaceAll` ($1 is a group, a backslash makes literal). `charge` is called for each match. Raises `InvalidInput`,
+    also when the result is longer than `room`."""
     found, at, size = [], 0, 0
     for number, match in enumerate(_plain(pattern).finditer(subject)):
         if count and number == count:
             break
+        charge(1)
         made = _expanded(replacement, match)
         found += [subject[at : match.start()], made]
         size += match.start() - at + len(made)
@@ -138,10 +140,11 @@ def _expanded(replacement: str, match: Any) -> str:
     return _GROUP.sub(one, replacement)
 
 
-def split_all(pattern: str, subject: str) -> list[str]:
-    """Java's `split`: without empty texts at the end."""
+def split_all(pattern: str, subject: str, charge: Callable[[int], None]) -> list[str]:
+    """Java's `split`: without empty texts at the end. `charge` is called for each match."""
     parts, at = [], 0
     for match in _plain(pattern).finditer(subject):
+        charge(1)
         if match.end() == match.start():
             if 0 < match.start() < len(subject):
                 parts.append(subject[at : match.start()])

@@ -271,11 +271,17 @@ def _required(_: Schema, __: dict[str, Any], given: Any, ___: Any) -> Check | No
     return lambda value, _work: not isinstance(value, dict) or all(name in value for name in names)
 
 
+def _object(given: Any) -> dict[Any, Any]:
+    if not isinstance(given, dict):
+        raise TypeError
+    return given
+
+
 def _properties(owner: Schema, schema: dict[str, Any], _: Any, root: Any) -> Check | None:
     """properties, patternProperties and additionalProperties belong together."""
-    named = {str(name): owner.part(one, root) for name, one in dict(schema.get("properties", {})).items()}
+    named = {str(name): owner.part(one, root) for name, one in _object(schema.get("properties", {})).items()}
     patterned = [
-        (compile_pattern(str(p)), owner.part(one, root)) for p, one in dict(schema.get("patternProperties", {})).items()
+        (compile_pattern(str(p)), owner.part(one, root)) for p, one in _object(schema.get("patternProperties", {})).items()
     ]
     more = schema.get("additionalProperties", True)
     rest = owner.part(more, root) if isinstance(more, dict) else None
@@ -314,7 +320,7 @@ def _last_properties(owner: Schema, schema: dict[str, Any], given: Any, root: An
 def _dependencies(owner: Schema, _: dict[str, Any], given: Any, root: Any) -> Check:
     names: list[tuple[str, list[str]]] = []
     parts: list[tuple[str, Check]] = []
-    for name, needs in dict(given).items():
+    for name, needs in _object(given).items():
         if isinstance(needs, dict):
             parts.append((name, owner.part(needs, root)))
         else:

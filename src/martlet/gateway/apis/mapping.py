@@ -14,13 +14,14 @@ from urllib.parse import quote_plus, unquote_plus
 
 import orjson
 
-from martlet.errors import InvalidInput
+from martlet.errors import InvalidInput, MartletError
 from martlet.gateway.apis.call import Call
 from martlet.gateway.jsonpath import compile_path
 from martlet.gateway.vtl import JsonList, TemplateFailed, compile_template, to_text
 from martlet.gateway.vtl.values import Budget, json_text
 
 __all__ = [
+    "MalformedBody",
     "Overrides",
     "request_value",
     "response_value",
@@ -41,6 +42,12 @@ def _listed(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _listed(item) for key, item in value.items()}
     return value
+
+
+class MalformedBody(MartletError):
+    """A parameter is mapped from a body that is not JSON."""
+
+    http_status = 400
 
 
 class Overrides:
@@ -259,16 +266,21 @@ def _common(expression: str, call: Call) -> list[str] | None:
 
 def _from_body(body: bytes, path: str) -> list[str] | None:
     """The whole body, or a place in it by JSONPath without its "$."."""
-    if not path:
-        return [body.decode("utf-8", "replace")]
     try:
-        found, value = compile_path("$." + path).find(parsed(body or b"{}"))
-        if not found or value is None:
-            return None
-        budget = Budget()
-        return [value if isinstance(value, str) else json_text(value, budget)]
-    except (orjson.JSONDecodeError, InvalidInput):
+        document = parsed(body or b"{}")
+    except orjson.JSONDecodeError as error:
+        if body.lstrip().startswith(b"{"):  # only what begins as an object is held to be JSON (recorded)
+            raise MalformedBody("Invalid JSON in request body") from error
+        return None if path else [body.decode("utf-8", "replace")]
+    if not path:
+        return [(body or b"{}").decode("utf-8", "replace")]
+    try:
+        found, value = compile_path("$." + path).find(document)
+    except InvalidInput:
         return None
+    if not found or value is None:
+        return None
+    return [value if isinstance(value, str) else json_text(value, Budget())]
 
 
 def substitute(template: str, call: Call, error: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from martlet.gateway.apis.call import Call
 from martlet.gateway.apis.events import event_rest
 from martlet.gateway.apis.flight import ApiFlight
 from martlet.gateway.apis.mapping import (
+    MalformedBody,
     Overrides,
     request_value,
     response_value,
@@ -244,6 +245,9 @@ class RestFlight(ApiFlight):
             return
         except BackendFailed:
             self.fail("INTEGRATION_FAILURE")
+            return
+        except MalformedBody as error:
+            self.fail("BAD_REQUEST_BODY", error.message)
             return
         except MartletError:
             self.fail("API_CONFIGURATION_ERROR")

@@ -137,7 +137,7 @@ class ResourceTree:
         if not path.startswith("/"):
             raise InvalidInput(f"path {path!r} does not begin with /")
         methods: dict[str, Plan] | None = None
-        segments = [] if path == "/" else path[1:].split("/")
+        segments = path.strip("/").split("/") if path.strip("/") else []
         for index, segment in enumerate(segments):
             found = _PARAMETER.fullmatch(segment)
             if found is None:

@@ -96,14 +96,12 @@ def _replace(budget: Budget, text: str, old: str, new: str) -> str:
 
 
 def _replace_all(budget: Budget, text: str, pattern: str, new: str, count: int = 0) -> str:
-    return budget.text(replace_all(_text(pattern), _text(new), text, budget.characters, count))
+    return budget.text(replace_all(_text(pattern), _text(new), text, budget.step, budget.characters, count))
 
 
 def _split(budget: Budget, text: str, pattern: str) -> list[str]:
     budget.text(text)
-    found = split_all(_text(pattern), text)
-    budget.step(len(found))
-    return found
+    return list(split_all(_text(pattern), text, budget.step))
 
 
 def _concat(budget: Budget, text: str, other: str) -> str:

@@ -318,9 +318,9 @@ class _Run:
         return self.arithmetic(operator, left, right)
 
     def same(self, left: Any, right: Any) -> bool:
-        """Velocity 1.7: numbers by value, other kinds by their text when the kinds differ."""
+        """Numbers by value, other kinds by their text when the kinds differ; nothing also equals "" (recorded)."""
         if left is None or right is None:
-            return left is right
+            return left in (None, "") and right in (None, "")
         if isinstance(left, bool) or isinstance(right, bool):
             return left is right or to_text(left, self.budget) == to_text(right, self.budget)
         if isinstance(left, (int, float)) and isinstance(right, (int, float)):
