@@ -155,7 +155,7 @@ class _Document:
     # routes
 
     def _routes(self) -> list[ApiRoute]:
-        paths = self.body.get("paths") or {}
+        paths = self.body.get("paths", {})
         if not isinstance(paths, dict):
             raise self.top.wrong("paths", "is not an object")
         found = []

@@ -84,12 +84,12 @@ class Authorizers:
         if flight.exchange.started or not flight.exchange.connected:
             return
         if outcome.refusal is not None or outcome.error:
-            flight.fail("UNAUTHORIZED" if _says_unauthorized(outcome) else "AUTHORIZER_FAILURE", None)
+            flight.fail("UNAUTHORIZED" if _says_unauthorized(outcome) else "AUTHORIZER_FAILURE")
             return
         try:
             answer = orjson.loads(outcome.payload)
         except orjson.JSONDecodeError:
-            flight.fail("AUTHORIZER_CONFIGURATION_ERROR", None)
+            flight.fail("AUTHORIZER_CONFIGURATION_ERROR")
             return
         if self._judge(flight, authorizer, answer) and key is not None:
             while len(self._cache) >= LIMITS["authorizer_cache_entries"].default:
@@ -105,7 +105,7 @@ class Authorizers:
             else:
                 allowed, explicit, context = _by_policy(answer, flight.call.arn(self._region))
         except _Malformed:
-            flight.fail("AUTHORIZER_CONFIGURATION_ERROR", None)
+            flight.fail("AUTHORIZER_CONFIGURATION_ERROR")
             return False
         if not allowed:
             flight.fail("ACCESS_DENIED", _EXPLICIT if explicit else "")

@@ -241,7 +241,7 @@ async def _read_answer(stream: asyncio.StreamReader, method: str) -> tuple[Backe
                 break  # the body ends with the connection
             parser.feed_data(data)
     reader.answer.body = b"".join(reader.chunks)
-    return reader.answer, (reader.done or bodyless) and bool(parser.should_keep_alive()) and not pending
+    return reader.answer, (reader.done or bodyless) and not pending and _stays_open(head, reader.answer)
 
 
 async def _read_head(stream: asyncio.StreamReader, pending: bytes) -> tuple[bytes, bytes]:
@@ -254,6 +254,12 @@ async def _read_head(stream: asyncio.StreamReader, pending: bytes) -> tuple[byte
         pending += data
     head, separator, rest = pending.partition(b"\r\n\r\n")
     return head + separator, rest
+
+
+def _stays_open(head: bytes, answer: BackendAnswer) -> bool:
+    """RFC 9112 section 9.3."""
+    options = ",".join(value.lower() for name, value in answer.headers if name.lower() == "connection")
+    return head.startswith(b"HTTP/1.1") and "close" not in options
 
 
 def _without_length(head: bytes) -> bytes:
