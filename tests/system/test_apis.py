@@ -71,14 +71,30 @@ def rest_api(port: int) -> ApiConfig:
     guard = {"type": "token", "authorizerUri": uri("guard"), "identitySource": "method.request.header.Authorization"}
     integrations: dict[str, Any] = {
         "/proxy/{id}": {"type": "aws_proxy", "httpMethod": "POST", "uri": uri("proxy")},
-        "/plain": {"type": "aws", "httpMethod": "POST", "uri": uri("plain"), "requestTemplates": {"application/json": template}, "responses": answers},
-        "/mock": {"type": "mock", "requestTemplates": {"application/json": '{"statusCode": 200}'},
-                  "responses": {"default": {"statusCode": 202, "responseTemplates": {"application/json": '{"v": "$stageVariables.v"}'}}}},
-        "/http/{name}": {"type": "http", "httpMethod": "GET", "uri": f"http://localhost:{port}/backend/{{name}}", "responses": http,
-                         "requestParameters": {"integration.request.path.name": "method.request.path.name"}},
+        "/plain": {
+            "type": "aws",
+            "httpMethod": "POST",
+            "uri": uri("plain"),
+            "requestTemplates": {"application/json": template},
+            "responses": answers,
+        },
+        "/mock": {
+            "type": "mock",
+            "requestTemplates": {"application/json": '{"statusCode": 200}'},
+            "responses": {
+                "default": {"statusCode": 202, "responseTemplates": {"application/json": '{"v": "$stageVariables.v"}'}}
+            },
+        },
+        "/http/{name}": {
+            "type": "http",
+            "httpMethod": "GET",
+            "uri": f"http://localhost:{port}/backend/{{name}}",
+            "responses": http,
+            "requestParameters": {"integration.request.path.name": "method.request.path.name"},
+        },
         "/passed/{name}": {"type": "http_proxy", "httpMethod": "GET", "uri": f"http://localhost:{port}/backend/{{name}}"},
         "/guarded": {"type": "aws_proxy", "httpMethod": "POST", "uri": uri("proxy")},
-    }  # fmt: skip
+    }
     paths: dict[str, Any] = {
         path: {"x-amazon-apigateway-any-method": {"x-amazon-apigateway-integration": integration}}
         for path, integration in integrations.items()

@@ -79,17 +79,28 @@ def test_validators_and_models_of_openapi_2_and_3() -> None:
     pet = {"type": "object", "required": ["name"]}
     page = {"in": "query", "name": "page", "required": True}
     two = swagger(
-        {"/p": {"parameters": [page], "post": operation(parameters=[{"in": "body", "name": "b", "schema": {"$ref": "#/definitions/Pet"}}])}},
+        {
+            "/p": {
+                "parameters": [page],
+                "post": operation(parameters=[{"in": "body", "name": "b", "schema": {"$ref": "#/definitions/Pet"}}]),
+            }
+        },
         definitions={"Pet": pet},
         **{"x-amazon-apigateway-request-validator": "all"},
         **validators,
-    )  # fmt: skip
+    )
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Pet"}}}
     three = openapi(
-        {"/p": {"post": operation(parameters=[page], requestBody={"content": content}, **{"x-amazon-apigateway-request-validator": "all"})}},
+        {
+            "/p": {
+                "post": operation(
+                    parameters=[page], requestBody={"content": content}, **{"x-amazon-apigateway-request-validator": "all"}
+                )
+            }
+        },
         components={"schemas": {"Pet": pet}},
         **validators,
-    )  # fmt: skip
+    )
     for body in (two, three):
         (route,) = rest(body).routes
         assert (route.required, route.models) == (("method.request.querystring.page",), {"application/json": "Pet"})
@@ -124,9 +135,12 @@ def test_gateway_responses_and_binary_types() -> None:
 
 def test_lambda_authorizers() -> None:
     scheme = {
-        "type": "apiKey", "name": "Auth", "in": "header", "x-amazon-apigateway-authtype": "custom",
+        "type": "apiKey",
+        "name": "Auth",
+        "in": "header",
+        "x-amazon-apigateway-authtype": "custom",
         "x-amazon-apigateway-authorizer": {"type": "token", "authorizerUri": URI, "authorizerResultTtlInSeconds": 60},
-    }  # fmt: skip
+    }
     body = swagger(
         {"/a": {"get": operation(security=[{"guard": []}])}, "/b": {"get": operation(security=[])}},
         securityDefinitions={"guard": scheme},
@@ -159,25 +173,51 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (openapi({"/": {"get": operation({**PROXY, "uri": "arn:aws:apigateway:us-east-1:sqs:path/1/q"})}}), "GET /.*'sqs'"),
     (openapi({"/": {"get": operation({**PROXY, "connectionType": "VPC_LINK"})}}), "VPC_LINK"),
     (openapi({"/": {"get": operation({**PROXY, "responseTransferMode": "STREAM"})}}), "STREAM"),
-    (openapi({"/": {"get": operation({**PROXY, "type": "aws", "requestParameters": {"integration.request.header.X-Amz-Invocation-Type": "'Event'"}})}}), "'Event'"),
+    (
+        openapi(
+            {
+                "/": {
+                    "get": operation(
+                        {
+                            **PROXY,
+                            "type": "aws",
+                            "requestParameters": {"integration.request.header.X-Amz-Invocation-Type": "'Event'"},
+                        }
+                    )
+                }
+            }
+        ),
+        "'Event'",
+    ),
     (openapi({"/": {"get": operation({**PROXY, "frobnicate": 1})}}), "frobnicate"),
     (openapi({"/": {"get": operation({**PROXY, "timeoutInMillis": 40_000})}}), "timeoutInMillis is 40000"),
     (openapi({"/": {"get": operation({**PROXY, "type": "soap"})}}), "SOAP"),
     (openapi({"/": {"get": operation(security=[{"nope": []}])}}), "'nope', which is not declared"),
     (openapi({"/": {"get": operation(**{"x-amazon-apigateway-request-validator": "v"})}}), "'v', which is not declared"),
-    (openapi({"/": {"get": operation(security=[{"key": []}])}}, components={"securitySchemes": {"key": {"type": "apiKey"}}}), "API keys"),
+    (
+        openapi({"/": {"get": operation(security=[{"key": []}])}}, components={"securitySchemes": {"key": {"type": "apiKey"}}}),
+        "API keys",
+    ),
     (
         openapi({}, components={"securitySchemes": {"p": {"x-amazon-apigateway-authorizer": {"type": "jwt"}}}}),
         "JWT",
     ),
     (
-        swagger({}, securityDefinitions={"p": {"x-amazon-apigateway-authtype": "cognito_user_pools", "x-amazon-apigateway-authorizer": {"type": "cognito_user_pools"}}}),
+        swagger(
+            {},
+            securityDefinitions={
+                "p": {
+                    "x-amazon-apigateway-authtype": "cognito_user_pools",
+                    "x-amazon-apigateway-authorizer": {"type": "cognito_user_pools"},
+                }
+            },
+        ),
         "COGNITO_USER_POOLS",
     ),
     (openapi({}, **{"x-amazon-apigateway-gateway-responses": {"TEAPOT": {}}}), "TEAPOT"),
     (openapi([]), "paths is not an object"),  # type: ignore[arg-type]
     ({"info": {}}, "not an OpenAPI document"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("body", "words"), REFUSED)
@@ -223,13 +263,23 @@ def method(resource: str = "res2", **properties: Any) -> Part:
 def test_a_rest_api_of_resources() -> None:
     made = rest_api_from(
         resources(
-            method(RequestParameters={"method.request.querystring.q": True, "method.request.header.h": False}, RequestValidatorId="val"),
+            method(
+                RequestParameters={"method.request.querystring.q": True, "method.request.header.h": False},
+                RequestValidatorId="val",
+            ),
             method("root", HttpMethod="ANY", RequestModels={"application/json": "Pet"}),
-            part("ApiGateway::Model", "mod", RestApiId=ID, Name="Pet", ContentType="application/json", Schema='{"type":"object"}'),
+            part(
+                "ApiGateway::Model", "mod", RestApiId=ID, Name="Pet", ContentType="application/json", Schema='{"type":"object"}'
+            ),
             part("ApiGateway::RequestValidator", "val", RestApiId=ID, ValidateRequestParameters="true"),
             part("ApiGateway::Deployment", "dep1", RestApiId=ID),
             part(
-                "ApiGateway::Stage", "prod", RestApiId=ID, DeploymentId="dep1", StageName="prod", Variables={"a": "b"},
+                "ApiGateway::Stage",
+                "prod",
+                RestApiId=ID,
+                DeploymentId="dep1",
+                StageName="prod",
+                Variables={"a": "b"},
                 MethodSettings=[
                     {"HttpMethod": "*", "ResourcePath": "/*", "ThrottlingRateLimit": 10, "ThrottlingBurstLimit": 5},
                     {"HttpMethod": "GET", "ResourcePath": "/~1pets~1{id}", "ThrottlingRateLimit": 1, "ThrottlingBurstLimit": 1},
@@ -237,7 +287,7 @@ def test_a_rest_api_of_resources() -> None:
             ),
         ),
         app="stack",
-    )  # fmt: skip
+    )
     check(made)
     assert [(route.method, route.path, route.resource_id) for route in made.routes] == [
         ("GET", "/pets/{id}", "res2"),
@@ -299,17 +349,45 @@ def test_an_http_api_of_resources() -> None:
     made = http_api_from(
         [
             part(
-                "ApiGatewayV2::Api", ID, Name="pets", ProtocolType="HTTP", CorsConfiguration={"AllowOrigins": ["*"], "MaxAge": 3},
+                "ApiGatewayV2::Api",
+                ID,
+                Name="pets",
+                ProtocolType="HTTP",
+                CorsConfiguration={"AllowOrigins": ["*"], "MaxAge": 3},
             ),
-            part("ApiGatewayV2::Integration", "int1", ApiId=ID, IntegrationType="AWS_PROXY", IntegrationUri=LAMBDA, PayloadFormatVersion="2.0"),
-            part("ApiGatewayV2::Integration", "int2", ApiId=ID, IntegrationType="HTTP_PROXY", IntegrationUri="https://example.com", IntegrationMethod="ANY",
-                 ResponseParameters={"200": {"ResponseParameters": [{"Source": "201", "Destination": "overwrite:statuscode"}]}}),
+            part(
+                "ApiGatewayV2::Integration",
+                "int1",
+                ApiId=ID,
+                IntegrationType="AWS_PROXY",
+                IntegrationUri=LAMBDA,
+                PayloadFormatVersion="2.0",
+            ),
+            part(
+                "ApiGatewayV2::Integration",
+                "int2",
+                ApiId=ID,
+                IntegrationType="HTTP_PROXY",
+                IntegrationUri="https://example.com",
+                IntegrationMethod="ANY",
+                ResponseParameters={"200": {"ResponseParameters": [{"Source": "201", "Destination": "overwrite:statuscode"}]}},
+            ),
             part("ApiGatewayV2::Route", "r1", ApiId=ID, RouteKey="GET /pets/{id}", Target="integrations/int1"),
-            part("ApiGatewayV2::Route", "r2", ApiId=ID, RouteKey="$default", Target="integrations/int2", AuthorizationType="NONE"),
-            part("ApiGatewayV2::Stage", "$default", ApiId=ID, StageName="$default", AutoDeploy=True, StageVariables={"a": "b"},
-                 DefaultRouteSettings={"ThrottlingRateLimit": 5, "ThrottlingBurstLimit": 2}, RouteSettings={"GET /pets/{id}": {"ThrottlingBurstLimit": 1}}),
+            part(
+                "ApiGatewayV2::Route", "r2", ApiId=ID, RouteKey="$default", Target="integrations/int2", AuthorizationType="NONE"
+            ),
+            part(
+                "ApiGatewayV2::Stage",
+                "$default",
+                ApiId=ID,
+                StageName="$default",
+                AutoDeploy=True,
+                StageVariables={"a": "b"},
+                DefaultRouteSettings={"ThrottlingRateLimit": 5, "ThrottlingBurstLimit": 2},
+                RouteSettings={"GET /pets/{id}": {"ThrottlingBurstLimit": 1}},
+            ),
         ]
-    )  # fmt: skip
+    )
     check(made)
     assert [(route.method, route.path, route.integration.kind) for route in made.routes] == [
         ("GET", "/pets/{id}", "AWS_PROXY"),

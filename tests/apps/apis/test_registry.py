@@ -56,7 +56,7 @@ async def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
     await apis.create(config())
     with pytest.raises(Conflict):
         await apis.create(config())
-    with pytest.raises(DeployFailed, match="GET /x.*line 1"):
+    with pytest.raises(DeployFailed, match=r"GET /x.*line 1"):
         await apis.replace(config(template="#if("))
     with pytest.raises(NotFound):
         await apis.replace(config("nobody"))

@@ -103,6 +103,20 @@ async def test_an_http_integration_maps(stand: Build, echo: Echo) -> None:
     assert (said.status, said.json, said.headers["y"]) == (410, {"was": "hi"}, "backend")
 
 
+async def test_a_line_break_does_not_reach_the_backend(stand: Build, echo: Echo) -> None:
+    parameters = {"integration.request.header.X-Q": "method.request.querystring.q"}
+    served = await stand(rest(integrated("HTTP_PROXY", f"http://localhost:{echo.port}/", "GET", parameters=parameters)))
+    said = await served.ask("/dev/x?q=a%0d%0aEvil:%201")
+    assert (said.status, said.json, echo.requests) == (500, {"message": "Internal server error"}, [])
+
+
+async def test_a_body_that_is_mapped_must_be_json(stand: Build, echo: Echo) -> None:
+    parameters = {"integration.request.header.X-Q": "method.request.body.name"}
+    served = await stand(rest(integrated("HTTP_PROXY", f"http://localhost:{echo.port}/", parameters=parameters)))
+    said = await served.ask("/dev/x", "POST", body=b"{broken")
+    assert (said.status, said.json) == (400, {"message": "Invalid JSON in request body"})
+
+
 async def test_connections_are_kept(stand: Build, echo: Echo) -> None:
     served = await stand(rest(integrated("HTTP_PROXY", f"http://localhost:{echo.port}/", "GET")))
     for _ in range(5):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, Final, cast
 
 from martlet.apps.apis.reading import Place, function_of
+from martlet.limits import LIMITS
 from martlet.types import ApiAuthorizer, ApiIntegration, ApiIntegrationResponse, ContentHandling
 
 __all__ = ["authorizer_from", "http_integration", "rest_integration"]
 
+_MS_MAX: Final = LIMITS["integration_ms_max"].default  # HTTP APIs have a second more
 _KINDS: Final = ("AWS_PROXY", "AWS", "MOCK", "HTTP", "HTTP_PROXY")
 _PASSTHROUGH: Final = ("WHEN_NO_MATCH", "WHEN_NO_TEMPLATES", "NEVER")
 _HANDLING: Final = ("", "CONVERT_TO_TEXT", "CONVERT_TO_BINARY")
@@ -70,7 +72,7 @@ def rest_integration(place: Place, asynchronous: bool) -> ApiIntegration:
         templates=place.texts("requestTemplates"),
         passthrough=cast(Any, place.choice("passthroughBehavior", _PASSTHROUGH, "WHEN_NO_MATCH")),
         content_handling=cast(ContentHandling, place.choice("contentHandling", _HANDLING, "")),
-        timeout_ms=place.whole("timeoutInMillis", 29_000, 50, 29_000),
+        timeout_ms=place.whole("timeoutInMillis", _MS_MAX, 50, _MS_MAX),
         asynchronous=event and asynchronous and kind == "AWS",
         responses=_responses(place),
     )
@@ -120,7 +122,7 @@ def http_integration(place: Place) -> ApiIntegration:
         method=place.text("httpMethod").upper(),
         payload_format=cast(Any, place.choice("payloadFormatVersion", ("1.0", "2.0"), "1.0")),
         parameters=parameters,
-        timeout_ms=place.whole("timeoutInMillis", 30_000, 50, 30_000),
+        timeout_ms=place.whole("timeoutInMillis", _MS_MAX + 1_000, 50, _MS_MAX + 1_000),
         response_parameters=_response_parameters(place),
     )
     place.done()

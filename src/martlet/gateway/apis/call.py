@@ -171,7 +171,7 @@ class Call:
 
     def arn(self, region: str) -> str:
         """The ARN of this very request, which authorizers and policies name."""
-        path = self.path.lstrip("/")
+        path = self.path.strip("/")  # routes do not see a slash at the end, so a policy must not either
         return f"arn:aws:execute-api:{region}:{ACCOUNT}:{self.api_id}/{self.stage}/{self.request.method}/{path}"
 
 

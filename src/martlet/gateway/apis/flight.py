@@ -86,6 +86,8 @@ class ApiFlight:
         self.call.authorizer = context
         if self.exchange.connected and not self.exchange.started:
             self._admitted()
+        else:
+            self.land()
 
     def _signature_fault(self) -> str:
         try:

@@ -46,7 +46,10 @@ _HOP_BY_HOP: Final = frozenset(
     ("connection", "expect", "host", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
      "x-forwarded-for", "x-forwarded-port", "x-forwarded-proto")
 )  # fmt: skip
-_REFERENCE: Final = re.compile(r"\$\{([^{}]+)\}|\$((?:request|response|context|stageVariables)(?:\.[A-Za-z0-9_:.\[\]'*-]*[A-Za-z0-9_\]])?)")
+_REFERENCE: Final = re.compile(
+    r"\$\{([^{}]+)\}|"
+    r"\$((?:request|response|context|stageVariables)(?:\.[A-Za-z0-9_:.\[\]'*-]*[A-Za-z0-9_\]])?)"
+)
 
 
 def message_answer(kind: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:

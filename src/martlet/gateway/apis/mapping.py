@@ -157,7 +157,7 @@ def escape_javascript(text: str) -> str:
     return "".join(made)
 
 
-class _Util:
+class _Utilities:
     """`$util`."""
 
     __slots__ = ()
@@ -192,7 +192,7 @@ class _Util:
         return None
 
 
-_UTIL: Final = _Util()
+_UTIL: Final = _Utilities()
 
 
 def _variables(call: Call, body: bytes, overrides: Overrides) -> dict[str, Any]:

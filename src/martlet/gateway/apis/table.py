@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from martlet.clock import Clock
 from martlet.errors import InvalidInput, LimitExceeded, MartletError
 from martlet.gateway.apis.cors import ApiCors
@@ -194,8 +196,9 @@ class CompiledApi:
         self._binary = frozenset(media.lower().replace("~1", "/") for media in config.binary_media_types)
         self._any_binary = "*/*" in self._binary
         self.cors = ApiCors(config.cors) if config.cors is not None else None
-        if len(config.routes) > LIMITS["api_routes"].default * 10:
-            raise exceeded("api_routes", len(config.routes), f"API {config.name}")
+        count = len({route.path for route in config.routes}) if config.kind == "rest" else len(config.routes)
+        if count > LIMITS["api_routes"].default:
+            raise exceeded("api_routes", count, f"API {config.name}")
         plans = _plans(config)
         self.rest = ResourceTree(plans) if config.kind == "rest" else None
         self.http = _http_table(config.id, plans) if config.kind == "http" else None
@@ -215,6 +218,9 @@ def _plans(config: ApiConfig) -> list[Plan]:
     for name in sorted(wanted - {"Empty"}):
         if name not in config.models:
             raise InvalidInput(f"there is no model {name!r}", field="models")
+        size = len(msgspec.json.encode(config.models[name]))
+        if size > LIMITS["model_bytes"].default:
+            raise exceeded("model_bytes", size, f"model {name}")
         try:
             schemas[name] = Schema(config.models[name], config.models)
         except InvalidInput as error:
