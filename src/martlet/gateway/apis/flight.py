@@ -114,7 +114,11 @@ class ApiFlight:
         call = self.call
         self.depart()
         invocation = Invocation(function, payload, call.request_id, self.done, source="http", trace_id=call.trace)
-        self.edge.dispatch(invocation)
+        try:
+            self.edge.dispatch(invocation)
+        except BaseException:
+            self.land()
+            raise
 
     def depart(self) -> None:
         """From here the integration's time limit runs."""

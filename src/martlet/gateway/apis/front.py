@@ -229,10 +229,15 @@ class ApiEdge:
     def spawn(self, work: Awaitable[None]) -> None:
         """Run a coroutine that answers its flight itself."""
 
-        async def run() -> None:
-            await work
+        loop = asyncio.get_running_loop()
 
-        task = asyncio.get_running_loop().create_task(run())
+        async def run() -> None:
+            try:
+                await work
+            except Exception as error:  # a fault of ours: the flight's time limit answers its client
+                loop.call_exception_handler({"message": "an integration failed", "exception": error})
+
+        task = loop.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -163,6 +163,8 @@ class RestFlight(ApiFlight):
             body = _decoded(body)
         else:
             body = body.decode("utf-8", "replace").encode()
+        if integration.kind == "HTTP_PROXY":
+            return body
         media = call.content_type() or _JSON
         template = _by_media(integration.templates, media)
         if template is None:

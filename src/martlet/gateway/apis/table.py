@@ -75,7 +75,7 @@ def _check_integration(route: ApiRoute) -> None:
 class Stage:
     """A stage, with its token buckets."""
 
-    __slots__ = ("_buckets", "_clock", "_default", "config", "kept")
+    __slots__ = ("_buckets", "_clock", "_default", "config")
 
     def __init__(self, config: ApiStage, clock: Clock, before: Stage | None) -> None:
         for name, value in config.variables.items():
@@ -85,11 +85,9 @@ class Stage:
         self._clock = clock
         self._default = config.throttle
         self._buckets: dict[str, Buckets | None] = {}
-        self.kept = before
         if before is not None:  # throttles that did not change keep their count
             same = (before.config.throttle, before.config.throttles) == (config.throttle, config.throttles)
             self._buckets = before._buckets if same else {}
-            before.kept = None
         for throttle in (config.throttle, *config.throttles.values()):
             if throttle is not None and throttle.rate > 0 and throttle.burst >= 1:
                 Buckets(throttle, clock)
