@@ -163,6 +163,7 @@ class Server:
             keep_alive_seconds=self.settings.keep_alive_seconds,
             stem_cells=self.settings.stem_cells,
             region=self.settings.region,
+            node=self.settings.node,
         )
 
     async def _start_sandboxes(self) -> None:
@@ -263,7 +264,7 @@ class Server:
         authorize(gateway, INVOKE, function)
         return None
 
-    def _serve_private(self, sock: socket.socket, version: FunctionVersion) -> None:
+    def _serve_private(self, sock: socket.socket, version: FunctionVersion, begun: bytes = b"") -> None:
         """A connection from inside a sandbox: the same API, with the sandbox's own principal."""
         key = (version.name, version.version)
         principal = self._principals.get(key)
@@ -271,7 +272,7 @@ class Server:
             if len(self._principals) > 10_000:
                 self._principals.clear()
             principal = self._principals[key] = function_principal(version)
-        self._private_server.accept(sock, client=("127.0.0.1", 0), context=principal)
+        self._private_server.accept(sock, client=("127.0.0.1", 0), context=principal, begun=begun)
 
     def _guarded(self, inner: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         """The API answers only to names of this host, so that a web page cannot reach it by rebinding its own."""

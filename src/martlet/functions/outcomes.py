@@ -43,11 +43,9 @@ def failed(payload: bytes) -> Outcome:
     """An error object made in a sandbox: passed on if it has the form of one, its type only if it fits into a log line."""
     try:
         found = json.loads(payload)
-        stack = found.get("stackTrace", [])
-        "".join(stack)
-    except (ValueError, RecursionError, AttributeError, TypeError):
+        name = found.get("errorType")
+    except (ValueError, RecursionError, AttributeError):
         return platform_error("Runtime.Unknown", "the runtime reported an error that is no error object")
-    name = found.get("errorType")
     fits = isinstance(name, str) and name.isprintable() and len(name) <= 256
     return Outcome(payload, "Unhandled", name if fits else "Runtime.Unknown")
 

@@ -13,6 +13,7 @@ import json
 import os
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from martlet.clock import Clock
@@ -61,7 +62,9 @@ class Environment(Protocol):
 
     def note(self, pool: Pool, text: str) -> None: ...
 
-    def connected(self, pool: Pool, listener: int, sock: socket.socket) -> None: ...
+    def connected(self, pool: Pool, listener: int, sock: socket.socket, begun: bytes = b"") -> None:
+        """A connection from inside; `begun`: what was read from it already."""
+        ...
 
     def saturated(self, pool: Pool) -> bool:
         """True when the host's processors are busy with this pool's work: another instance would not help."""
@@ -103,7 +106,12 @@ class Pool:
     """Instances of one version. All methods run on the event loop."""
 
     def __init__(
-        self, version: FunctionVersion, around: Environment, init: dict[str, Any], durations: Histogram | None = None
+        self,
+        version: FunctionVersion,
+        around: Environment,
+        init: dict[str, Any],
+        durations: Histogram | None = None,
+        instance: Callable[[int, Pool, int, int], Instance] = Instance,
     ) -> None:
         self.version = version
         self.instances: dict[int, Instance] = {}
@@ -117,6 +125,8 @@ class Pool:
         self.init_error: Outcome | None = None
         config = version.config
         self._around = around
+        self._instance = instance
+        self._between: set[Instance] = set()  # they have answered, and not yet asked for their next event
         self._clock = around.clock
         self._init_frame = frames.pack(frames.INIT, 0, json.dumps(init).encode())
         self._arn = version.arn.encode()
@@ -158,7 +168,7 @@ class Pool:
             return
         self.waiting.append(invocation)
         if not narrow:
-            self._grow()
+            self._grow(len(self._between))
         if not self._check_armed:
             self._arm_check()
 
@@ -198,8 +208,11 @@ class Pool:
 
     def _take_back(self, instance: Instance) -> None:
         """Events that wait in the instance's pipe wait for any instance again, before those that came later."""
-        if self._capacity == 1 and len(instance.inflight) > 1:
+        if self._capacity == 1 and (len(instance.inflight) > 1 or instance.undelivered):
             found = instance.take_back()
+            for invocation in found:
+                if invocation.duration_us != _NOT_BEGUN:  # given, but never seen by user code
+                    invocation.queue_us, invocation.cold = invocation.duration_us, False
             self.waiting.extendleft(reversed(found))
 
     def _put_back(self, instance: Instance) -> None:
@@ -259,10 +272,10 @@ class Pool:
 
     # --- growth ---------------------------------------------------------------------------------------------------
 
-    def _grow(self) -> None:
+    def _grow(self, expected: int = 0) -> None:
         while not self.retired and len(self._starts) < _STARTS_AT_ONCE:
             expecting = sum(1 for one in self._starts.values() if not one.inflight)
-            if len(self.waiting) <= expecting * self._capacity:
+            if len(self.waiting) <= expecting * self._capacity + expected:
                 return
             if self.instances and self._mean_us and self._around.saturated(self):
                 return
@@ -272,7 +285,7 @@ class Pool:
                 return
 
     def _start(self) -> bool:
-        instance = Instance(0, self, self._capacity, self._clock.monotonic_ns())
+        instance = self._instance(0, self, self._capacity, self._clock.monotonic_ns())
         if not self._around.start_instance(self, instance):
             return False
         self.instances[instance.number] = self._starts[instance.number] = instance
@@ -425,10 +438,23 @@ class Pool:
             instance.idle_since_ns = now
         elif instance.draining or instance.paused:
             return
+        if not instance.polls:
+            self._between.add(instance)
+            return  # `on_polling` follows
         if instance.capacity == 1 or instance not in self._free:
             self._free.append(instance)
         if self.waiting:
             self._give(instance, self.waiting.popleft())
+
+    def on_polling(self, instance: Instance) -> None:
+        """It has answered and asks for its next event now."""
+        self._between.discard(instance)
+        if instance.ready and not instance.draining and not instance.inflight and instance not in self._free:
+            self._free.append(instance)
+            self._feed()
+
+    def pass_on(self, sock: socket.socket, begun: bytes) -> None:
+        self._around.connected(self, 0, sock, begun)
 
     def _on_ready(self, instance: Instance, payload: bytes) -> None:
         if instance.ready:
@@ -547,6 +573,7 @@ class Pool:
 
     def on_started(self, instance: Instance, started: Started) -> None:
         instance.attach_usage(started.usage)
+        instance.attach_log(started.log)
         if not instance.cold:  # its first event was quicker than this news: what came before is charged to nobody
             instance.cpu_seen_us = instance.cpu_us()
         loop = asyncio.get_running_loop()
@@ -569,7 +596,8 @@ class Pool:
                 return
         held.add(sock)
         sock.setblocking(False)
-        self._around.connected(self, index, sock)
+        if not instance.adopt(index, sock):
+            self._around.connected(self, index, sock)
 
     def on_ended(self, instance: Instance, ended: Ended) -> None:
         """The host says that it is gone: every event it had ends with the reason."""
@@ -578,6 +606,7 @@ class Pool:
             instance.drain_results()
         self._withdraw(instance)
         self.instances.pop(instance.number, None)
+        self._between.discard(instance)
         if not instance.ready:
             self._starts.pop(instance.number, None)
             self._put_back(instance)

@@ -12,17 +12,25 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-from . import frames, runtime
+from . import blank, frames, runtime
 
 
-def main(events: int, results: int, overrides: dict[str, str] | None = None) -> NoReturn:
+def main(
+    events: int, results: int, overrides: dict[str, str] | None = None, blank_child: blank.Blank | None = None
+) -> NoReturn:
     """Serve on these two pipes. `overrides` are environment variables that the host knows better than INIT."""
     channel = runtime.Channel(events, results)
+    if blank_child is not None:
+        blank.hand_over(blank_child, json.loads(channel.receive()[2]))
     init = _told(channel, overrides or {})
     if init is None:
         os._exit(70)
     stream = runtime.LogStream(1)
     sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[assignment,misc]
+    if init["mode"] == "exec":
+        from . import execute
+
+        execute.run(channel, init)
     if init["environment"].get("TZ") != ":UTC":
         time.tzset()
     gc.enable()
@@ -59,6 +67,8 @@ def _told(channel: runtime.Channel, overrides: dict[str, str]) -> dict[str, Any]
     if kind != frames.INIT:
         return None
     wanted = {**init["environment"], **overrides}
+    if "AWS_LAMBDA_RUNTIME_API" not in init["environment"]:
+        wanted.pop("AWS_LAMBDA_RUNTIME_API", None)  # the native runtime has none
     for name in [name for name in os.environ if name not in wanted]:
         del os.environ[name]
     for name, value in wanted.items():
