@@ -308,6 +308,7 @@ class Functions:
             invocation.trace_id,
             invocation.source,
             lines if outcome.error_type not in _UNSAID else _with_cause(lines, outcome),
+            stream=invocation.log_stream,
         )
         self.logs.append(record)
         if invocation.want_log_tail:
@@ -474,7 +475,7 @@ class Functions:
         """What the runtime in the sandbox is told (frame INIT), Lambda's environment included."""
         config = version.config
         group = f"/aws/lambda/{version.name}"
-        stream = f"{version.version}/[{version.version}]{token_hex(16)}"
+        stream = f"{version.version}/[{version.version}]{token_hex(16)}"  # the pool gives each instance an end of its own
         own = {
             "AWS_ACCESS_KEY_ID": "MARTLETSANDBOX000000",
             "AWS_DEFAULT_REGION": self._region,
