@@ -51,10 +51,10 @@ CASES: dict[str, tuple[WireRequest, dict[str, Any]]] = {
         request("s3", method="GET", path=b"/bucket/a/key"),
         {"Body": b"x" * 100, "ContentLength": 100, "ETag": '"x"', "ContentType": "text/plain"},
     ),
-    "cloudwatch PutMetricAlarm (cbor)": (
+    "cloudwatch DescribeAlarmHistory (cbor)": (
         request(
             "monitoring",
-            b"\xa2iAlarmNameaarEvaluationPeriods\x01rComparisonOperatoruGreaterThanThreshold"[:0] or b"\xa1iAlarmNameaa",
+            b"\xa1iAlarmNameaa",
             path=b"/service/GraniteServiceVersion20100801/operation/DescribeAlarmHistory",
             smithy_protocol="rpc-v2-cbor",
         ),
