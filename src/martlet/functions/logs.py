@@ -51,6 +51,7 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
     trace_id: str = ""
     source: str = ""
     lines: bytes = b""  # what the function wrote, as it wrote it
+    qualifier: str = ""  # "$LATEST" or the number of a published version; "": the revision in `version` is named instead
 
     @property
     def ended_at_ms(self) -> int:
@@ -62,7 +63,7 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
         body = written.split("\n") if written else []
         if not self.request_id:
             return body
-        version = self.version or "$LATEST"
+        version = self.qualifier or self.version or "$LATEST"
         start = f"START RequestId: {self.request_id} Version: {version}"
         return [start, *body, f"END RequestId: {self.request_id}", self.report()]
 
@@ -102,6 +103,7 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
     source: str = ""
     lines: str = ""
     lines_base64: bytes = b""
+    qualifier: str = ""
 
 
 _FIELDS: Final = tuple(name for name in _Line.__struct_fields__ if not name.startswith("lines"))
@@ -450,6 +452,7 @@ def _encode(record: LogRecord) -> bytes:
         record.source,
         text,
         binary,
+        record.qualifier,
     )
     return _ENCODER.encode(line)
 

@@ -40,6 +40,7 @@ class InstanceSpec(msgspec.Struct, frozen=True):
     tmp_mb: int
     processes: int
     file_descriptors: int
+    opt: str = ""  # folder on the host that the instance sees at /opt: its Lambda layers, merged
 
 
 class Started(msgspec.Struct, frozen=True):
