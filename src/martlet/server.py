@@ -25,12 +25,15 @@ from martlet import __version__
 from martlet.apps import Apps, Deployment
 from martlet.apps.archive import UPLOAD_BYTES
 from martlet.apps.watch import watch
+from martlet.apps.zips import Zips
 from martlet.auth import INVOKE, Auth, authorize, check_host, function_principal
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
 from martlet.errors import DeployFailed, MartletError, StartFailed
 from martlet.functions import Functions
+from martlet.functions.control import Control
+from martlet.functions.control.identifiers import of_this_platform
 from martlet.functions.logs import LogStore
 from martlet.functions.sandbox import SandboxHost
 from martlet.gateway.asgi import AsgiHandler
@@ -94,6 +97,7 @@ class Server:
         self.functions = self._make_functions()
         self._closers.append(self.functions.close)
         await self._start_sandboxes()
+        await self._start_control()
         self.documents = Documents(self.store, self.clock)
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
         self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
@@ -105,6 +109,7 @@ class Server:
             on_routes=self._on_routes,
             clock=self.clock,
             settings=self.settings,
+            also_used=self.control.addresses,
         )
         self._closers.append(self.apps.close)
         await self._listen()
@@ -167,6 +172,23 @@ class Server:
                 f"this host does not allow isolated sandboxes: {missing}",
                 remedy="run as root or allow user namespaces; `--sandbox process` runs your own code without isolation",
             )
+
+    async def _start_control(self) -> None:
+        """The Lambda control plane: after the functions it speaks of, before anything that could call them."""
+        zips = Zips(self.data)
+        self.control = Control(
+            self.store,
+            self.functions,
+            zips,
+            data=self.data,
+            clock=self.clock,
+            region=self.settings.region,
+            authorize=authorize,
+            available=of_this_platform,
+        )
+        await asyncio.to_thread(zips.collect, self.control.archives(), self.control.addresses())
+        await self.control.start()
+        self._closers.append(self.control.stop)
 
     async def _listen(self) -> None:
         self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)

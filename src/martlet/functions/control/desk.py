@@ -180,30 +180,30 @@ class Desk:
     # --- pages ----------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _page(request: dict[str, Any], most: int = _PAGE_MOST) -> tuple[int, str]:
-        """(items in one page, where it begins: "" or the place that the last one ended with)."""
-        items = int(request.get("MaxItems") or most)
+    def _page(request: dict[str, Any], most: int = _PAGE_MOST) -> tuple[int, int, str]:
+        """(items in one page, position and place after which it begins)."""
+        items = min(max(int(request.get("MaxItems") or most), 1), most)
         marker = request.get("Marker") or ""
         if not marker:
-            return min(max(items, 1), most), ""
+            return items, 0, ""
         try:
-            return min(max(items, 1), most), base64.urlsafe_b64decode(marker.encode()).decode()
+            position, _, place = base64.b64decode(marker, altchars=b"-_", validate=True).decode().partition(":")
+            return items, max(int(position), 0), place
         except (binascii.Error, ValueError):
             raise invalid("The specified marker is not one that this operation gave out.") from None
 
     @staticmethod
-    def _cut(items: list[tuple[str, T]], page: tuple[int, str]) -> tuple[list[T], dict[str, str]]:
+    def _cut(items: list[tuple[str, T]], page: tuple[int, int, str]) -> tuple[list[T], dict[str, str]]:
         """One page of (place, item) in their order, and {"NextMarker"} if more follow. Places are unique."""
-        most, after = page
-        if after:
-            places = [place for place, _ in items]
-            try:
-                items = items[places.index(after) + 1 :]
-            except ValueError:  # it was deleted meanwhile
-                items = [one for one in items if one[0] > after]
-        shown = items[:most]
-        more = {"NextMarker": base64.urlsafe_b64encode(shown[-1][0].encode()).decode()} if len(items) > most else {}
-        return [item for _, item in shown], more
+        most, start, after = page
+        if after:  # the position is only used when that place is gone meanwhile
+            start = next((at + 1 for at, (place, _) in enumerate(items) if place == after), max(start - 1, 0))
+        shown = items[start : start + most]
+        end = start + len(shown)
+        if end >= len(items):
+            return [item for _, item in shown], {}
+        marker = base64.urlsafe_b64encode(f"{end}:{shown[-1][0]}".encode()).decode()
+        return [item for _, item in shown], {"NextMarker": marker}
 
     @staticmethod
     def _revision() -> str:
