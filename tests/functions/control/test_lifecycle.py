@@ -51,7 +51,9 @@ async def test_creation_is_pending_then_active(world: World) -> None:
 async def test_an_update_is_in_progress_then_successful_and_excludes_others(world: World) -> None:
     await world.create()
     await world.call("invoke", FunctionName="f")
-    updated = await world.call("update_function_configuration", FunctionName="f", Timeout=9, Environment={"Variables": {"A": "1"}})
+    updated = await world.call(
+        "update_function_configuration", FunctionName="f", Timeout=9, Environment={"Variables": {"A": "1"}}
+    )
     assert (updated["State"], updated["LastUpdateStatus"]) == ("Active", "InProgress")
     for operation, more in (("update_function_configuration", {}), ("update_function_code", {"ZipFile": archive()})):
         name, message = await world.fails(operation, FunctionName="f", **more)
@@ -199,13 +201,18 @@ async def test_names_and_qualifiers(world: World) -> None:
         ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, "Lambda was unable to configure your environment variables"),
         ({"Environment": {"Variables": {"A": "x" * 4_100}}}, "Lambda was unable to configure your environment variables"),
         ({"Timeout": 901}, "1 validation error detected: Value '901' at 'timeout' failed to satisfy constraint"),
-        ({"Layers": ["arn:aws:lambda:us-east-1:000000000000:layer:no:1"]}, "Layer version arn:aws:lambda:us-east-1:000000000000"),
+        (
+            {"Layers": ["arn:aws:lambda:us-east-1:000000000000:layer:no:1"]},
+            "Layer version arn:aws:lambda:us-east-1:000000000000",
+        ),
         ({"LoggingConfig": {"ApplicationLogLevel": "DEBUG"}}, "Log level is not supported when LogFormat is set to TEXT."),
         ({"Tags": {str(n): "" for n in range(51)}}, "Number of tags exceeds resource tag limit."),
         ({"FunctionName": "a" * 65}, "1 validation error detected: Value 'aaaa"),
     ],
 )
-async def test_what_is_refused_is_refused_by_name_and_leaves_nothing(world: World, change: dict[str, object], message: str) -> None:
+async def test_what_is_refused_is_refused_by_name_and_leaves_nothing(
+    world: World, change: dict[str, object], message: str
+) -> None:
     request = {
         "FunctionName": "f",
         "Runtime": RUNTIME,

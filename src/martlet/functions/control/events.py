@@ -31,6 +31,9 @@ class Events(Guards):
 
     async def _set(self, request: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
         name = self._latest_by_default(request)
+        members = ("MaximumRetryAttempts", "MaximumEventAgeInSeconds", "DestinationConfig")
+        if fresh and all(request.get(member) is None for member in members):
+            raise invalid("You must specify at least one of error handling or destination setting.")
 
         def write(tables: Tables) -> EventConfig:
             if self._resolve(tables, name) is None:
@@ -48,9 +51,6 @@ class Events(Guards):
         return self._events_body(name, await self._write(write))
 
     def _changes(self, tables: Tables, name: Name, request: dict[str, Any]) -> dict[str, Any]:
-        members = ("MaximumRetryAttempts", "MaximumEventAgeInSeconds", "DestinationConfig")
-        if all(request.get(member) is None for member in members):
-            raise invalid("You must specify at least one of error handling or destination setting.")
         changes: dict[str, Any] = {}
         if request.get("MaximumRetryAttempts") is not None:
             changes["retries"] = _within(request["MaximumRetryAttempts"], "MaximumRetryAttempts", 0, 2)
