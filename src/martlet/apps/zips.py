@@ -157,7 +157,7 @@ class _Unpacking:
 
     def _count(self, size: int) -> None:
         self._size += size
-        if self._size > _MOST:
+        if self._size >= _MOST:
             raise _refused(f"Unzipped size must be smaller than {_MOST} bytes")
 
     def _read_link(self, stream: IO[bytes]) -> str:

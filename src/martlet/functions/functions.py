@@ -164,7 +164,7 @@ class Functions:
 
     def find(self, function: str) -> FunctionVersion | None:
         """A version that `dispatch` would take for "f", "f:3", "f:$LATEST" or "f:alias"."""
-        return self._register.resolve(function)
+        return self._register.resolve(function, choose=False)
 
     def all(self) -> tuple[FunctionVersion, ...]:
         """Everything that can be called: functions of apps, $LATEST and published versions of the Lambda API."""

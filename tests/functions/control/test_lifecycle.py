@@ -51,9 +51,8 @@ async def test_creation_is_pending_then_active(world: World) -> None:
 async def test_an_update_is_in_progress_then_successful_and_excludes_others(world: World) -> None:
     await world.create()
     await world.call("invoke", FunctionName="f")
-    updated = await world.call(
-        "update_function_configuration", FunctionName="f", Timeout=9, Environment={"Variables": {"A": "1"}}
-    )
+    change = {"Timeout": 9, "Environment": {"Variables": {"A": "1"}}}
+    updated = await world.call("update_function_configuration", FunctionName="f", **change)
     assert (updated["State"], updated["LastUpdateStatus"]) == ("Active", "InProgress")
     for operation, more in (("update_function_configuration", {}), ("update_function_code", {"ZipFile": archive()})):
         name, message = await world.fails(operation, FunctionName="f", **more)
@@ -210,9 +209,7 @@ async def test_names_and_qualifiers(world: World) -> None:
         ({"FunctionName": "a" * 65}, "1 validation error detected: Value 'aaaa"),
     ],
 )
-async def test_what_is_refused_is_refused_by_name_and_leaves_nothing(
-    world: World, change: dict[str, object], message: str
-) -> None:
+async def test_what_is_refused_is_refused_by_name(world: World, change: dict[str, object], message: str) -> None:
     request = {
         "FunctionName": "f",
         "Runtime": RUNTIME,

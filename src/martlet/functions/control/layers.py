@@ -38,7 +38,7 @@ class Layers(Guards):
         archive = content.get("ZipFile")
         if archive is None and content.get("S3Bucket"):
             archive = await self._fetched(content)
-        elif archive is not None and len(archive) > _ZIPPED_MOST:
+        elif archive is not None and len(archive) >= _ZIPPED_MOST:
             message = f"Zipped size must be smaller than {_ZIPPED_MOST} bytes"
             raise ServiceError("RequestEntityTooLargeException", message, 413)
         if not archive:

@@ -93,7 +93,7 @@ class Lifecycle(Layers):
         archive = given.get("ZipFile")
         if archive is None and given.get("S3Bucket"):
             archive = await self._fetched(given)
-        elif archive is not None and len(archive) > _ZIPPED_MOST:
+        elif archive is not None and len(archive) >= _ZIPPED_MOST:
             message = f"Zipped size must be smaller than {_ZIPPED_MOST} bytes"
             raise ServiceError("RequestEntityTooLargeException", message, 413)
         if not archive:

@@ -50,10 +50,8 @@ class SettingsOperations(Guards):
         self._authorize(caller, "lambda:UntagResource", "*")
         gone = set(request.get("TagKeys") or ())
         if not gone:
-            message = (
-                "1 validation error detected: Value null at 'tagKeys' failed to satisfy constraint: Member must not be null"
-            )
-            raise ServiceError("ValidationException", message)
+            what = "Value null at 'tagKeys' failed to satisfy constraint: Member must not be null"
+            raise ServiceError("ValidationException", f"1 validation error detected: {what}")
         await self._retag(request["Resource"], lambda before: {key: value for key, value in before.items() if key not in gone})
         return {}
 
