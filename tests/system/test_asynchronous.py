@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -25,18 +24,16 @@ def start(data: Path, ran: Path, what: str) -> subprocess.Popen[bytes]:
 @pytest.mark.timeout(120)
 def test_a_killed_platform_loses_no_acknowledged_event_and_repeats_only_what_ran(tmp_path: Path) -> None:
     data, ran = tmp_path / "data", tmp_path / "ran"
-    sender = start(data, ran, "send")
-    assert sender.stdout is not None
-    acknowledged = [sender.stdout.readline().decode().strip() for _ in range(400)]
-    time.sleep(0.05)
-    sender.send_signal(signal.SIGKILL)
-    rest = sender.stdout.read().decode()
+    with start(data, ran, "send") as sender:
+        assert sender.stdout is not None
+        acknowledged = [sender.stdout.readline().decode().strip() for _ in range(400)]
+        sender.send_signal(signal.SIGKILL)
+        rest = sender.stdout.read().decode()
     acknowledged += [line for line in rest.split("\n")[:-1] if len(line) == 36]
-    sender.wait()
     before = Counter(ran.read_text().split())
     assert len(acknowledged) > len(before) + 50, "some were waiting when it was killed"
-    drainer = start(data, ran, "drain")
-    found, _ = drainer.communicate(timeout=90)
+    with start(data, ran, "drain") as drainer:
+        found, _ = drainer.communicate(timeout=90)
     assert found == b"drained\n"
     times = Counter(ran.read_text().split())
     assert set(acknowledged) <= set(times)

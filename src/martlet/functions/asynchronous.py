@@ -44,6 +44,7 @@ _BACKOFF_MS: Final = (1_000, 300_000)  # Lambda: throttled, from 1 s doubling up
 _HELD_BYTES: Final = 67_108_864  # payloads in memory; the others are read again when their turn comes
 _SETTLE_BYTES: Final = 8_388_608
 _KEPT_RESPONSE_BYTES: Final = 1_048_576
+_LINGER_SECONDS: Final = 0.01  # longest time an end waits for an accepted event to share its commit
 _LOOK_AGAIN_SECONDS: Final = 60.0  # the wall clock may jump
 _AFTER_ERROR_SECONDS: Final = 1.0
 _LOG: Final = logging.getLogger("martlet.asynchronous")
@@ -150,6 +151,8 @@ class Asynchronous:
         self._held_bytes = 0
         self._ended: list[_Ended] = []
         self._settling: asyncio.Task[None] | None = None
+        self._lingering: asyncio.TimerHandle | None = None
+        self._accepting = 0  # events whose commit is under way
         self._delivering: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_ms = 0
@@ -230,7 +233,13 @@ class Asynchronous:
             trace=trace,
         )
         key, row = keys.encode(_ROW, event.id), _ENCODE(event)
-        await self._store.transact(lambda tx: tx.put(key, row))
+        if self._ended and self._settling is None:
+            self._begin_settling()  # into the same commit
+        self._accepting += 1
+        try:
+            await self._store.transact(lambda tx: tx.put(key, row))
+        finally:
+            self._accepting -= 1
         self._offer(event)
         return event.id
 
@@ -313,8 +322,21 @@ class Asynchronous:
         return _times(event.trace, event.function) > _HOPS and not self._treatment(event.function, event.qualifier).loops
 
     def _end(self, ended: _Ended) -> None:
+        """It is recorded at once, unless events are being accepted: a commit for ends alone would make those wait (measured:
+        half as many acknowledged). Then it goes with the next accepted one, or soon."""
         self._ended.append(ended)
-        if self._settling is None:
+        if self._settling is not None:
+            return
+        if not self._accepting or len(self._ended) >= _CONCURRENCY // 2:
+            self._begin_settling()
+        elif self._lingering is None:
+            self._lingering = asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._begin_settling)
+
+    def _begin_settling(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        if self._settling is None and self._ended:
             self._settling = asyncio.get_running_loop().create_task(self._settle())
 
     def _arm(self) -> None:
@@ -343,7 +365,11 @@ class Asynchronous:
 
     async def _settle(self) -> None:
         """Record ends, many in one commit; only then are their places free."""
+        first = True
         while self._ended:
+            if self._accepting and not first and not self._stopping:
+                break
+            first = False
             batch = self._batch()
             now_ms = self._clock.now_ms()
             steps = [self._step_or_failure(ended, now_ms) for ended in batch]
@@ -367,6 +393,8 @@ class Asynchronous:
                 self._start_due()
             self._settled.set()
         self._settling = None
+        if self._ended and not self._stopping and self._lingering is None:
+            self._lingering = asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._begin_settling)
 
     def _batch(self) -> list[_Ended]:
         size = 0
