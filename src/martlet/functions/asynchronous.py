@@ -44,6 +44,7 @@ _BACKOFF_MS: Final = (1_000, 300_000)  # Lambda: throttled, from 1 s doubling up
 _HELD_BYTES: Final = 67_108_864  # payloads in memory; the others are read again when their turn comes
 _SETTLE_BYTES: Final = 8_388_608
 _KEPT_RESPONSE_BYTES: Final = 1_048_576
+_CROWD: Final = 4  # events being accepted at one time, from which on the accepted ones wait a moment to be started
 _LINGER_SECONDS: Final = 0.01  # longest time an end waits for an accepted event to share its commit
 _LOOK_AGAIN_SECONDS: Final = 60.0  # the wall clock may jump
 _AFTER_ERROR_SECONDS: Final = 1.0
@@ -152,6 +153,7 @@ class Asynchronous:
         self._ended: list[_Ended] = []
         self._settling: asyncio.Task[None] | None = None
         self._lingering: asyncio.TimerHandle | None = None
+        self._deferred: asyncio.TimerHandle | None = None
         self._accepting = 0  # events whose commit is under way
         self._delivering: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -247,10 +249,18 @@ class Asynchronous:
         self._enter(event)
         if self._started and not self._stopping:
             lane = self._lanes[event.function]
-            if lane.running < _CONCURRENCY:
+            if self._accepting >= _CROWD:
+                if self._deferred is None:  # acknowledgements first; then many events at once wake an instance once
+                    self._deferred = asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._start_deferred)
+            elif lane.running < _CONCURRENCY:
                 self._start_lane(lane, self._clock.now_ms())
                 if lane.waiting and lane.running < _CONCURRENCY:
                     self._arm()
+
+    def _start_deferred(self) -> None:
+        self._deferred = None
+        if not self._stopping:
+            self._start_due()
 
     def _enter(self, event: Event) -> None:
         lane = self._lanes.get(event.function)
