@@ -23,6 +23,7 @@ class Limit(msgspec.Struct, frozen=True):
 _ALL = (
     Limit("payload_bytes", 6_291_456, "bytes", "Lambda: synchronous request payload, 6 MB"),
     Limit("response_bytes", 6_291_556, "bytes", "Lambda: synchronous response payload, 6 MB + 100 B"),
+    Limit("response_stream_bytes", 209_715_200, "bytes", "Lambda: streamed response, 200 MB"),
     Limit("request_body_bytes", 10_485_760, "bytes", "API Gateway: payload, 10 MB"),
     Limit("request_header_bytes", 10_240, "bytes", "API Gateway: total size of headers"),
     Limit("request_line_bytes", 8_192, "bytes", "RFC 9112 section 3 recommends at least 8000 octets"),

@@ -33,8 +33,8 @@ from martlet.documents import Documents
 from martlet.errors import DeployFailed, MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.control import Control
-from martlet.functions.control.identifiers import of_this_platform
 from martlet.functions.logs import LogStore
+from martlet.functions.runtimes import RUNTIMES
 from martlet.functions.sandbox import SandboxHost
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
@@ -162,6 +162,7 @@ class Server:
             keep_alive_seconds=self.settings.keep_alive_seconds,
             stem_cells=self.settings.stem_cells,
             region=self.settings.region,
+            node=self.settings.node,
         )
 
     async def _start_sandboxes(self) -> None:
@@ -184,11 +185,22 @@ class Server:
             clock=self.clock,
             region=self.settings.region,
             authorize=authorize,
-            available=of_this_platform,
+            available=self._lacking_runtime,
         )
         await asyncio.to_thread(zips.collect, self.control.archives(), self.control.addresses())
         await self.control.start()
         self._closers.append(self.control.stop)
+
+    def _lacking_runtime(self, runtime: str) -> str:
+        """ "" if functions of this runtime can run here, else what to do about it. Blocking."""
+        known = RUNTIMES.get(runtime)
+        if known is None:
+            return f"The runtime {runtime} is not supported by Martlet."
+        try:
+            self.functions.runtimes.programs.program(known)
+        except DeployFailed as error:
+            return f"{error.message} ({error.remedy})"
+        return ""
 
     async def _listen(self) -> None:
         self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
@@ -260,7 +272,7 @@ class Server:
         authorize(gateway, INVOKE, function)
         return None
 
-    def _serve_private(self, sock: socket.socket, version: FunctionVersion) -> None:
+    def _serve_private(self, sock: socket.socket, version: FunctionVersion, begun: bytes = b"") -> None:
         """A connection from inside a sandbox: the same API, with the sandbox's own principal."""
         key = (version.name, version.version)
         principal = self._principals.get(key)
@@ -268,7 +280,7 @@ class Server:
             if len(self._principals) > 10_000:
                 self._principals.clear()
             principal = self._principals[key] = function_principal(version)
-        self._private_server.accept(sock, client=("127.0.0.1", 0), context=principal)
+        self._private_server.accept(sock, client=("127.0.0.1", 0), context=principal, begun=begun)
 
     def _guarded(self, inner: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         """The API answers only to names of this host, so that a web page cannot reach it by rebinding its own."""

@@ -166,7 +166,9 @@ def test_no_apps(running: int, world: World, capsys: Capture) -> None:
 def test_functions_usage_status_version(running: int, capsys: Capture) -> None:
     assert "shop-echo" in ran(capsys, "functions")[0]
     assert ran(capsys, "functions", "--app", "none")[0] == "no functions\n"
-    assert ran(capsys, "usage")[0].splitlines()[1].split() == ["shop-echo", "7", "0"]
+    assert ran(capsys, "usage")[0].splitlines()[1].split() == [
+        "shop-echo", "1", "1970-01-01", "00:00", "7", "2", "1", "3", "600", "70", "1.5", "64",
+    ]  # fmt: skip
     assert "functions" in json.loads(ran(capsys, "usage", "--since", "3000d", "--json")[0])
     status = ran(capsys, "status")[0]
     assert "instances: 2" in status

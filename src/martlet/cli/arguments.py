@@ -110,6 +110,11 @@ def _logs(commands: Commands) -> None:
 
 
 def _destroy(commands: Commands) -> None:
-    destroy = _command(commands, "destroy", "remove an app, its functions, routes and schedules", "martlet destroy hello --yes")
+    destroy = _command(
+        commands,
+        "destroy",
+        "remove an app, its functions, routes and schedules; its documents are kept",
+        "martlet destroy hello --yes",
+    )
     destroy.add_argument("app", metavar="APP", help="the app's name")
     destroy.add_argument("--yes", action="store_true", help="do not ask")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 from typing import Any, Protocol
 
+from martlet.functions.sandbox import Ended
 from martlet.functions.sandboxes.inside import frames
 from martlet.limits import LIMITS
 from martlet.types import Invocation
@@ -136,6 +138,15 @@ class Instance:
     def attach_usage(self, files: tuple[int, ...]) -> None:
         self._usage = files
 
+    def attach_log(self, fd: int) -> None:
+        """Read the log from here: the instance had a program that writes, before it had our pipe."""
+        if fd >= 0:
+            self._loop.remove_reader(self._log)
+            os.close(self._log)
+            self._log = fd
+            os.set_blocking(fd, False)
+            self._loop.add_reader(fd, self.read_log)
+
     # --- towards the instance ---------------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
@@ -173,6 +184,24 @@ class Instance:
     def takes_more(self) -> bool:
         """An event may wait in the pipe behind the running one, and can still be taken back."""
         return not self.large and not self._pending and not self.draining and not self.closed
+
+    @property
+    def polls(self) -> bool:
+        """It takes its next event as soon as it has answered one; a runtime that asks for each is free when it asks."""
+        return True
+
+    @property
+    def undelivered(self) -> bool:
+        """An event counts as begun here that user code has not seen (never with pipes)."""
+        return False
+
+    def interpret(self, ended: Ended) -> Ended:
+        """The host's report in the runtime's terms."""
+        return ended
+
+    def adopt(self, listener: int, sock: socket.socket) -> bool:
+        """Take over a connection from inside, if it is for this end."""
+        return False
 
     def take_back(self) -> list[Invocation]:
         """The events that wait in the pipe behind the running one and that the instance has not seen: its no longer.

@@ -213,7 +213,7 @@ class Edge:
         self._not_found = problem(NotFound("no route fits this host, method and path"))
         known = registry or Registry()
         text = "Answers of the public edge, by class of their status"
-        self._counters = [known.counter("martlet_http_answers_total", text, status=f"{digit}xx") for digit in range(6)]
+        self._counters = [known.counter("martlet_http_answers_total", text, status=f"{digit}xx") for digit in range(2, 6)]
         known.gauge(
             "martlet_http_requests_in_flight",
             "Requests without an answer",
@@ -347,7 +347,7 @@ class Edge:
 
     def count(self, status: int) -> None:
         """An answer with this status leaves."""
-        self._counters[status // 100].value += 1
+        self._counters[status // 100 - 2].value += 1
 
     # flights
 

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from martlet.store import Store
 from martlet.telemetry import Registry
 from martlet.types import Principal
 
-RUNTIME = "python3.12"
+RUNTIME = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 ROLE = "arn:aws:iam::000000000000:role/r"
 ROOT = Principal("root", "owner")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Final
 
 from martlet.functions.control.names import invalid
 
-__all__ = ["check_runtime", "of_this_platform"]
+__all__ = ["check_runtime"]
 
 # As the service names them in its own error, in its own order.
 # fmt: off
@@ -23,14 +22,6 @@ DEPRECATED: Final = frozenset((
 ))
 # fmt: on
 INTERPRETED: Final = ("python", "nodejs", "ruby", "java", "dotnet")  # whose code does not depend on the processor
-
-
-def of_this_platform(runtime: str) -> str:
-    """ "" if functions of this runtime can run with nothing but this Python, else why not."""
-    own = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    if runtime == own:
-        return ""
-    return f"The runtime {runtime} is not installed here; this platform runs {own}."
 
 
 def check_runtime(runtime: str) -> None:

@@ -13,13 +13,12 @@ from typing import Any
 
 import msgspec
 
-from martlet.errors import ServiceError
+from martlet.errors import MartletError, ServiceError
 from martlet.functions.control import configuration as conf
 from martlet.functions.control.desk import Stored
 from martlet.functions.control.layers import Layers
 from martlet.functions.control.names import LATEST, Name, conflict, invalid, is_number, not_found, precondition
 from martlet.functions.control.records import Alias, Configuration, Function, Provisioned, Tables
-from martlet.functions.merged import merge
 from martlet.limits import LIMITS
 
 __all__ = ["Lifecycle"]
@@ -43,10 +42,11 @@ class Lifecycle(Layers):
                 "Member must have length less than or equal to 64"
             )
         name = name._replace(qualifier="")
+        lacking = await self._lacking(request)
         planned = conf.created(
             request,
             name=name.name,
-            available=self._available,
+            available=lambda _: lacking,
             now_ms=self._clock.now_ms(),
             revision_id=self._revision(),
             number=1,
@@ -81,6 +81,11 @@ class Lifecycle(Layers):
         body = await self._write(create)
         self._in_background(self._settle(name.name))
         return body
+
+    async def _lacking(self, request: dict[str, Any]) -> str:
+        """Why the runtime cannot run here, or "". Programs are looked for on the disk, so in a thread."""
+        runtime = request.get("Runtime") or ""
+        return await asyncio.to_thread(self._available, runtime) if runtime else ""
 
     def _check_free(self, tables: Tables, name: Name) -> None:
         if self._function(tables, name) is not None:
@@ -150,11 +155,12 @@ class Lifecycle(Layers):
         """Source: Lambda API, UpdateFunctionConfiguration."""
         self._authorize(caller, "lambda:UpdateFunctionConfiguration", request.get("FunctionName") or "")
         name = self._name(request)
+        lacking = await self._lacking(request)
 
         def update(tables: Tables) -> dict[str, Any]:
             self._own(tables, name)
             before = self._changeable(tables, name, request.get("RevisionId"))
-            latest = conf.changed(before, request, available=self._available)
+            latest = conf.changed(before, request, available=lambda _: lacking)
             if latest.dead_letter != before.dead_letter:
                 self._check_dead_letter(latest.dead_letter)
             if request.get("Layers") is not None:
@@ -214,13 +220,12 @@ class Lifecycle(Layers):
 
     async def _prepare(self, latest: Configuration) -> str:
         """Let it serve; "" or why it cannot. While the old one has instances, the new one gets its first before it serves."""
-        if latest.layers:
-            try:
-                await asyncio.to_thread(merge, self._data, tuple(layer.address for layer in latest.layers))
-            except OSError as error:
-                return f"The layers could not be merged: {error.strerror}"
         function = self._read(lambda tables: tables.get(Function, latest.name))
         version = self._runnable(function, latest)
+        try:
+            await asyncio.to_thread(self._functions.runtimes.prepare, version)
+        except (OSError, MartletError) as error:
+            return f"The function could not be prepared: {error}"
         warm = latest.update == "InProgress" and self._functions.is_warm(latest.name)
         if not warm or await self._functions.warm_up(version, 1):
             self._functions.install(version)
