@@ -40,7 +40,7 @@ from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.metering import Ledger
-from martlet.protocols import Rooms
+from martlet.protocols import Rooms, archives
 from martlet.protocols import app as protocols_app
 from martlet.store import Store
 from martlet.telemetry import Registry
@@ -205,7 +205,7 @@ class Server:
     async def _listen(self) -> None:
         self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
-        api = AsgiHandler(self._guarded(protocols_app(self._rooms())))
+        api = AsgiHandler(self._guarded(archives.beside(self.control.download, protocols_app(self._rooms()))))
         self._api_server = HttpServer(api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)")
         # Connections from sandboxes have a server, and so a limit of connections, of their own.
         self._private_server = HttpServer(api, clock=self.clock, name="private endpoints")

@@ -57,8 +57,8 @@ def test_the_context_says_what_lambdas_says(api: Api, everything: RunningPlatfor
     assert 0 < remaining <= 7_000
     assert re.fullmatch(UUID, context["aws_request_id"])
     assert context["aws_request_id"] == answer["ResponseMetadata"]["RequestId"]
-    version = context.pop("function_version")
-    assert re.fullmatch(rf"{version}/\[{version}\][0-9a-f]{{32}}", context.pop("log_stream_name"))
+    assert context.pop("function_version") == "$LATEST"
+    assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", context.pop("log_stream_name"))
     context.pop("aws_request_id")
     assert context == {
         "function_name": "all-context_of",
@@ -225,7 +225,7 @@ def test_the_log_of_an_invocation(api: Api) -> None:
     found = api.invoke("all-writes", log=True)
     id = found["request_id"]
     lines = found["log"].rstrip("\n").split("\n")
-    assert re.fullmatch(rf"START RequestId: {id} Version: \d+", lines[0])
+    assert re.fullmatch(rf"START RequestId: {id} Version: \$LATEST", lines[0])
     assert lines[1:6] == ["one line", "two", "lines", "to stderr", "no line end"]
     stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
     assert re.fullmatch(rf"\[INFO\]\t{stamp}\t{id}\tlogged information", lines[6])
