@@ -25,6 +25,7 @@ _ALL = (
     Limit("response_bytes", 6_291_556, "bytes", "Lambda: synchronous response payload, 6 MB + 100 B"),
     Limit("response_stream_bytes", 209_715_200, "bytes", "Lambda: streamed response, 200 MB"),
     Limit("request_body_bytes", 10_485_760, "bytes", "API Gateway: payload, 10 MB"),
+    Limit("aws_request_bytes", 16_777_216, "bytes", "DynamoDB: one batch, 16 MB; Lambda's API has 70,167,211 of its own"),
     Limit("request_header_bytes", 10_240, "bytes", "API Gateway: total size of headers"),
     Limit("request_line_bytes", 8_192, "bytes", "RFC 9112 section 3 recommends at least 8000 octets"),
     Limit("request_seconds", 30, "seconds", "API Gateway HTTP API: integration timeout"),

@@ -26,13 +26,14 @@ from martlet.apps import Apps, Deployment
 from martlet.apps.archive import UPLOAD_BYTES
 from martlet.apps.watch import watch
 from martlet.apps.zips import Zips
-from martlet.auth import INVOKE, Auth, authorize, check_host, function_principal
+from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
 from martlet.errors import DeployFailed, MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.control import Control
+from martlet.functions.log_groups import LogGroups
 from martlet.functions.logs import LogStore
 from martlet.functions.runtimes import RUNTIMES
 from martlet.functions.sandbox import SandboxHost
@@ -94,6 +95,7 @@ class Server:
         self._closers.append(self.ledger.stop)
         self.logs = LogStore(self.data / "logs", self.clock)
         self._closers.append(self.logs.close)
+        self.log_groups = LogGroups(self.logs, self.store, self.clock)
         self.functions = self._make_functions()
         self._closers.append(self.functions.close)
         await self._start_sandboxes()
@@ -238,11 +240,13 @@ class Server:
         (self.data / "endpoint.json").unlink(missing_ok=True)
 
     async def _maintain(self) -> None:
-        """Once an hour: entries of the change log that every cursor has passed and that are old enough go."""
+        """Once an hour: entries of the change log that every cursor has passed and that are old enough go, and logs past their
+        retention."""
         while True:
             await asyncio.sleep(3600)
             try:
                 await self.store.maintain(keep_log_ms=_KEEP_LOG_MS)
+                await self.log_groups.expire()
             except MartletError as error:
                 self.logs.platform("_platform", f"maintenance of the store failed: {error}")
 
@@ -309,7 +313,18 @@ class Server:
             status=self.status,
             now_ms=self.clock.now_ms,
             version=__version__,
+            services=self._services(),
+            region=self.settings.region,
         )
+
+    def _services(self) -> dict[str, object]:
+        """AWS's services that Martlet has, by the names that boto3 gives them."""
+        return {
+            "iam": Identities(self.store),
+            "lambda": self.control,
+            "logs": self.log_groups,
+            "sts": Sessions(self.store, self.clock),
+        }
 
     def _usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
         import msgspec

@@ -32,9 +32,10 @@ ACCOUNT = "000000000000"  # of every ARN here, until there are tenants
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who asks. `kind` root: the owner's key; function: code in a sandbox; service: a room; anonymous: the public."""
+    """Who asks. `kind` root: the owner's key; function: code in a sandbox; role: a session of a role (AWS STS); service: a
+    room; anonymous: the public."""
 
-    kind: Literal["root", "function", "service", "anonymous"]
+    kind: Literal["root", "function", "role", "service", "anonymous"]
     name: str = ""
     grants: frozenset[tuple[str, str]] = frozenset()  # (action, resource) pairs; "*" and a trailing "*" match
 
@@ -170,6 +171,7 @@ class Invocation:
         "executed",
         "function",
         "init_us",
+        "log_stream",
         "log_tail",
         "memory_mb",
         "on_chunk",
@@ -227,3 +229,4 @@ class Invocation:
         self.bytes_out = 0
         self.started_at_ms = 0
         self.log_tail = b""
+        self.log_stream = ""  # of the instance that ran it

@@ -225,10 +225,16 @@ def test_invoke(running: int, world: World, project: Path, capsys: Capture, monk
     assert ran(capsys, "invoke", "shop-echo", "--payload", "@event.json")[0] == "[1]\n"
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'"in"')))
     assert ran(capsys, "invoke", "shop-echo", "--payload", "-")[0] == '"in"\n'
+    shown = json.loads(ran(capsys, "invoke", "shop-echo", "--event", "sqs", "--set", "Records.0.body=hi", "--show")[0])
+    assert shown["Records"][0]["body"] == "hi"
+    assert "two events" in ran(capsys, "invoke", "shop-echo", "--event", "s3", "--payload", "{}", code=2)[1]
+    assert "--set" in ran(capsys, "invoke", "shop-echo", "--event", "s3", "--set", "Records.9.x=1", code=2)[1]
     out, err = ran(capsys, "invoke", "shop-echo", "--log", "--json")
     assert json.loads(out)["version"] == 3
     assert err == "START\nhello\\x1b[31m\nEND\n"  # no control character of a function reaches the terminal
     assert [call["payload"] for call in world.functions.calls] == ['{"a": "é"}'.encode(), b"[1]", b'"in"', b"{}"]
+    sent = json.loads(ran(capsys, "invoke", "shop-echo", "--event", "sqs", "--set", "Records.0.body=hi")[0])
+    assert sent["Records"][0]["body"] == "hi"
 
 
 def test_invoke_that_fails(running: int, world: World, capsys: Capture) -> None:

@@ -276,7 +276,10 @@ def _time(milliseconds: int) -> str:
 
 
 def _invoke(arguments: Arguments) -> int:
-    payload = _payload(arguments.payload)
+    payload = _event(arguments)
+    if arguments.show:
+        print(_json_text(json.loads(payload), indent=2))
+        return 0
     query: dict[str, object] = {"log": True} if arguments.log else {}
     result = _client(arguments).call("POST", f"/v1/functions/{segment(arguments.name)}/invocations", query, payload)
     if arguments.log:
@@ -292,6 +295,23 @@ def _invoke(arguments: Arguments) -> int:
             "see its log: martlet logs " + arguments.name,
         )
     return 0
+
+
+def _event(arguments: Arguments) -> bytes:
+    """The event that the options describe, as JSON."""
+    if arguments.event is None and not arguments.set:
+        return _payload(arguments.payload or "{}")
+    if arguments.event is not None and arguments.payload is not None:
+        raise Failure(USAGE, "--event and --payload are two events", "give one of them")
+    from martlet.cli import events
+
+    found = events.event(arguments.event) if arguments.event else json.loads(_payload(arguments.payload or "{}") or b"{}")
+    try:
+        for text in arguments.set:
+            events.assign(found, text)
+    except ValueError as error:
+        raise Failure(USAGE, f"--set: {error}", "`martlet invoke NAME --event KIND --show` prints the event") from error
+    return json.dumps(found).encode()
 
 
 def _payload(text: str) -> bytes:

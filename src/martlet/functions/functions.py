@@ -398,7 +398,8 @@ class Functions:
             invocation.trace_id,
             invocation.source,
             lines if outcome.error_type not in _UNSAID else _with_cause(lines, outcome),
-            pool.version.qualifier,
+            qualifier=pool.version.qualifier,
+            stream=invocation.log_stream,
         )
         self.logs.append(record)
         if invocation.want_log_tail:
@@ -569,7 +570,7 @@ class Functions:
         config = version.config
         group = f"/aws/lambda/{version.name}"
         day = datetime.fromtimestamp(self.clock.now_ms() / 1000, UTC).strftime("%Y/%m/%d")
-        stream = f"{day}/[{version.qualifier}]{token_hex(16)}"
+        stream = f"{day}/[{version.qualifier}]{token_hex(16)}"  # the pool gives each instance an end of its own
         own = {
             "AWS_ACCESS_KEY_ID": "MARTLETSANDBOX000000",
             "AWS_DEFAULT_REGION": self._region,

@@ -79,6 +79,7 @@ class Instance:
         "large",
         "listeners",
         "log_lines",
+        "log_stream",
         "number",
         "ready",
         "sequence",
@@ -104,6 +105,7 @@ class Instance:
         self.inflight: dict[int, Invocation] = {}
         self.large = False  # the last frame sent was more than one packet: nothing may be queued behind it
         self.log_lines: dict[int, bytearray] = {}
+        self.log_stream = ""  # the name under which CloudWatch Logs knows what it writes
         self.listeners: list[Any] = []
         self.connections: list[set[Any]] = [set(), set()]  # accepted by each listener and, as far as is known, open
         self.cpu_seen_us = 0

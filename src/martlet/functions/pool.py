@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from martlet.clock import Clock
+from martlet.clock import Clock, token_hex
 from martlet.errors import MartletError, Overloaded, Throttled
 from martlet.functions.instance import PACKET_BYTES, Instance
 from martlet.functions.outcomes import AFTER_PRELUDE, collected_response, exited, failed, platform_error, timed_out
@@ -131,6 +131,7 @@ class Pool:
         self._instance = instance
         self._between: set[Instance] = set()  # they have answered, and not yet asked for their next event
         self._clock = around.clock
+        self._log_stream = str(init.get("log_stream", ""))
         self._init_frame = frames.pack(frames.INIT, 0, json.dumps(init).encode())
         self._arn = version.arn.encode()
         self._timeout_ms = int(config.timeout_seconds * 1000)
@@ -258,6 +259,7 @@ class Pool:
         if invocation.on_head is not None:
             invocation.control = _Control(self, instance, sequence)
         instance.inflight[sequence] = invocation
+        invocation.log_stream = instance.log_stream
         client = invocation.client_context
         payload = b"%b\x1f%d\x1f%b\x1f%b\x1f%b\n%b" % (
             invocation.request_id.encode(),
@@ -303,7 +305,11 @@ class Pool:
         With the event in its pipe already, a cold start saves the way to us and back. Where other instances are there, one of
         them may be free sooner, so the event waits here for the first of them all.
         """
-        instance.send(self._init_frame)
+        stream = self._log_stream[:-32] + token_hex(16)  # each instance has its own, as in Lambda
+        instance.log_stream = stream
+        instance.send(
+            self._init_frame.replace(self._log_stream.encode(), stream.encode()) if self._log_stream else self._init_frame
+        )
         if self._capacity > 1 or not self.waiting or len(self.instances) > len(self._starts):
             return
         if len(self.waiting[0].payload) <= _QUEUED_BEHIND_BYTES:

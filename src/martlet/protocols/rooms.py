@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -127,3 +127,5 @@ class Rooms:
     status: Callable[[], dict[str, Any]]
     now_ms: Callable[[], int]
     version: str
+    services: Mapping[str, object] = field(default_factory=dict)  # AWS's, by boto3's names: see `codec.service`
+    region: str = "us-east-1"
