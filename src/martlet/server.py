@@ -23,6 +23,7 @@ import uvloop
 
 from martlet import __version__
 from martlet.apps import Apps, Deployment
+from martlet.apps.apis import Apis
 from martlet.apps.archive import UPLOAD_BYTES
 from martlet.apps.watch import watch
 from martlet.apps.zips import Zips
@@ -37,6 +38,9 @@ from martlet.functions.log_groups import LogGroups
 from martlet.functions.logs import LogStore
 from martlet.functions.runtimes import RUNTIMES
 from martlet.functions.sandbox import SandboxHost
+from martlet.gateway.apis import ApiEdge
+from martlet.gateway.apis import check as check_api
+from martlet.gateway.apis.backend import Backend
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
@@ -114,8 +118,10 @@ class Server:
             also_used=self.control.addresses,
         )
         self._closers.append(self.apps.close)
+        self.apis = Apis(self.store, on_apis=self._on_apis, check=check_api)
         await self._listen()
         await self.apps.load()
+        await self.apis.load()
         self._on_routes()
         await self.triggers.start()
         self._closers.append(self.triggers.stop)
@@ -206,6 +212,8 @@ class Server:
 
     async def _listen(self) -> None:
         self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
+        self.api_edge = self._make_api_edge()
+        self.edge.set_apis(self.api_edge)
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
         api = AsgiHandler(self._guarded(archives.beside(self.control.download, protocols_app(self._rooms()))))
         self._api_server = HttpServer(api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)")
@@ -214,6 +222,20 @@ class Server:
         self._closers.append(self._shut_listeners)
         self.port = await self._app_server.listen(self.settings.host, self.settings.port)
         self.api_port = await self._api_server.listen(self.settings.host, self.settings.api_port)
+
+    def _make_api_edge(self) -> ApiEdge:
+        """API Gateway's part of the edge: REST and HTTP APIs, function URLs."""
+        hosts = tuple(name.strip() for name in self.settings.integration_hosts.split(",") if name.strip())
+        edge = ApiEdge(
+            self.functions.dispatch,
+            clock=self.clock,
+            region=self.settings.region,
+            backend=Backend(hosts),
+            authenticate=self.auth.authenticate,
+            permit=authorize,
+        )
+        self._closers.append(edge.close)
+        return edge
 
     async def _shut_listeners(self) -> None:
         await asyncio.gather(self._app_server.shutdown(_GRACE_SECONDS), self._api_server.shutdown(2.0))
@@ -269,6 +291,9 @@ class Server:
         apps = {app for app, _, _ in routes}
         if len(apps) == 1:
             self.edge.set_default(next(iter(apps)))
+
+    def _on_apis(self) -> None:
+        self.api_edge.set_apis(self.apis.apis())
 
     def _route_access(self, app: str, route: Route, function: str) -> Callable[..., None] | None:
         """A declared route is public: it grants the gateway, and so anybody, to invoke its function and nothing else."""
