@@ -26,14 +26,17 @@ from martlet.apps import Apps, Deployment
 from martlet.apps.apis import Apis
 from martlet.apps.archive import UPLOAD_BYTES
 from martlet.apps.watch import watch
+from martlet.apps.zips import Zips
 from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
 from martlet.errors import DeployFailed, MartletError, StartFailed
 from martlet.functions import Functions
+from martlet.functions.control import Control
 from martlet.functions.log_groups import LogGroups
 from martlet.functions.logs import LogStore
+from martlet.functions.runtimes import RUNTIMES
 from martlet.functions.sandbox import SandboxHost
 from martlet.gateway.apis import ApiEdge
 from martlet.gateway.apis import check as check_api
@@ -42,7 +45,7 @@ from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.metering import Ledger
-from martlet.protocols import Rooms
+from martlet.protocols import Rooms, archives
 from martlet.protocols import app as protocols_app
 from martlet.store import Store
 from martlet.telemetry import Registry
@@ -100,6 +103,7 @@ class Server:
         self.functions = self._make_functions()
         self._closers.append(self.functions.close)
         await self._start_sandboxes()
+        await self._start_control()
         self.documents = Documents(self.store, self.clock)
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
         self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
@@ -111,6 +115,7 @@ class Server:
             on_routes=self._on_routes,
             clock=self.clock,
             settings=self.settings,
+            also_used=self.control.addresses,
         )
         self._closers.append(self.apps.close)
         self.apis = Apis(self.store, on_apis=self._on_apis, check=check_api)
@@ -177,12 +182,40 @@ class Server:
                 remedy="run as root or allow user namespaces; `--sandbox process` runs your own code without isolation",
             )
 
+    async def _start_control(self) -> None:
+        """The Lambda control plane: after the functions it speaks of, before anything that could call them."""
+        zips = Zips(self.data)
+        self.control = Control(
+            self.store,
+            self.functions,
+            zips,
+            data=self.data,
+            clock=self.clock,
+            region=self.settings.region,
+            authorize=authorize,
+            available=self._lacking_runtime,
+        )
+        await asyncio.to_thread(zips.collect, self.control.archives(), self.control.addresses())
+        await self.control.start()
+        self._closers.append(self.control.stop)
+
+    def _lacking_runtime(self, runtime: str) -> str:
+        """ "" if functions of this runtime can run here, else what to do about it. Blocking."""
+        known = RUNTIMES.get(runtime)
+        if known is None:
+            return f"The runtime {runtime} is not supported by Martlet."
+        try:
+            self.functions.runtimes.programs.program(known)
+        except DeployFailed as error:
+            return f"{error.message} ({error.remedy})"
+        return ""
+
     async def _listen(self) -> None:
         self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
         self.api_edge = self._make_api_edge()
         self.edge.set_apis(self.api_edge)
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
-        api = AsgiHandler(self._guarded(protocols_app(self._rooms())))
+        api = AsgiHandler(self._guarded(archives.beside(self.control.download, protocols_app(self._rooms()))))
         self._api_server = HttpServer(api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)")
         # Connections from sandboxes have a server, and so a limit of connections, of their own.
         self._private_server = HttpServer(api, clock=self.clock, name="private endpoints")
@@ -311,7 +344,12 @@ class Server:
 
     def _services(self) -> dict[str, object]:
         """AWS's services that Martlet has, by the names that boto3 gives them."""
-        return {"iam": Identities(self.store), "logs": self.log_groups, "sts": Sessions(self.store, self.clock)}
+        return {
+            "iam": Identities(self.store),
+            "lambda": self.control,
+            "logs": self.log_groups,
+            "sts": Sessions(self.store, self.clock),
+        }
 
     def _usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
         import msgspec

@@ -230,11 +230,18 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     layer: str = ""  # content address of the dependency layer, or "" for none
     imports: tuple[str, ...] = ()  # modules that the zygote imports ahead (learned at deploy)
     created_at_ms: int = 0
+    qualifier: str = "$LATEST"  # or the number of a published version of the Lambda API, "1", "2" …
+    region: str = "us-east-1"
+
+    @property
+    def key(self) -> str:
+        """By which it is called: "f" for $LATEST, "f:3" for a published version."""
+        return self.name if self.qualifier == "$LATEST" else f"{self.name}:{self.qualifier}"
 
     @property
     def arn(self) -> str:
-        """The function's Amazon-style name."""
-        return f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:{self.name}"
+        """The function's Amazon-style name, with the number of a published version."""
+        return f"arn:aws:lambda:{self.region}:{ACCOUNT}:function:{self.key}"
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -260,6 +267,7 @@ class Invocation:
     """
 
     __slots__ = (
+        "arn",
         "bytes_in",
         "bytes_out",
         "client_context",
@@ -267,6 +275,7 @@ class Invocation:
         "control",
         "cpu_us",
         "duration_us",
+        "executed",
         "function",
         "init_us",
         "log_stream",
@@ -296,23 +305,26 @@ class Invocation:
         source: str = "api",
         trace_id: str = "",
         client_context: str = "",
+        arn: str = "",
         on_head: Callable[[bytes], None] | None = None,
         on_chunk: Callable[[bytes], None] | None = None,
         want_log_tail: bool = False,
     ) -> None:
-        self.function = function  # full name, "<app>-<function>"
+        self.function = function  # full name, "<app>-<function>"; or with ":" and a version or alias; then without it
         self.payload = payload  # JSON bytes
         self.request_id = request_id
         self.on_done = on_done
         self.source = source  # "http", "api", "schedule" …: for the log and the ledger
         self.trace_id = trace_id  # X-Amzn-Trace-Id text, or ""
         self.client_context = client_context  # JSON text, or ""
+        self.arn = arn  # as it was called, alias included; "": that of the version that runs
         self.on_head = on_head
         self.on_chunk = on_chunk
         self.want_log_tail = want_log_tail
         # Filled in by `functions`:
         self.control: Any = None  # set once it runs: `.pause()`, `.resume()` for streams, `.cancel()` drops the rest
         self.version = 0
+        self.executed = "$LATEST"  # or the number of the published version that ran
         self.cold = False
         self.queue_us = 0
         self.init_us = 0

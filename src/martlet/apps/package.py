@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,11 @@ __all__ = [
     "DigestCache",
     "Package",
     "PackageFile",
+    "address_of",
     "app_name",
     "folders_of",
     "project_settings",
+    "publish_folder",
     "scan",
     "store",
     "sync_folder",
@@ -184,7 +186,7 @@ def scan(source: Path, cache: DigestCache | None = None) -> Package:
     if cache:
         cache.keep_only({file.source for file in walk.files})
     files = tuple(sorted(walk.files, key=lambda file: file.path.encode()))
-    return Package(source, files, _address(files), walk.size, tuple(walk.folders))
+    return Package(source, files, address_of(files), walk.size, tuple(walk.folders))
 
 
 def folders_of(source: Path) -> tuple[str, ...]:
@@ -212,7 +214,8 @@ def _walk(walk: _Walk, source: Path) -> None:
         raise Conflict(f"{error.filename} went away while the folder was read", remedy="deploy again") from error
 
 
-def _address(files: tuple[PackageFile, ...]) -> str:
+def address_of(files: Sequence[PackageFile]) -> str:
+    """The content address of files in order of their path."""
     total = hashlib.sha256(b"martlet-code-1\0")
     for file in files:
         total.update(f"{file.path}\0{file.mode:o}\0{file.size}\0".encode())
@@ -271,17 +274,23 @@ def store(package: Package, code: Path) -> Path:
     try:
         for file in package.files:
             _store_file(file, building)
+        publish_folder(building, final)
+    finally:
+        if building.exists():
+            shutil.rmtree(building)
+    return final
+
+
+def publish_folder(building: Path, final: Path) -> None:
+    """Give a folder its name, durably and whole; if the name is taken, by the same content, nothing happens. Blocking."""
+    if not final.is_dir():
         sync_folder(building)
         try:
             building.rename(final)
         except OSError:
             if not final.is_dir():  # another deploy stored the same first
                 raise
-    finally:
-        if building.exists():
-            shutil.rmtree(building)
-    _fsync(code)
-    return final
+    _fsync(final.parent)
 
 
 def _store_file(file: PackageFile, folder: Path) -> None:
@@ -299,7 +308,8 @@ def sync_folder(folder: Path) -> None:
     """fsync every file and folder below and make the folders world-readable. Called before the rename that publishes them."""
     for current, _, names in os.walk(folder):
         for name in names:
-            _fsync(Path(current, name))
+            if not os.path.islink(os.path.join(current, name)):
+                _fsync(Path(current, name))
         os.chmod(current, 0o755)
         _fsync(Path(current))
 

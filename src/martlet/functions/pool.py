@@ -22,6 +22,7 @@ from martlet.functions.instance import PACKET_BYTES, Instance
 from martlet.functions.outcomes import AFTER_PRELUDE, collected_response, exited, failed, platform_error, timed_out
 from martlet.functions.sandbox import Ended, Started
 from martlet.functions.sandboxes.inside import frames
+from martlet.functions.share import Share
 from martlet.limits import LIMITS
 from martlet.telemetry import Histogram
 from martlet.types import FunctionVersion, Invocation, Outcome
@@ -112,8 +113,10 @@ class Pool:
         init: dict[str, Any],
         durations: Histogram | None = None,
         instance: Callable[[int, Pool, int, int], Instance] = Instance,
+        share: Share | None = None,
     ) -> None:
         self.version = version
+        self.share = share or Share(version.config.reserved)  # of the function, whatever its version
         self.instances: dict[int, Instance] = {}
         self.waiting: deque[Invocation] = deque()
         self.durations = durations or Histogram()  # of the function, whatever its version
@@ -152,6 +155,7 @@ class Pool:
         self.last_used_ns = now
         invocation.queue_us = now  # the moment it came, until it is sent
         invocation.version = self.version.version
+        invocation.executed = self.version.qualifier
         invocation.bytes_in = len(invocation.payload)
         refusal = self._refusal()
         if refusal is not None:
@@ -160,6 +164,7 @@ class Pool:
             self._around.finished(self, invocation, Outcome(refusal=refusal), b"")
             return
         self.inflight += 1
+        self.share.inflight += 1
         free = self._free
         narrow = self._fastest_us < _QUICK_US and len(self._busy) >= _WIDTH
         if free and not narrow and not self.waiting:
@@ -174,10 +179,9 @@ class Pool:
             self._arm_check()
 
     def _refusal(self) -> MartletError | None:
-        reserved = self.version.config.reserved
-        if reserved is not None and self.inflight >= reserved:
+        if self.share.reserved is not None and self.share.is_full(self):
             return Throttled(
-                f"function {self.version.name}: reserved concurrency is {reserved} events at one time",
+                f"function {self.version.name}: reserved concurrency is {self.share.reserved} events at one time",
                 reason="ReservedFunctionConcurrentInvocationLimitExceeded",
             )
         queued = len(self.waiting)
@@ -260,7 +264,7 @@ class Pool:
         payload = b"%b\x1f%d\x1f%b\x1f%b\x1f%b\n%b" % (
             invocation.request_id.encode(),
             self._timeout_ms,
-            self._arn,
+            invocation.arn.encode() if invocation.arn else self._arn,
             invocation.trace_id.encode(),
             client.replace("\n", " ").encode() if client else b"",
             invocation.payload,
@@ -366,6 +370,7 @@ class Pool:
 
     def _refuse(self, invocation: Invocation, error: MartletError) -> None:
         self.inflight -= 1
+        self.share.inflight -= 1
         self.refused += 1
         invocation.queue_us = (self._clock.monotonic_ns() - invocation.queue_us) // 1000
         self._around.finished(self, invocation, Outcome(refusal=error), b"")
@@ -424,6 +429,7 @@ class Pool:
 
     def _finish(self, invocation: Invocation, outcome: Outcome, lines: bytes) -> None:
         self.inflight -= 1
+        self.share.inflight -= 1
         self.durations.record(invocation.duration_us)
         if outcome.error:
             self.errors += 1
@@ -760,6 +766,7 @@ class Pool:
                 self._dismiss(instance)
         for invocation in moved:
             self.inflight -= 1
+            self.share.inflight -= 1
             if successor is None:
                 invocation.queue_us = 0
                 gone = Overloaded(f"function {self.version.name} is being removed")
