@@ -465,7 +465,8 @@ async def test_an_update_that_is_killed_is_rolled_back_or_done(house: House, at:
     if found.status != "UPDATE_COMPLETE":
         assert normal(after.control.everything()) == before
     assert (await bring(after, AFTER)).status == "UPDATE_COMPLETE"
-    assert set(after.control.permissions) and after.schedules.there == {}
+    assert set(after.control.permissions)
+    assert after.schedules.there == {}
     task = await after.engine.delete("demo")
     assert task is not None
     assert (await task).status == "DELETE_COMPLETE"

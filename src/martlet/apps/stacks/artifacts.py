@@ -20,9 +20,9 @@ from martlet import config
 from martlet.apps.layers import Layers, run
 from martlet.apps.package import scan, store
 from martlet.apps.requirements import read as read_requirements
+from martlet.apps.stacks.archives import unpack_zip
 from martlet.apps.stacks.compiling import Artifact
 from martlet.apps.stacks.reading import TemplateFault
-from martlet.apps.zips import unpack_zip
 from martlet.clock import token_hex
 from martlet.errors import Conflict, DeployFailed, MartletError
 from martlet.limits import LIMITS, exceeded

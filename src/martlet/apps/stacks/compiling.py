@@ -224,13 +224,14 @@ def _refuse_applications(body: Map) -> None:
     resources = body.get("Resources")
     for name, raw in resources.items() if isinstance(resources, Map) else ():
         properties = raw.get("Properties") if isinstance(raw, Map) else None
-        if isinstance(properties, Map) and raw.get("Type") == "AWS::Serverless::Application":
-            if isinstance(properties.get("Location"), dict):
-                raise Unsupported(
-                    f"{name}: applications of the Serverless Application Repository are not supported",
-                    remedy="copy its template beside yours, and name it as Location",
-                    line=line_of(properties, "Location"),
-                )
+        if not isinstance(properties, Map) or raw.get("Type") != "AWS::Serverless::Application":
+            continue
+        if isinstance(properties.get("Location"), dict):
+            raise Unsupported(
+                f"{name}: applications of the Serverless Application Repository are not supported",
+                remedy="copy its template beside yours, and name it as Location",
+                line=line_of(properties, "Location"),
+            )
 
 
 def _refuse_serverless(body: Map) -> None:

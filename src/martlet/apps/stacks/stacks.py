@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -24,18 +23,16 @@ from martlet.apps.stacks.engine import (
     failure,
     nothing_changes,
 )
+from martlet.apps.stacks.finding import PACKED, template_of
+from martlet.apps.stacks.providers.custom import Responses
 from martlet.apps.stacks.reading import TemplateFault, read
 from martlet.apps.stacks.records import StackRecord
 from martlet.clock import Clock
-from martlet.errors import Conflict, DeployFailed, InvalidInput, MartletError, NotFound, Unsupported
+from martlet.errors import DeployFailed, InvalidInput, MartletError, NotFound, Unsupported
 from martlet.limits import LIMITS, exceeded
 
-__all__ = ["StackDeployment", "Stacks", "template_of"]
+__all__ = ["StackDeployment", "Stacks"]
 
-_TEMPLATES: Final = ("template.yaml", "template.yml", "template.json")
-_PACKED: Final = "cloudformation-template-update-stack.json"
-_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json", ".template"})
-_IMPORTS: Final = re.compile(rb"^\s*(?:from|import)\s+martlet\b", re.MULTILINE)
 _GOOD: Final = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
 _SERVERLESS_BUCKET: Final = "ServerlessDeploymentBucket"
 Say = Callable[[str], None]
@@ -56,48 +53,12 @@ class StackDeployment(msgspec.Struct, frozen=True, kw_only=True):
     stack_id: str = ""
 
 
-def template_of(path: Path) -> Path | None:
-    """The template that `path` means: itself, or the one in a folder that is no decorator app. Blocking.
-
-    Raises `DeployFailed` for a folder of the CDK with several stacks."""
-    if path.is_file():
-        return path if path.suffix in _SUFFIXES else None
-    if not path.is_dir():
-        return None
-    if (path / "manifest.json").is_file() and (path / "cdk.out").exists():
-        return _cdk_template(path)
-    if (path / _PACKED).is_file():
-        return path / _PACKED
-    found = next((path / name for name in _TEMPLATES if (path / name).is_file()), None)
-    if found is None or _is_decorated(path):
-        return None
-    return found
-
-
-def _cdk_template(folder: Path) -> Path:
-    found = sorted(folder.glob("*.template.json"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise DeployFailed(f"{folder} holds the templates {names}", remedy="name the one to deploy")
-    return found[0]
-
-
-def _is_decorated(folder: Path) -> bool:
-    """SAM projects have an app.py too: what tells ours is that it imports martlet."""
-    for name in ("app.py", "main.py", "function.py"):
-        file = folder / name
-        if file.is_file():
-            with file.open("rb") as stream:
-                return _IMPORTS.search(stream.read(262_144)) is not None
-    pyproject = folder / "pyproject.toml"
-    return pyproject.is_file() and b"[tool.martlet]" in pyproject.read_bytes()[:1_048_576]
-
-
 class Stacks:
     """All stacks of a platform as apps. Call `load` before anything else and `close` at the end."""
 
-    def __init__(self, engine: Engine, workshop: Workshop, clock: Clock) -> None:
+    def __init__(self, engine: Engine, workshop: Workshop, clock: Clock, responses: Responses | None = None) -> None:
         self.engine = engine
+        self.responses = responses or Responses()
         self._workshop = workshop
         self._clock = clock
         self._locks: dict[str, asyncio.Lock] = {}
@@ -116,6 +77,16 @@ class Stacks:
     def find(self, name: str) -> StackRecord | None:
         record = self.engine.find(name)
         return None if record is None or record.status == "DELETE_COMPLETE" else record
+
+    def warnings(self, record: StackRecord) -> tuple[str, ...]:
+        """What `--lenient` left out."""
+        return self.engine.body(record.id).warnings
+
+    def functions(self, record: StackRecord) -> tuple[str, ...]:
+        """Names of its functions."""
+        rows = self.engine.resources(record.id).values()
+        states = [row.now for row in rows if row.now is not None and row.now.type == "AWS::Lambda::Function"]
+        return tuple(sorted(state.physical_id for state in states if state.is_made))
 
     def outputs(self, record: StackRecord) -> dict[str, str]:
         return {one["OutputKey"]: one["OutputValue"] for one in self.engine.body(record.id).outputs}
@@ -256,7 +227,7 @@ def _text_of(template: Path) -> str:
         raise DeployFailed(f"cannot read {template}: {error.strerror}", remedy="check the path") from error
     if len(content) > LIMITS["template_bytes"].default:
         raise exceeded("template_bytes", None, template.name)
-    if template.name == _PACKED:
+    if template.name == PACKED:
         content = _without_bucket(content)
     return content.decode("utf-8-sig", "surrogateescape")
 
@@ -269,7 +240,7 @@ def _without_bucket(content: bytes) -> bytes:
             body["Resources"].pop(name, None)
         body.get("Outputs", {}).pop(f"{_SERVERLESS_BUCKET}Name", None)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise DeployFailed(f"{_PACKED} cannot be read: {error!r}", remedy="run `osls package` again") from error
+        raise DeployFailed(f"{PACKED} cannot be read: {error!r}", remedy="run `osls package` again") from error
     return json.dumps(body, indent=1).encode()
 
 
@@ -280,7 +251,3 @@ def _placed(error: MartletError, template: Path) -> DeployFailed:
     text = error.text if isinstance(error, TemplateFault) else error.message
     details = {**error.details, "file": str(template), "code": error.code}
     return DeployFailed(f"{where}: {text}", remedy=error.remedy, **details)
-
-
-def refuse_taken(name: str, kind: str) -> Conflict:
-    return Conflict(f"the name {name} is taken by {kind}", remedy="choose another name: --app NAME")
