@@ -101,6 +101,7 @@ _ALL = (
     Limit("stack_events", 2_000, "events", "events of one stack that are kept; the oldest go first"),
     Limit("custom_resource_seconds", 3_600, "seconds", "CloudFormation: longest wait for a custom resource's answer"),
     Limit("translation_seconds", 60, "seconds", "longest translation of one SAM template"),
+    Limit("inline_code_bytes", 4_194_304, "bytes", "CloudFormation: source of a function within a template, 4 MB"),
     Limit("build_seconds", 600, "seconds", "longest build of one function's code"),
 )
 

@@ -9,14 +9,11 @@ from typing import Any
 
 from martlet.apps.layers import Layers
 from martlet.apps.stacks.artifacts import Workshop
+from martlet.apps.stacks.assembly import providers_of
 from martlet.apps.stacks.compiling import CODE_BUCKET, Artifact
 from martlet.apps.stacks.engine import Engine, Local
-from martlet.apps.stacks.providers.apis import ApiGroup, api_providers
+from martlet.apps.stacks.providers.apis import ApiGroup
 from martlet.apps.stacks.providers.custom import CustomProvider, Responses
-from martlet.apps.stacks.providers.functions import FunctionProvider
-from martlet.apps.stacks.providers.lambda_ import lambda_providers
-from martlet.apps.stacks.providers.remembered import remembered_providers
-from martlet.apps.stacks.providers.schedules import schedule_providers
 from martlet.apps.stacks.reading import TemplateFault
 from martlet.apps.stacks.stacks import Stacks
 from martlet.apps.stacks.translation import Translation
@@ -309,22 +306,13 @@ class House:
             await asyncio.sleep(0)
             return self.invoke(name, event)
 
-        async def code(found: Any) -> dict[str, Any]:
-            return dict(found)
-
-        providers = [
-            FunctionProvider(self.control, code),
-            *lambda_providers(self.control, code),
-            *remembered_providers(),
-            *schedule_providers(self.store, self.schedules),
-            *api_providers(self.apis),
-            CustomProvider(invoke, self.responses, lambda: "http://127.0.0.1:9001"),
-        ]
+        custom = CustomProvider(invoke, self.responses, lambda: "http://127.0.0.1:9001")
+        providers = providers_of(self.store, self.control, self.apis, self.schedules, custom)
         self.local = Local(load, package, True)
         self.engine = Engine(
             self.store,
             self.clock,
-            providers={provider.kind.type: provider for provider in providers},
+            providers=providers,
             groups=(ApiGroup(self.apis, self.apis.build),),
             translation=self.translation,
             region="us-east-1",

@@ -571,7 +571,7 @@ async def test_two_operations_do_not_meet(house: House):
 
     house.control.update_function_configuration = slow  # type: ignore[method-assign]
     working = asyncio.create_task(bring(house, template(256)))
-    while house.engine.get("demo").status != "UPDATE_IN_PROGRESS":
+    while house.engine.get("demo").status != "UPDATE_IN_PROGRESS":  # noqa: ASYNC110 - nothing tells a status
         await asyncio.sleep(0)
     with pytest.raises(Conflict, match="UPDATE_IN_PROGRESS"):
         await bring(house, template(512))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final, Protocol
 
+from martlet.apps.stacks.inline import inline_archive
 from martlet.apps.stacks.kinds import Kind, fixed, object_of, refused, taken, value
 from martlet.apps.stacks.providers.base import Caller, Context, Physical, _Replace, generated_name
 from martlet.errors import DeployFailed, MartletError, ServiceError
 
-__all__ = ["FUNCTION", "Code", "Control", "FunctionProvider", "gone", "tag_map", "wait_ready"]
+__all__ = ["FUNCTION", "Control", "FunctionProvider", "gone", "tag_map", "wait_ready"]
 
-Code = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]  # a Code or Content property -> that of the operation
 _SETTLE_SECONDS: Final = 300.0
 _LOOK_SECONDS: Final = 0.02
 _NO_VPC = "Martlet has no VPC: a function's network is its egress"
@@ -127,6 +127,14 @@ class Control(Protocol):
     async def invoke(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]: ...
 
 
+def _code(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The operation's Code: inline source as an archive, all else as it is."""
+    found = dict(properties["Code"])
+    if "ZipFile" in found:
+        found["ZipFile"] = inline_archive(found["ZipFile"], str(properties.get("Runtime", "")))
+    return found
+
+
 async def gone(call: Awaitable[Any]) -> None:
     """Await the deletion of something; that it is not there is fine."""
     try:
@@ -159,9 +167,8 @@ class FunctionProvider:
 
     kind = FUNCTION
 
-    def __init__(self, control: Control, code: Code) -> None:
+    def __init__(self, control: Control) -> None:
         self._control = control
-        self._code = code
 
     def identify(self, context: Context, properties: Mapping[str, Any]) -> Physical:
         name = str(properties.get("FunctionName") or generated_name(context))
@@ -180,7 +187,7 @@ class FunctionProvider:
 
     async def create(self, context: Context, physical_id: str, properties: dict[str, Any]) -> Physical:
         request = self._configuration(context, physical_id, properties)
-        request["Code"] = await self._code(properties["Code"])
+        request["Code"] = _code(properties)
         for key in ("Architectures", "PackageType"):
             if key in properties:
                 request[key] = properties[key]
@@ -225,7 +232,7 @@ class FunctionProvider:
             await wait_ready(self._control, context, name)
         code_changed = old.get("Code") != new.get("Code") or old.get("Architectures") != new.get("Architectures")
         if context.is_repair or code_changed:
-            request = {"FunctionName": name, **await self._code(new["Code"])}
+            request = {"FunctionName": name, **_code(new)}
             if "Architectures" in new:
                 request["Architectures"] = new["Architectures"]
             await self._control.update_function_code(caller, request)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from martlet.apps.stacks.intrinsics import is_pending
 from martlet.apps.stacks.kinds import Kind, fixed, object_of, refused, taken, value
 from martlet.apps.stacks.providers.base import REPLACE, Context, Physical, _Replace, generated_name, unknown
-from martlet.apps.stacks.providers.functions import Code, Control, gone
+from martlet.apps.stacks.providers.functions import Control, gone
 from martlet.errors import DeployFailed, MartletError
 
 __all__ = ["lambda_providers"]
@@ -20,13 +20,13 @@ _POLL_SECONDS: Final = 0.05
 _PROVISION_SECONDS: Final = 300.0
 
 
-def lambda_providers(control: Control, code: Code) -> list[Any]:
+def lambda_providers(control: Control) -> list[Any]:
     """The providers of everything about functions but functions themselves."""
     return [
         VersionProvider(control),
         AliasProvider(control),
         PermissionProvider(control),
-        LayerProvider(control, code),
+        LayerProvider(control),
         LayerPermissionProvider(control),
         UrlProvider(control),
         InvokeConfigProvider(control),
@@ -271,9 +271,8 @@ class LayerProvider(_Fixed):
         },
     )
 
-    def __init__(self, control: Control, code: Code) -> None:
+    def __init__(self, control: Control) -> None:
         self._control = control
-        self._code = code
 
     def _name(self, context: Context, properties: Mapping[str, Any]) -> str:
         return str(properties.get("LayerName") or context.logical_id)
@@ -284,7 +283,7 @@ class LayerProvider(_Fixed):
     async def create(self, context: Context, physical_id: str, properties: dict[str, Any]) -> Physical:
         request = {key: one for key, one in properties.items() if key not in ("Content", "LayerName")}
         request["LayerName"] = self._name(context, properties)
-        request["Content"] = await self._code(properties["Content"])
+        request["Content"] = properties["Content"]
         made = await self._control.publish_layer_version(context.caller, request)
         arn = str(made["LayerVersionArn"])
         return Physical(arn, {"LayerVersionArn": arn})
