@@ -52,6 +52,11 @@ class StackDeployment(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
     stack_id: str = ""
 
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """As of any deployment: () if nothing changed."""
+        return self.changes
+
 
 class Stacks:
     """All stacks of a platform as apps. Call `load` before anything else and `close` at the end."""
