@@ -24,6 +24,8 @@ _MEMBERS: Final = frozenset(
         "MinLength", "MinValue", "NoEcho", "Type",
     }
 )  # fmt: skip
+_BOOTSTRAP: Final = "/cdk-bootstrap/"  # the CDK asks which version of its own resources an account has; here it needs none
+_BOOTSTRAPPED: Final = "30"
 _NUMBER: Final = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _NAME: Final = re.compile(r"[A-Za-z0-9]{1,255}")
 _RESOURCE_TYPE: Final = re.compile(r"AWS::[A-Za-z0-9]+::[A-Za-z0-9]+(?:::[A-Za-z0-9]+)+")
@@ -75,7 +77,10 @@ def _declare(name: str, raw: Any, line: int) -> Parameter:
     kind = raw.get("Type")
     if not isinstance(kind, str):
         raise TemplateFault("Template format error: Every Parameters object must contain a Type member.", line)
-    _check_type(name, kind, line_of(raw, "Type"))
+    bootstrap = str(raw.get("Default", "")).startswith(_BOOTSTRAP)
+    _check_type(name, kind, line_of(raw, "Type"), bootstrap)
+    if bootstrap and kind.startswith("AWS::SSM::"):
+        return Parameter(name=name, type="String", default=_BOOTSTRAPPED, line=line)
     values = raw.get("AllowedValues", Seq())
     if not isinstance(values, Seq):
         raise TemplateFault(
@@ -99,7 +104,9 @@ def _declare(name: str, raw: Any, line: int) -> Parameter:
     )
 
 
-def _check_type(name: str, kind: str, line: int) -> None:
+def _check_type(name: str, kind: str, line: int, bootstrap: bool) -> None:
+    if bootstrap and kind == "AWS::SSM::Parameter::Value<String>":
+        return
     if kind in ("String", "Number", "CommaDelimitedList", "List<Number>", "List<String>", "AWS::SSM::Parameter::Name"):
         return
     if kind.startswith("AWS::SSM::Parameter::Value<"):
