@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,8 @@ class Schedules:
             raise InvalidInput(f"{expression} is not a schedule")
 
     def put(self, tx: Any, app: str, config: Any, function: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", config.name):  # as the room itself has it
+            raise InvalidInput(f"schedule name {config.name!r}")
         self.there[app, config.name] = config
 
     def remove(self, tx: Any, app: str, name: str) -> None:

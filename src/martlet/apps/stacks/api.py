@@ -329,7 +329,7 @@ class CloudFormation:
     @_operation
     async def list_exports(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
         page, token = _page(self._engine.read(lambda rows: rows.exports()), request)
-        rows = [{"ExportingStackId": one.stack_id, "Name": one.name, "Value": one.value} for one in page]
+        rows = [{"ExportingStackId": one.stack_id, "Name": one.name, "Value": self._engine.rewrite(one.value)} for one in page]
         return {"Exports": rows, **token}
 
     @_operation

@@ -173,8 +173,10 @@ class Engine:
         return found
 
     def body(self, id: str) -> Body:
-        found = self._store.read(lambda reader: Rows(reader).body(id))
-        return found or Body(template="", processed="{}", parameters={})
+        """What a stack was made from, its outputs with the addresses that answer now."""
+        found = self._store.read(lambda reader: Rows(reader).body(id)) or Body(template="", processed="{}", parameters={})
+        outputs = tuple({**one, "OutputValue": self.rewrite(one["OutputValue"])} for one in found.outputs)
+        return msgspec.structs.replace(found, outputs=outputs)
 
     def resources(self, id: str) -> dict[str, StoredResource]:
         return self._store.read(lambda reader: Rows(reader).resources(id))

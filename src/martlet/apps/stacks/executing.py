@@ -300,7 +300,7 @@ class Executor:
                 raise TemplateFault(
                     f"Template format error: The Value field of every Outputs member must evaluate to a String. ({name})", line
                 )
-            shown = {"OutputKey": name, "OutputValue": self._rewrite(scope.text(found, f"output {name}", line))}
+            shown = {"OutputKey": name, "OutputValue": scope.text(found, f"output {name}", line)}
             if "Description" in output:
                 shown["Description"] = str(output["Description"])
             if "Export" in output:

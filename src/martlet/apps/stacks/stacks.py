@@ -253,6 +253,6 @@ def _placed(error: MartletError, template: Path) -> DeployFailed:
     """The error with the template's file."""
     line = error.details.get("line")
     where = f"{template.name}:{line}" if line else template.name
-    text = error.text if isinstance(error, TemplateFault) else error.message
+    text = error.text if isinstance(error, TemplateFault) else error.message.removesuffix(f" (line {line})")
     details = {**error.details, "file": str(template), "code": error.code}
     return DeployFailed(f"{where}: {text}", remedy=error.remedy, **details)

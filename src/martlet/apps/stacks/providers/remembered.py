@@ -101,6 +101,11 @@ def remembered_providers() -> list[Simple]:
             },
         ),
         Simple(
+            _kind("AWS::ApiGateway::Account", ("Id",), "where an account's APIs would log to", "CloudWatchRoleArn"),
+            lambda context, properties: generated_name(context, 64),
+            lambda context, id, properties: {"Id": id},
+        ),
+        Simple(
             _kind("AWS::CDK::Metadata", (), "what the CDK says about itself", "Analytics"),
             lambda context, properties: generated_name(context, 128),
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,13 @@ def _function_of(arn: str, where: str) -> str:
     if len(parts) < 7 or parts[:3] != ["arn", "aws", "lambda"] or parts[5] != "function":
         raise DeployFailed(f"{where}: the target {arn} is not a function; other targets are not supported yet")
     return ":".join(parts[6:])
+
+
+def _schedule_name(rule: str, target: str, at: int) -> str:
+    """The rule's own name for its first target, so that events name the rule; the others get one made of both."""
+    if at == 0 and len(rule) <= 64:
+        return rule
+    return f"{rule[:47]}.{hashlib.sha256(f'{rule}|{target}'.encode()).hexdigest()[:16]}"
 
 
 def _input(text: Any, where: str) -> Any:
@@ -155,13 +163,13 @@ class RuleProvider(_Scheduled):
         where = f"rule {physical_id}"
         return [
             ScheduleConfig(
-                name=f"{physical_id}|{target['Id']}",
+                name=_schedule_name(physical_id, target["Id"], at),
                 expression=expression,
                 function=_function_of(target["Arn"], where),
                 input=_input(target.get("Input"), where),
                 enabled=properties.get("State", "ENABLED") != "DISABLED",
             )
-            for target in properties.get("Targets") or ()
+            for at, target in enumerate(properties.get("Targets") or ())
         ]
 
     async def create(self, context: Context, physical_id: str, properties: dict[str, Any]) -> Physical:
