@@ -24,6 +24,7 @@ import uvloop
 from martlet import __version__
 from martlet.apps import Apps, Deployment
 from martlet.apps.archive import UPLOAD_BYTES
+from martlet.apps.stacks.stacks import StackDeployment
 from martlet.apps.watch import watch
 from martlet.auth import INVOKE, Auth, authorize, check_host, function_principal
 from martlet.clock import Clock
@@ -429,7 +430,7 @@ def _print_addresses(server: Server) -> None:
     print(f"api   http://{host}:{server.api_port}     AWS_ENDPOINT_URL for boto3 and the AWS CLI; management API", flush=True)
 
 
-def _report(outcome: Deployment | MartletError) -> None:
+def _report(outcome: Deployment | StackDeployment | MartletError) -> None:
     if isinstance(outcome, MartletError):
         print(f"deploy failed, the version before still serves: {outcome.message}", file=sys.stderr)
         stack = outcome.details.get("stack")

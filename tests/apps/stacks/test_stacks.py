@@ -620,3 +620,57 @@ async def test_a_fault_names_file_and_line(tmp_path: Path):
     with pytest.raises(DeployFailed, match=r"template\.yaml:9: Hello: src does not exist"):
         await house.stacks.deploy(tmp_path / "template.yaml", "demo")
     await house.stacks.close()
+
+
+async def test_images_and_state_machines_are_refused_by_their_own_names(house: House):
+    house.objects["flow.json"] = b'{"StartAt": "A", "States": {"A": {"Type": "Pass", "End": true}}}'
+    text = (
+        "Transform: AWS::Serverless-2016-10-31\nResources:\n  Flow: {Type: 'AWS::Serverless::StateMachine', Properties: {DefinitionUri: flow.json}}\n"
+        "  Image: {Type: 'AWS::Serverless::Function', Properties: {PackageType: Image}, Metadata: {Dockerfile: Dockerfile}}\n"
+    )
+    with pytest.raises(Unsupported) as caught:
+        await bring(house, text)
+    assert "AWS::StepFunctions::StateMachine of Flow is not supported (line 3)" in caught.value.message
+    assert "container images are not run here" in caught.value.message
+
+
+async def test_twenty_five_kinds_of_values_survive_the_way_through(house: House):
+    """One template with every function, evaluated once for the plan and once for good."""
+    text = """
+Parameters: {Names: {Type: CommaDelimitedList, Default: 'a,b'}, Stage: {Type: String, Default: dev}}
+Mappings: {Sizes: {dev: {memory: 256}, prod: {memory: 1024}}}
+Conditions: {IsDev: !Equals [!Ref Stage, dev], Never: !And [!Condition IsDev, !Not [!Condition IsDev]]}
+Resources:
+  Group: {Type: 'AWS::Logs::LogGroup', Properties: {LogGroupName: !Join ['/', ['', !Ref Stage, !Select [1, !Ref Names]]]}}
+  Role: {Type: 'AWS::IAM::Role', Properties: {AssumeRolePolicyDocument: {}}}
+  Fn:
+    Type: AWS::Lambda::Function
+    Properties:
+      Code: {ZipFile: 'def handler(event, context): return 1'}
+      Handler: index.handler
+      Runtime: python3.11
+      Role: !GetAtt Role.Arn
+      MemorySize: !FindInMap [Sizes, !Ref Stage, memory]
+      Timeout: !If [IsDev, '5', 10]
+      Environment:
+        Variables:
+          GROUP: !Ref Group
+          ARN: !GetAtt Group.Arn
+          SUB: !Sub ['${x}-${AWS::Region}-${Group}', {x: !Select [0, !Split ['-', 'q-r']]}]
+          B64: !Base64 hi
+          GONE: !If [Never, x, !Ref 'AWS::NoValue']
+Outputs: {Cidr: {Value: !Select [1, !Cidr ['10.0.0.0/16', 3, 8]]}, Zone: {Value: !Select [0, !GetAZs '']}}
+"""
+    record = await bring(house, text)
+    assert record.status == "CREATE_COMPLETE"
+    (made,) = house.control.functions.values()
+    assert (made["MemorySize"], made["Timeout"]) == (256, 5)
+    assert made["Environment"]["Variables"] == {
+        "GROUP": "/dev/b",
+        "ARN": "arn:aws:logs:us-east-1:000000000000:log-group:/dev/b:*",
+        "SUB": "q-us-east-1-/dev/b",
+        "B64": "aGk=",
+    }
+    assert made["Code"]["ZipFile"][:2] == b"PK"
+    values = {one["OutputKey"]: one["OutputValue"] for one in house.engine.body(record.id).outputs}
+    assert values == {"Cidr": "10.0.1.0/24", "Zone": "us-east-1a"}

@@ -13,6 +13,7 @@ from martlet.apps.stacks.artifacts import Workshop
 from martlet.apps.stacks.compiling import CODE_BUCKET, Artifact
 from martlet.apps.stacks.engine import Engine, Local
 from martlet.apps.stacks.journal import Store
+from martlet.apps.stacks.kinds import Kind
 from martlet.apps.stacks.providers.apis import ApiGroup, Apis, Build, api_providers
 from martlet.apps.stacks.providers.custom import CustomProvider, Invoke, Responses
 from martlet.apps.stacks.providers.functions import Control, FunctionProvider
@@ -25,7 +26,7 @@ from martlet.apps.stacks.translation import Translation
 from martlet.clock import Clock
 from martlet.errors import ServiceError, Unsupported
 
-__all__ = ["open_stacks", "providers_of", "stored_code"]
+__all__ = ["catalogue", "open_stacks", "providers_of", "stored_code"]
 
 Fetch = Callable[[str, str, str], Awaitable[bytes]]  # (bucket, key, version) -> the object
 
@@ -41,6 +42,13 @@ def providers_of(store: Store, control: Control, apis: Apis, schedules: Schedule
         custom,
     ]
     return {provider.kind.type: provider for provider in found}
+
+
+def catalogue() -> dict[str, Kind]:
+    """Every resource type and what is done with its properties, for the reference."""
+    nothing: Any = None  # kinds are told without their rooms
+    custom = CustomProvider(nothing, Responses(), lambda: "")
+    return {name: provider.kind for name, provider in providers_of(nothing, nothing, nothing, nothing, custom).items()}
 
 
 def open_stacks(

@@ -30,6 +30,7 @@ _CODE: Final = {  # type -> (property that may be a local path, what is there)
     "AWS::Lambda::LayerVersion": ("Content", "layer"),
     "AWS::Serverless::Api": ("DefinitionUri", "document"),
     "AWS::Serverless::HttpApi": ("DefinitionUri", "document"),
+    "AWS::Serverless::StateMachine": ("DefinitionUri", "document"),
     "AWS::ApiGateway::RestApi": ("BodyS3Location", "document"),
     "AWS::ApiGatewayV2::Api": ("BodyS3Location", "document"),
 }
@@ -272,8 +273,13 @@ async def _package(body: Map, scope: Scope, environment: Environment) -> None:
             continue
         name, what = _CODE[raw["Type"]]
         if what == "document":
-            _inline_document(properties, name, environment)
+            body_name = "Definition" if kind == "AWS::Serverless::StateMachine" else _BODIES[name]
+            _inline_document(properties, name, body_name, environment)
             continue
+        if environment.local and kind == "AWS::Serverless::Function" and _is_image(properties, inherited):
+            properties.setdefault(
+                "ImageUri", "local"
+            )  # so that what is said is that images are not run, not that one is missing
         location = _location(raw["Type"], name, properties, inherited, environment.local)
         found = properties.get(name)
         if isinstance(found, Map) and ("S3Key" in found or "S3Bucket" in found):
@@ -355,13 +361,16 @@ def _artifact(logical_id: str, raw: Map, what: str, location: str, inherited: Ma
     )
 
 
-def _inline_document(properties: Map, name: str, environment: Environment) -> None:
+def _is_image(properties: Map, inherited: Map) -> bool:
+    return str(properties.get("PackageType", inherited.get("PackageType"))) == "Image"
+
+
+def _inline_document(properties: Map, name: str, body: str, environment: Environment) -> None:
     location = properties.get(name)
     if not isinstance(location, str) or location.startswith(("s3://", "https://")) or not environment.local:
         return
     line = line_of(properties, name)
     document = read(environment.load(location, line))
     del properties[name]
-    body = _BODIES[name]
     properties[body] = document
     properties.lines[body] = line

@@ -17,7 +17,7 @@ from martlet.apps.stacks.intrinsics import is_pending
 from martlet.apps.stacks.journal import Journal, Store, importers, masked
 from martlet.apps.stacks.planning import Plan, Planner
 from martlet.apps.stacks.providers.apis import ApiPart
-from martlet.apps.stacks.providers.base import Caller, Context, Provider
+from martlet.apps.stacks.providers.provider import Caller, Context, Provider
 from martlet.apps.stacks.reading import TemplateFault
 from martlet.apps.stacks.records import Body, Event, Rows, StackRecord, StoredResource
 from martlet.apps.stacks.translation import Translation

@@ -18,7 +18,7 @@ from martlet.apps.stacks.compiling import Compiled
 from martlet.apps.stacks.journal import Journal, put_exports
 from martlet.apps.stacks.planning import Node, Plan, Planner, attribute_of, left_out, metadata_text
 from martlet.apps.stacks.providers.apis import ApiPart
-from martlet.apps.stacks.providers.base import REPLACE, Context, Physical, Provider
+from martlet.apps.stacks.providers.provider import REPLACE, Context, Physical, Provider
 from martlet.apps.stacks.reading import TemplateFault
 from martlet.apps.stacks.records import Body, Rows, StackRecord, State, StoredResource
 from martlet.apps.stacks.references import order

@@ -12,7 +12,7 @@ from martlet.apps.stacks import kinds
 from martlet.apps.stacks.compiling import Compiled
 from martlet.apps.stacks.intrinsics import NO_VALUE, Scope, is_pending, pending
 from martlet.apps.stacks.kinds import Fault
-from martlet.apps.stacks.providers.base import Context, Physical, Provider
+from martlet.apps.stacks.providers.provider import Context, Physical, Provider
 from martlet.apps.stacks.reading import Map, TemplateFault
 from martlet.apps.stacks.records import State, StoredResource
 from martlet.apps.stacks.references import dependencies, order

@@ -23,8 +23,8 @@ _SECTIONS: Final = frozenset(
 )  # fmt: skip
 _MEMBERS: Final = frozenset(
     {
-        "Condition", "Connectors", "CreationPolicy", "DeletionPolicy", "DependsOn", "Metadata", "Properties", "Type",
-        "UpdatePolicy", "UpdateReplacePolicy", "IgnoreGlobals",
+        "Condition", "Connectors", "CreationPolicy", "DeletionPolicy", "DependsOn", "Description", "IgnoreGlobals", "Metadata",
+        "Properties", "Type", "UpdatePolicy", "UpdateReplacePolicy", "Version",
     }
 )  # fmt: skip
 _LOGICAL_ID: Final = re.compile(r"[A-Za-z0-9]{1,255}")

@@ -4,6 +4,6 @@ keeps nothing: everything it knows of a resource is in the stack's record."""
 
 from __future__ import annotations
 
-from martlet.apps.stacks.providers.base import REPLACE, Context, Physical, Provider
+from martlet.apps.stacks.providers.provider import REPLACE, Context, Physical, Provider
 
 __all__ = ["REPLACE", "Context", "Physical", "Provider"]

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from martlet.apps.stacks.kinds import Kind, Property, fixed, taken, value
-from martlet.apps.stacks.providers.base import Context, Physical, _Replace, generated_name
+from martlet.apps.stacks.providers.provider import Context, Physical, _Replace, generated_name
 from martlet.apps.stacks.records import State
 from martlet.errors import NotFound
 from martlet.types import ACCOUNT

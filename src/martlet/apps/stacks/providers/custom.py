@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
 from martlet.apps.stacks.kinds import Kind, fixed
-from martlet.apps.stacks.providers.base import Context, Physical, _Replace, generated_name, unknown
+from martlet.apps.stacks.providers.provider import Context, Physical, _Replace, generated_name, unknown
 from martlet.clock import token_hex, uuid4_text
 from martlet.errors import DeployFailed, InvalidInput, LimitExceeded, NotFound
 from martlet.limits import LIMITS

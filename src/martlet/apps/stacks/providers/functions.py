@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from martlet.apps.stacks.inline import inline_archive
 from martlet.apps.stacks.kinds import Kind, fixed, object_of, refused, taken, value
-from martlet.apps.stacks.providers.base import Caller, Context, Physical, _Replace, generated_name
+from martlet.apps.stacks.providers.provider import Caller, Context, Physical, _Replace, generated_name
 from martlet.errors import DeployFailed, MartletError, ServiceError
 
 __all__ = ["FUNCTION", "Control", "FunctionProvider", "gone", "tag_map", "wait_ready"]

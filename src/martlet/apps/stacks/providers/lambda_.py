@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from martlet.apps.stacks.intrinsics import is_pending
 from martlet.apps.stacks.kinds import Kind, fixed, object_of, refused, taken, value
-from martlet.apps.stacks.providers.base import REPLACE, Context, Physical, _Replace, generated_name, unknown
 from martlet.apps.stacks.providers.functions import Control, gone
+from martlet.apps.stacks.providers.provider import REPLACE, Context, Physical, _Replace, generated_name, unknown
 from martlet.errors import DeployFailed, MartletError
 
 __all__ = ["lambda_providers"]

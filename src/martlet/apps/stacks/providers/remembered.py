@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from martlet.apps.stacks.kinds import Kind, Property, taken
-from martlet.apps.stacks.providers.base import Context, Simple, generated_name
+from martlet.apps.stacks.providers.provider import Context, Simple, generated_name
 
 __all__ = ["remembered_providers"]
 
@@ -52,6 +52,10 @@ def _log_group(context: Context, properties: Mapping[str, Any]) -> str:
 
 def remembered_providers() -> list[Simple]:
     """One provider for each type that is taken."""
+    return [*_identity(), *_others()]
+
+
+def _identity() -> list[Simple]:
     replaced = taken("string", replace=True)
     return [
         Simple(
@@ -84,6 +88,12 @@ def remembered_providers() -> list[Simple]:
             _named("InstanceProfileName", 128),
             _profile,
         ),
+    ]  # fmt: skip
+
+
+def _others() -> list[Simple]:
+    replaced = taken("string", replace=True)
+    return [
         Simple(
             _kind(
                 "AWS::Logs::LogGroup", ("Arn",), "logs are kept by function within their limits", "DataProtectionPolicy",

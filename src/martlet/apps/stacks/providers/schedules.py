@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 from martlet.apps.stacks.intrinsics import is_pending
 from martlet.apps.stacks.journal import Store
 from martlet.apps.stacks.kinds import Kind, fixed, object_of, refused, taken, value
-from martlet.apps.stacks.providers.base import Context, Physical, _Replace, generated_name
+from martlet.apps.stacks.providers.provider import Context, Physical, _Replace, generated_name
 from martlet.errors import DeployFailed, InvalidInput
 from martlet.types import ScheduleConfig
 
