@@ -109,7 +109,7 @@ def templates_page() -> str:
         "SAM and CloudFormation templates are deployed as they are: `martlet deploy template.yaml --param NAME=VALUE`.\n"
         "*Honoured* has its effect. *Taken* is remembered without one, because it has no meaning here that a program could\n"
         "see. *Refused*, and whatever is not named here, fails the deploy by name with the template's line, before anything\n"
-        "is made; `--lenient` leaves it out and says so. SAM's own types become these. What an API's properties may hold is said\n"
+        "is made; `--lenient` leaves it out and says so. SAM's own types become these. What an API may hold is said\n"
         "in [gateway](gateway.md).",
         "\n\n".join(parts),
     )
