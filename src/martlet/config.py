@@ -25,9 +25,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_port: int = 0  # platform API; 0: port + 1
     sandbox: str = "isolated"  # isolated | process (no isolation: your own code only)
     python: str = ""  # interpreter for functions; "": the one that runs Martlet
+    node: str = ""  # Node.js for functions of its version; "": found on this host, or installed by `martlet runtimes install`
     stem_cells: int = 4  # isolated blank instances parked for each hot zygote
     keep_alive_seconds: float = 300.0  # an idle instance is kept this long at most
     region: str = "us-east-1"  # named in ARNs and in AWS request signatures
+    integration_hosts: str = ""  # hosts that HTTP integrations may call although they are this machine's or local; "*": all
     quiet: bool = False  # print nothing but errors
 
     @property

@@ -187,6 +187,7 @@ class ServiceError(MartletError):
 
     def __init__(self, name: str, message: str = "", status: int = 400, **members: object) -> None:
         super().__init__(message)
+        self.args = (message,)  # "" stays "": some errors of AWS have no text
         self.name = name
         self.http_status = status
         self.members = members

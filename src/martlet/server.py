@@ -23,17 +23,22 @@ import uvloop
 
 from martlet import __version__
 from martlet.apps import Apps, Deployment
+from martlet.apps.apis import Apis
 from martlet.apps.archive import UPLOAD_BYTES
 from martlet.apps.stacks.stacks import StackDeployment
 from martlet.apps.watch import watch
-from martlet.auth import INVOKE, Auth, authorize, check_host, function_principal
+from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
 from martlet.errors import DeployFailed, MartletError, StartFailed
 from martlet.functions import Functions
+from martlet.functions.log_groups import LogGroups
 from martlet.functions.logs import LogStore
 from martlet.functions.sandbox import SandboxHost
+from martlet.gateway.apis import ApiEdge
+from martlet.gateway.apis import check as check_api
+from martlet.gateway.apis.backend import Backend
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
@@ -92,6 +97,7 @@ class Server:
         self._closers.append(self.ledger.stop)
         self.logs = LogStore(self.data / "logs", self.clock)
         self._closers.append(self.logs.close)
+        self.log_groups = LogGroups(self.logs, self.store, self.clock)
         self.functions = self._make_functions()
         self._closers.append(self.functions.close)
         await self._start_sandboxes()
@@ -108,8 +114,10 @@ class Server:
             settings=self.settings,
         )
         self._closers.append(self.apps.close)
+        self.apis = Apis(self.store, on_apis=self._on_apis, check=check_api)
         await self._listen()
         await self.apps.load()
+        await self.apis.load()
         self._on_routes()
         await self.triggers.start()
         self._closers.append(self.triggers.stop)
@@ -158,6 +166,7 @@ class Server:
             keep_alive_seconds=self.settings.keep_alive_seconds,
             stem_cells=self.settings.stem_cells,
             region=self.settings.region,
+            node=self.settings.node,
         )
 
     async def _start_sandboxes(self) -> None:
@@ -171,6 +180,8 @@ class Server:
 
     async def _listen(self) -> None:
         self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
+        self.api_edge = self._make_api_edge()
+        self.edge.set_apis(self.api_edge)
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
         api = AsgiHandler(self._guarded(protocols_app(self._rooms())))
         self._api_server = HttpServer(api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)")
@@ -179,6 +190,20 @@ class Server:
         self._closers.append(self._shut_listeners)
         self.port = await self._app_server.listen(self.settings.host, self.settings.port)
         self.api_port = await self._api_server.listen(self.settings.host, self.settings.api_port)
+
+    def _make_api_edge(self) -> ApiEdge:
+        """API Gateway's part of the edge: REST and HTTP APIs, function URLs."""
+        hosts = tuple(name.strip() for name in self.settings.integration_hosts.split(",") if name.strip())
+        edge = ApiEdge(
+            self.functions.dispatch,
+            clock=self.clock,
+            region=self.settings.region,
+            backend=Backend(hosts),
+            authenticate=self.auth.authenticate,
+            permit=authorize,
+        )
+        self._closers.append(edge.close)
+        return edge
 
     async def _shut_listeners(self) -> None:
         await asyncio.gather(self._app_server.shutdown(_GRACE_SECONDS), self._api_server.shutdown(2.0))
@@ -205,11 +230,13 @@ class Server:
         (self.data / "endpoint.json").unlink(missing_ok=True)
 
     async def _maintain(self) -> None:
-        """Once an hour: entries of the change log that every cursor has passed and that are old enough go."""
+        """Once an hour: entries of the change log that every cursor has passed and that are old enough go, and logs past their
+        retention."""
         while True:
             await asyncio.sleep(3600)
             try:
                 await self.store.maintain(keep_log_ms=_KEEP_LOG_MS)
+                await self.log_groups.expire()
             except MartletError as error:
                 self.logs.platform("_platform", f"maintenance of the store failed: {error}")
 
@@ -233,13 +260,16 @@ class Server:
         if len(apps) == 1:
             self.edge.set_default(next(iter(apps)))
 
+    def _on_apis(self) -> None:
+        self.api_edge.set_apis(self.apis.apis())
+
     def _route_access(self, app: str, route: Route, function: str) -> Callable[..., None] | None:
         """A declared route is public: it grants the gateway, and so anybody, to invoke its function and nothing else."""
         gateway = Principal("service", f"gateway for {app}", frozenset({(INVOKE, function)}))
         authorize(gateway, INVOKE, function)
         return None
 
-    def _serve_private(self, sock: socket.socket, version: FunctionVersion) -> None:
+    def _serve_private(self, sock: socket.socket, version: FunctionVersion, begun: bytes = b"") -> None:
         """A connection from inside a sandbox: the same API, with the sandbox's own principal."""
         key = (version.name, version.version)
         principal = self._principals.get(key)
@@ -247,7 +277,7 @@ class Server:
             if len(self._principals) > 10_000:
                 self._principals.clear()
             principal = self._principals[key] = function_principal(version)
-        self._private_server.accept(sock, client=("127.0.0.1", 0), context=principal)
+        self._private_server.accept(sock, client=("127.0.0.1", 0), context=principal, begun=begun)
 
     def _guarded(self, inner: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         """The API answers only to names of this host, so that a web page cannot reach it by rebinding its own."""
@@ -276,7 +306,13 @@ class Server:
             status=self.status,
             now_ms=self.clock.now_ms,
             version=__version__,
+            services=self._services(),
+            region=self.settings.region,
         )
+
+    def _services(self) -> dict[str, object]:
+        """AWS's services that Martlet has, by the names that boto3 gives them."""
+        return {"iam": Identities(self.store), "logs": self.log_groups, "sts": Sessions(self.store, self.clock)}
 
     def _usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
         import msgspec

@@ -15,6 +15,13 @@ from martlet.errors import MartletError
 __all__ = [
     "ACCOUNT",
     "ANONYMOUS",
+    "ApiAuthorizer",
+    "ApiConfig",
+    "ApiGatewayResponse",
+    "ApiIntegration",
+    "ApiIntegrationResponse",
+    "ApiRoute",
+    "ApiStage",
     "AppGraph",
     "Cors",
     "FunctionConfig",
@@ -32,9 +39,10 @@ ACCOUNT = "000000000000"  # of every ARN here, until there are tenants
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who asks. `kind` root: the owner's key; function: code in a sandbox; service: a room; anonymous: the public."""
+    """Who asks. `kind` root: the owner's key; function: code in a sandbox; role: a session of a role (AWS STS); service: a
+    room; anonymous: the public."""
 
-    kind: Literal["root", "function", "service", "anonymous"]
+    kind: Literal["root", "function", "role", "service", "anonymous"]
     name: str = ""
     grants: frozenset[tuple[str, str]] = frozenset()  # (action, resource) pairs; "*" and a trailing "*" match
 
@@ -90,6 +98,105 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     payload_format: Literal["1.0", "2.0"] = "2.0"
     cors: Cors | None = None
     throttle: Throttle | None = None
+
+
+ContentHandling = Literal["", "CONVERT_TO_TEXT", "CONVERT_TO_BINARY"]
+
+
+class ApiIntegrationResponse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a backend's answer becomes the API's: chosen by `pattern`, which must match a function's errorMessage or a status as
+    a whole; "" is the default. `parameters` maps "method.response.header.X" to an expression, `templates` a media type to VTL.
+    """
+
+    status: int
+    pattern: str = ""
+    parameters: dict[str, str] = {}
+    templates: dict[str, str] = {}
+    content_handling: ContentHandling = ""
+
+
+class ApiIntegration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a route of an API calls. `function` is "name" or "name:qualifier" and, like `uri`, may hold ${stageVariables.x}."""
+
+    kind: Literal["AWS_PROXY", "AWS", "MOCK", "HTTP", "HTTP_PROXY"]
+    function: str = ""
+    uri: str = ""
+    method: str = ""  # towards the backend; "": the request's own
+    payload_format: Literal["1.0", "2.0"] = "1.0"
+    parameters: dict[str, str] = {}  # "integration.request.header.X" (REST) or "append:header.X" (HTTP) to an expression
+    templates: dict[str, str] = {}  # media type to VTL
+    passthrough: Literal["WHEN_NO_MATCH", "WHEN_NO_TEMPLATES", "NEVER"] = "WHEN_NO_MATCH"
+    content_handling: ContentHandling = ""
+    timeout_ms: int = 29_000
+    asynchronous: bool = False  # X-Amz-Invocation-Type 'Event': answered as soon as the event is queued
+    responses: tuple[ApiIntegrationResponse, ...] = ()
+    response_parameters: dict[str, dict[str, str]] = {}  # HTTP APIs: status to "append:header.X" to an expression
+
+
+class ApiAuthorizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A function that decides who may call a route. `identity` are expressions such as "method.request.header.Authorization"
+    (REST) or "$request.header.Authorization" (HTTP); all of them must be there."""
+
+    name: str
+    kind: Literal["TOKEN", "REQUEST"]
+    function: str
+    identity: tuple[str, ...] = ()
+    ttl_seconds: int = 300
+    validation: str = ""  # TOKEN: a pattern that the token must match as a whole
+    payload_format: Literal["1.0", "2.0"] = "1.0"
+    simple: bool = False  # format 2.0: {"isAuthorized": true} instead of a policy
+
+
+class ApiRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A method on a path of an API. `path` is "/pets/{id}", "/{proxy+}" or, in HTTP APIs, "$default"; `method` may be "ANY"."""
+
+    method: str
+    path: str
+    integration: ApiIntegration
+    resource_id: str = ""
+    required: tuple[str, ...] = ()  # names in the order they were declared: "method.request.querystring.page"
+    models: dict[str, str] = {}  # media type to the name of a model
+    validate_body: bool = False
+    validate_parameters: bool = False
+    authorization: Literal["NONE", "AWS_IAM", "CUSTOM"] = "NONE"
+    authorizer: str = ""
+    operation: str = ""
+
+
+class ApiStage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A stage. `throttles` are by "METHOD /path"; `throttle` holds for each route that has none of its own."""
+
+    name: str
+    variables: dict[str, str] = {}
+    throttle: Throttle | None = None
+    throttles: dict[str, Throttle] = {}
+    deployment_id: str = ""
+
+
+class ApiGatewayResponse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A REST API's own words for an error of the gateway. `kind` is e.g. "UNAUTHORIZED" or "DEFAULT_4XX"."""
+
+    kind: str
+    status: int | None = None
+    parameters: dict[str, str] = {}  # "gatewayresponse.header.X" to an expression
+    templates: dict[str, str] = {}
+
+
+class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An API as the edge serves it. `id` is ten lower-case letters and digits; `app` is who owns it."""
+
+    id: str
+    name: str
+    kind: Literal["rest", "http"]
+    app: str = ""
+    stages: tuple[ApiStage, ...] = ()
+    routes: tuple[ApiRoute, ...] = ()
+    models: dict[str, Any] = {}  # name to JSON schema, draft 4
+    authorizers: tuple[ApiAuthorizer, ...] = ()
+    responses: tuple[ApiGatewayResponse, ...] = ()
+    binary_media_types: tuple[str, ...] = ()
+    cors: Cors | None = None  # HTTP APIs
+    disabled: bool = False  # DisableExecuteApiEndpoint
 
 
 class ScheduleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -161,6 +268,7 @@ class Invocation:
         "duration_us",
         "function",
         "init_us",
+        "log_stream",
         "log_tail",
         "memory_mb",
         "on_chunk",
@@ -215,3 +323,4 @@ class Invocation:
         self.bytes_out = 0
         self.started_at_ms = 0
         self.log_tail = b""
+        self.log_stream = ""  # of the instance that ran it

@@ -92,7 +92,7 @@ async def test_who_is_not_believed(auth: Auth, clock: ManualClock, tmp_path: Pat
     assert reason(auth, (b"authorization", b"Bearer \xff\xfe")) == "InvalidClientTokenId"
     unknown = Credentials(access_key_id="MARTLETBBBBBBBBBBBBB", secret_access_key=found.secret_access_key, token="")
     assert reason(auth, *signed(unknown, clock, monkeypatch)) == "InvalidClientTokenId"
-    assert reason(auth, *signed(found, clock, monkeypatch, token="made-up")) == "InvalidClientTokenId"
+    assert reason(auth, *signed(found, clock, monkeypatch, token="made-up")) == "InvalidToken"
     guessed = Credentials(access_key_id=found.access_key_id, secret_access_key="x" * 40, token="")
     assert reason(auth, *signed(guessed, clock, monkeypatch)) == "SignatureDoesNotMatch"
 

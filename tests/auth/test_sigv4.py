@@ -223,7 +223,7 @@ def test_fifteen_minutes_of_skew_are_allowed_and_no_more() -> None:
 def test_a_presigned_url_ends_when_it_says() -> None:
     request = sign("query", body=b"")
     request.verify(NOW_MS + 3600_000)
-    assert request.refused(NOW_MS + 3601_000) == "AccessDenied"
+    assert request.refused(NOW_MS + 3601_000) == "RequestExpired"
     assert request.refused(NOW_MS - 16 * 60_000) == "RequestTimeTooSkewed"
 
 

@@ -166,7 +166,9 @@ def test_no_apps(running: int, world: World, capsys: Capture) -> None:
 def test_functions_usage_status_version(running: int, capsys: Capture) -> None:
     assert "shop-echo" in ran(capsys, "functions")[0]
     assert ran(capsys, "functions", "--app", "none")[0] == "no functions\n"
-    assert ran(capsys, "usage")[0].splitlines()[1].split() == ["shop-echo", "7", "0"]
+    assert ran(capsys, "usage")[0].splitlines()[1].split() == [
+        "shop-echo", "1", "1970-01-01", "00:00", "7", "2", "1", "3", "600", "70", "1.5", "64",
+    ]  # fmt: skip
     assert "functions" in json.loads(ran(capsys, "usage", "--since", "3000d", "--json")[0])
     status = ran(capsys, "status")[0]
     assert "instances: 2" in status
@@ -223,10 +225,16 @@ def test_invoke(running: int, world: World, project: Path, capsys: Capture, monk
     assert ran(capsys, "invoke", "shop-echo", "--payload", "@event.json")[0] == "[1]\n"
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'"in"')))
     assert ran(capsys, "invoke", "shop-echo", "--payload", "-")[0] == '"in"\n'
+    shown = json.loads(ran(capsys, "invoke", "shop-echo", "--event", "sqs", "--set", "Records.0.body=hi", "--show")[0])
+    assert shown["Records"][0]["body"] == "hi"
+    assert "two events" in ran(capsys, "invoke", "shop-echo", "--event", "s3", "--payload", "{}", code=2)[1]
+    assert "--set" in ran(capsys, "invoke", "shop-echo", "--event", "s3", "--set", "Records.9.x=1", code=2)[1]
     out, err = ran(capsys, "invoke", "shop-echo", "--log", "--json")
     assert json.loads(out)["version"] == 3
     assert err == "START\nhello\\x1b[31m\nEND\n"  # no control character of a function reaches the terminal
     assert [call["payload"] for call in world.functions.calls] == ['{"a": "é"}'.encode(), b"[1]", b'"in"', b"{}"]
+    sent = json.loads(ran(capsys, "invoke", "shop-echo", "--event", "sqs", "--set", "Records.0.body=hi")[0])
+    assert sent["Records"][0]["body"] == "hi"
 
 
 def test_invoke_that_fails(running: int, world: World, capsys: Capture) -> None:

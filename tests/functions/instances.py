@@ -151,6 +151,7 @@ class World:
         self.started += 1
         instance.number = self.started
         pipes = instance.open_pipes()
+        pool.prime(instance)
         self.insides[instance.number] = Inside(self, pool, instance, pipes)
         return True
 

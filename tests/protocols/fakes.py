@@ -26,6 +26,13 @@ CALLER = Principal(
 )
 
 
+USED = {  # a row of the ledger
+    "function": "shop-echo", "version": 1, "hour_ms": 0, "invocations": 7, "errors": 2, "throttled": 1, "cold_starts": 3,
+    "queue_ms": 4, "init_ms": 5, "duration_ms": 600, "cpu_ms": 70, "gb_ms": 1500.0, "peak_memory_mb": 64, "bytes_in": 8,
+    "bytes_out": 9, "egress_bytes_out": 10, "egress_bytes_in": 11,
+}  # fmt: skip
+
+
 class FakeAuth:
     """Takes one token, and any SigV4 signature by key AKID; grants are exact."""
 
@@ -257,7 +264,7 @@ class World:
             functions=self.functions,
             documents=self.documents,
             logs=self.logs,
-            usage=lambda since, until: [{"function": "shop-echo", "invocations": 7, "since": since}],
+            usage=lambda since, until: [{**USED, "hour_ms": since}],
             metrics=lambda: "# HELP x\nx 1\n",
             status=lambda: {"instances": 2, "sandbox": {"level": 3}, "functions": [{"function": "f", "busy": 1}]},
             now_ms=lambda: 1_700_000_000_000,

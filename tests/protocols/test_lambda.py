@@ -255,14 +255,14 @@ def test_other_lambda_operations_are_refused_by_name(client: Any, operation: str
 @pytest.mark.parametrize(
     ("service", "operation", "parameters", "named"),
     [
-        ("dynamodb", "list_tables", {}, "DynamoDB_20120810.ListTables"),
-        ("sqs", "list_queues", {}, "AmazonSQS.ListQueues"),
+        ("dynamodb", "list_tables", {}, "dynamodb:ListTables"),
+        ("sqs", "list_queues", {}, "sqs:ListQueues"),
         ("sns", "list_topics", {}, "sns:ListTopics"),
         ("sts", "get_caller_identity", {}, "sts:GetCallerIdentity"),
-        ("s3", "put_object", {"Bucket": "b", "Key": "k", "Body": b"x"}, "s3 PUT /b/k"),
-        ("s3", "list_buckets", {}, "s3 GET /"),
-        ("pipes", "list_pipes", {}, "pipes GET /v1/pipes"),
-        ("apigatewayv2", "get_apis", {}, "apigateway GET /v2/apis"),
+        ("s3", "put_object", {"Bucket": "b", "Key": "k", "Body": b"x"}, "s3:PutObject"),
+        ("s3", "list_buckets", {}, "s3:ListBuckets"),
+        ("pipes", "list_pipes", {}, "pipes:ListPipes"),
+        ("apigatewayv2", "get_apis", {}, "apigatewayv2:GetApis"),
     ],
 )
 def test_other_services_are_refused_by_name(

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.protocols.fakes import BEARER, CALLER, Record, World, version
+from tests.protocols.fakes import BEARER, CALLER, USED, Record, World, version
 
 from martlet.errors import Throttled
 from martlet.limits import LIMITS, Limit
@@ -334,7 +334,7 @@ async def test_usage_status_and_metrics(root: httpx.AsyncClient, world: World) -
         assert usage == {
             "since_ms": 5,
             "until_ms": 1_700_000_000_000,
-            "functions": [{"function": "shop-echo", "invocations": 7, "since": 5}],
+            "functions": [{**USED, "hour_ms": 5}],
         }
         assert (await root.get("/v1/status")).json() == {"version": "9.9.9", **world.rooms.status()}
         metrics = await root.get("/metrics")

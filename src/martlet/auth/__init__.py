@@ -1,20 +1,26 @@
 """Who asks, and what they may do.
 
-Owns: the root credentials, access keys and bearer tokens (in the store), the rules of AWS Signature Version 4.
-Offers: `Auth` (ensure_root, authenticate), `authorize` and `function_principal` (pure), `check_host` (pure).
+Owns: the root credentials, access keys and bearer tokens (in the store), the rules of AWS Signature Version 4, roles and
+managed policies, temporary credentials.
+Offers: `Auth` (ensure_root, authenticate), `authorize` and `function_principal` (pure), `check_host` (pure), `Identities` and
+`Sessions`: the services "iam" and "sts" as AWS's clients call them.
 Never: lets something pass that nothing grants, says in an error what the right secret or signature would have been, or
 reads a socket.
 """
 
 from martlet.auth.credentials import Auth, Credentials
 from martlet.auth.hosts import check_host
+from martlet.auth.identities import Identities
 from martlet.auth.policy import DOCUMENT_ACTIONS, INVOKE, authorize, function_principal
+from martlet.auth.sessions import Sessions
 
 __all__ = [
     "DOCUMENT_ACTIONS",
     "INVOKE",
     "Auth",
     "Credentials",
+    "Identities",
+    "Sessions",
     "authorize",
     "check_host",
     "function_principal",

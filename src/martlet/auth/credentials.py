@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from martlet.auth import sigv4
+from martlet.auth.sessions import find_session
 from martlet.clock import Clock, token_hex
 from martlet.errors import StartFailed
 from martlet.store import Store, Tx, keys
@@ -93,13 +94,19 @@ class Auth:
             raise sigv4.refused(
                 "SignatureDoesNotMatch", f"the request is signed for service {claim.service!r}, not {service!r}"
             )
+        session = self._store.read(lambda reader: find_session(reader, claim.access_key_id))
+        now_ms = self._clock.now_ms()
+        if session is not None:
+            sigv4.verify(claim, session.secret, now_ms, method, path, query, headers, body)
+            session.check(claim.session_token, now_ms)
+            return self._store.read(session.acting)
         raw = self._store.read(lambda reader: reader.get(keys.encode(_KEY, claim.access_key_id)))
         if raw is None:
             raise sigv4.refused("InvalidClientTokenId", "the access key id is not known")
         stored = _DECODE_KEY.decode(raw)
         if claim.session_token:
-            raise sigv4.refused("InvalidClientTokenId", "the session token is not valid: this key has none")
-        sigv4.verify(claim, stored.secret, self._clock.now_ms(), method, path, query, headers, body)
+            raise sigv4.refused("InvalidToken", "the session token is not valid: this key has none")
+        sigv4.verify(claim, stored.secret, now_ms, method, path, query, headers, body)
         return stored.principal
 
     def _by_token(self, authorization: str) -> Principal:

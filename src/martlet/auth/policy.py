@@ -19,11 +19,11 @@ DOCUMENT_ACTIONS: Final = ("documents:Get", "documents:Put", "documents:Delete",
 def authorize(principal: Principal, action: str, resource: str) -> None:
     """Return if `principal` may do `action` on `resource`, else raise `AccessDenied` naming all three.
 
-    Root may do everything; functions and services what their grants say; anonymous nothing, whatever it carries.
+    Root may do everything; functions, roles and services what their grants say; anonymous nothing, whatever it carries.
     """
     if principal.kind == "root":
         return
-    if principal.kind in ("function", "service"):
+    if principal.kind in ("function", "role", "service"):
         if (action, resource) in principal.grants:
             return
         for granted_action, granted_resource in principal.grants:

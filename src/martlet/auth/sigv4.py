@@ -30,6 +30,11 @@ ALGORITHM: Final = "AWS4-HMAC-SHA256"
 SKEW_SECONDS: Final = 15 * 60
 EXPIRES_SECONDS_MAX: Final = 7 * 24 * 3600
 _UNSIGNED: Final = "UNSIGNED-PAYLOAD"
+_MISMATCH: Final = (
+    "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and "
+    "signing method. Consult the service documentation for details."
+)
+_SHOWN_BYTES: Final = 16_384
 _QUERY_NAMES: Final = frozenset(
     {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature"}
 )
@@ -49,9 +54,9 @@ class Claim(msgspec.Struct, frozen=True):
     expires_seconds: int | None
 
 
-def refused(reason: str, message: str) -> Unauthenticated:
+def refused(reason: str, message: str, **details: str) -> Unauthenticated:
     """The error of a request that is not believed. `reason` is AWS's error code for it."""
-    return Unauthenticated(message, reason=reason)
+    return Unauthenticated(message, reason=reason, **details)
 
 
 def claim_of(query: bytes, headers: Headers, authorization: str) -> Claim | None:
@@ -79,9 +84,7 @@ def verify(
     key = _signing_key(secret, claim.date, claim.region, claim.service)
     expected = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
     if not hmac.compare_digest(expected.encode(), claim.signature.encode()):
-        raise refused(
-            "SignatureDoesNotMatch", "the signature does not match the request: check the secret key and what was sent"
-        )
+        raise refused("SignatureDoesNotMatch", _MISMATCH, canonical_request=_shown(request), string_to_sign=text)
     if declared != _UNSIGNED and not hmac.compare_digest(declared, hashlib.sha256(body).hexdigest()):
         raise refused("XAmzContentSHA256Mismatch", "x-amz-content-sha256 does not match the body")
 
@@ -230,15 +233,28 @@ def _check_time(claim: Claim, now_ms: int) -> None:
     except ValueError as error:
         raise refused("IncompleteSignature", "the date is not a date") from error
     age = now_ms / 1000 - signed_at
+    now, minutes = _basic_form(now_ms / 1000), SKEW_SECONDS // 60
     if age < -SKEW_SECONDS:
-        raise refused(
-            "RequestTimeTooSkewed", f"the request is signed {-age:.0f} s ahead of this clock; {SKEW_SECONDS} are allowed"
-        )
+        edge = f"{_basic_form(now_ms / 1000 + SKEW_SECONDS)} ({now} + {minutes} min.)"
+        raise refused("RequestTimeTooSkewed", f"Signature not yet current: {claim.timestamp} is still later than {edge}")
     if claim.expires_seconds is None:
         if age > SKEW_SECONDS:
-            raise refused("RequestTimeTooSkewed", f"the request was signed {age:.0f} s ago; {SKEW_SECONDS} are allowed")
+            edge = f"{_basic_form(now_ms / 1000 - SKEW_SECONDS)} ({now} - {minutes} min.)"
+            raise refused("RequestTimeTooSkewed", f"Signature expired: {claim.timestamp} is now earlier than {edge}")
     elif age > claim.expires_seconds:
-        raise refused("AccessDenied", "the presigned URL has expired")
+        raise refused("RequestExpired", "Request has expired")
+
+
+def _basic_form(seconds: float) -> str:
+    """Epoch seconds in ISO 8601's basic form, as signatures have it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def _shown(request: bytes) -> str:
+    """The canonical request as an error repeats it: all of it is the client's own. A session token is left out."""
+    lines = request[:_SHOWN_BYTES].split(b"\n")
+    token = b"x-amz-security-token:"
+    return b"\n".join(token + b"..." if line.startswith(token) else line for line in lines).decode("utf-8", "replace")
 
 
 def _check_signed_headers(claim: Claim, headers: Headers) -> None:

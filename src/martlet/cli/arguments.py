@@ -98,13 +98,33 @@ def _listings(commands: Commands) -> None:
     _command(commands, "version", "print Martlet's version", "martlet version", json=True)
 
 
+_EVENTS = (  # those of cli/events.py, which is not loaded for a help text
+    "apigw", "cognito", "dynamodb", "eventbridge", "httpapi", "kinesis", "logs", "s3", "s3-delete", "schedule", "scheduler",
+    "sns", "sqs", "url",
+)  # fmt: skip
+
+
 def _invoke(commands: Commands) -> None:
     example = 'martlet invoke hello-greet --payload \'{"name": "Ada"}\''
     invoke = _command(commands, "invoke", "run a function and print its answer", example, json=True)
     invoke.add_argument("name", metavar="NAME", help="the function's full name, APP-FUNCTION")
     invoke.add_argument(
-        "--payload", metavar="JSON|@FILE|-", default="{}", help="the event; @FILE reads a file, - standard input"
+        "--payload", metavar="JSON|@FILE|-", help="the event (default {}); @FILE reads a file, - standard input"
     )
+    invoke.add_argument(
+        "--event",
+        metavar="KIND",
+        choices=_EVENTS,
+        help="send what this source would send: " + ", ".join(_EVENTS),
+    )
+    invoke.add_argument(
+        "--set",
+        metavar="PATH=VALUE",
+        action="append",
+        default=[],
+        help="change the event first, e.g. Records.0.body.order=7 (again for more)",
+    )
+    invoke.add_argument("--show", action="store_true", help="print the event and run nothing")
     invoke.add_argument("--log", action="store_true", help="also print the end of its log, to standard error")
 
 
@@ -116,6 +136,11 @@ def _logs(commands: Commands) -> None:
 
 
 def _destroy(commands: Commands) -> None:
-    destroy = _command(commands, "destroy", "remove an app, its functions, routes and schedules", "martlet destroy hello --yes")
+    destroy = _command(
+        commands,
+        "destroy",
+        "remove an app, its functions, routes and schedules; its documents are kept",
+        "martlet destroy hello --yes",
+    )
     destroy.add_argument("app", metavar="APP", help="the app's name")
     destroy.add_argument("--yes", action="store_true", help="do not ask")

@@ -59,7 +59,13 @@ def _since_ms(arguments: Arguments) -> int | None:
 
 
 def _show_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=not _utf8(), sort_keys=False))
+    print(_json_text(value, indent=2))
+
+
+def _json_text(value: object, indent: int | None = None) -> str:
+    """JSON for a terminal or a pipe; what would steer a terminal stays escaped (RFC 8259 lets DEL and C1 stand as they are)."""
+    text = json.dumps(value, indent=indent, ensure_ascii=not _utf8())
+    return text.translate({code: f"\\u{code:04x}" for code in range(127, 160)})
 
 
 def _utf8() -> bool:
@@ -259,11 +265,36 @@ def _usage(arguments: Arguments) -> int:
     if arguments.json:
         _show_json(found)
         return 0
-    rows = found["functions"]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    print(
-        table([name.upper() for name in names], [[row.get(name, "-") for name in names] for row in rows], empty="nothing used")
-    )
+    rows = [
+        (
+            row["function"],
+            row["version"],
+            _time(row["hour_ms"])[:16],
+            row["invocations"],
+            row["errors"],
+            row["throttled"],
+            row["cold_starts"],
+            row["duration_ms"],
+            row["cpu_ms"],
+            row["gb_ms"] / 1000,
+            row["peak_memory_mb"],
+        )
+        for row in found["functions"]
+    ]
+    headings = [
+        "FUNCTION",
+        "VERSION",
+        "HOUR_UTC",
+        "CALLS",
+        "ERRORS",
+        "THROTTLED",
+        "COLD",
+        "DURATION_MS",
+        "CPU_MS",
+        "GB_S",
+        "PEAK_MB",
+    ]
+    print(table(headings, rows, empty="nothing used"))
     return 0
 
 
@@ -296,7 +327,10 @@ def _time(milliseconds: int) -> str:
 
 
 def _invoke(arguments: Arguments) -> int:
-    payload = _payload(arguments.payload)
+    payload = _event(arguments)
+    if arguments.show:
+        print(_json_text(json.loads(payload), indent=2))
+        return 0
     query: dict[str, object] = {"log": True} if arguments.log else {}
     result = _client(arguments).call("POST", f"/v1/functions/{segment(arguments.name)}/invocations", query, payload)
     if arguments.log:
@@ -304,7 +338,7 @@ def _invoke(arguments: Arguments) -> int:
     if arguments.json:
         _show_json(result)
     else:
-        print(json.dumps(result["payload"], ensure_ascii=not _utf8()))
+        print(_json_text(result["payload"]))
     if result["error"]:
         raise Failure(
             REFUSED,
@@ -312,6 +346,23 @@ def _invoke(arguments: Arguments) -> int:
             "see its log: martlet logs " + arguments.name,
         )
     return 0
+
+
+def _event(arguments: Arguments) -> bytes:
+    """The event that the options describe, as JSON."""
+    if arguments.event is None and not arguments.set:
+        return _payload(arguments.payload or "{}")
+    if arguments.event is not None and arguments.payload is not None:
+        raise Failure(USAGE, "--event and --payload are two events", "give one of them")
+    from martlet.cli import events
+
+    found = events.event(arguments.event) if arguments.event else json.loads(_payload(arguments.payload or "{}") or b"{}")
+    try:
+        for text in arguments.set:
+            events.assign(found, text)
+    except ValueError as error:
+        raise Failure(USAGE, f"--set: {error}", "`martlet invoke NAME --event KIND --show` prints the event") from error
+    return json.dumps(found).encode()
 
 
 def _payload(text: str) -> bytes:
@@ -358,7 +409,7 @@ def _destroy(arguments: Arguments) -> int:
         if not sys.stdin.isatty():
             raise Failure(USAGE, "destroy asks before it removes an app, and there is no terminal to ask on", "say --yes")
         print(
-            f"Remove app {arguments.app} with its functions, routes and schedules? Type its name: ",
+            f"Remove app {arguments.app} with its functions, routes and schedules (its documents are kept)? Type its name: ",
             end="",
             file=sys.stderr,
             flush=True,

@@ -106,7 +106,8 @@ class Builder:
         if not pool._start():
             raise DeployFailed("no room for another sandbox on this host")
         instance = next(iter(pool.instances.values()))
-        instance.ready, pool._starting = True, 0  # the build has its own, longer limit below
+        instance.ready = True  # the build has its own, longer limit below
+        pool._starts.clear()
         try:
             answer = await asyncio.wait_for(pool.done, _SECONDS)
         except TimeoutError:

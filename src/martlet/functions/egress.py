@@ -110,22 +110,38 @@ async def serve(sock: socket.socket, egress: Egress, meter: Callable[[int, int],
         host, port, first = target_of(head)
         if not allows(egress, host):
             raise AccessDenied(f"egress to {host} is not declared by this function", remedy=f'egress=["{host}"]')
-        outward = await _connect(host, port)
-    except MartletError as error:
-        _refuse(writer, error)
+    except AccessDenied as error:
+        _refuse(writer, "403 Forbidden", error.message)
         return
-    except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, ValueError) as error:
-        _refuse(writer, InvalidInput(f"egress proxy: {type(error).__name__}: {error}"))
+    except (MartletError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, ValueError) as error:
+        _refuse(writer, "400 Bad Request", f"egress proxy: {error}")
+        return
+    try:
+        outward = await _connect(host, port)
+    except AccessDenied as error:
+        _refuse(writer, "403 Forbidden", error.message)
+        return
+    except TimeoutError:
+        _refuse(writer, "504 Gateway Timeout", f"egress proxy: {host}:{port} did not answer within {_CONNECT_SECONDS} s")
+        return
+    except (OSError, UnicodeError) as error:  # a name that is no name, does not resolve, or nobody listens
+        _refuse(writer, "502 Bad Gateway", f"egress proxy: {host}:{port}: {error}")
         return
     if first:
         outward[1].write(first)
         meter(len(first), 0)
     else:
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-    await asyncio.gather(
-        _pipe(reader, outward[1], lambda count: meter(count, 0)),
-        _pipe(outward[0], writer, lambda count: meter(0, count)),
-    )
+    try:
+        await asyncio.gather(
+            _pipe(reader, outward[1], lambda count: meter(count, 0)),
+            _pipe(outward[0], writer, lambda count: meter(0, count)),
+        )
+    except (TimeoutError, OSError):
+        pass  # either side may go at any time
+    finally:
+        writer.close()
+        outward[1].close()
 
 
 async def _connect(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -140,20 +156,18 @@ async def _connect(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.
     raise AccessDenied(f"egress to {host} is refused: {reason}")
 
 
-def _refuse(writer: asyncio.StreamWriter, error: MartletError) -> None:
-    text = error.message.replace("\r", " ").replace("\n", " ").encode("ascii", "replace")
-    head = b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(text)
-    writer.write(head + text)
+def _refuse(writer: asyncio.StreamWriter, status: str, reason: str) -> None:
+    text = reason.replace("\r", " ").replace("\n", " ").encode("ascii", "replace")
+    head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: {len(text)}\r\n\r\n"
+    writer.write(head.encode() + text)
     writer.close()
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, meter: Callable[[int], None]) -> None:
-    try:
-        while data := await asyncio.wait_for(reader.read(_CHUNK_BYTES), _IDLE_SECONDS):
-            meter(len(data))
-            writer.write(data)
-            await writer.drain()
-    except (TimeoutError, OSError):
-        pass  # either side may go at any time; both ends are closed below
-    finally:
-        writer.close()
+    """One direction, to its end: that is passed on, and the other direction goes on."""
+    while data := await asyncio.wait_for(reader.read(_CHUNK_BYTES), _IDLE_SECONDS):
+        meter(len(data))
+        writer.write(data)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import socket
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from martlet.functions.builder import Build, Builder
 from martlet.functions.instance import Instance
 from martlet.functions.logs import LogRecord, LogStore
 from martlet.functions.pool import Pool
+from martlet.functions.runtimes import Runtimes
 from martlet.functions.sandbox import Ended, HostReport, InstanceSpec, SandboxHost, Started, ZygoteSpec
 from martlet.limits import LIMITS, exceeded
 from martlet.store import Reader, Store, Tx, keys
@@ -62,10 +62,11 @@ class Functions:
         logs: LogStore,
         ledger: _Ledger,
         metrics: Registry,
-        serve_private: Callable[[socket.socket, FunctionVersion], None],
+        serve_private: Callable[..., None],  # (socket, version), and what was read from the socket already
         keep_alive_seconds: float = 300.0,
         stem_cells: int = 4,
         region: str = "us-east-1",
+        node: str = "",
     ) -> None:
         self.clock = clock
         self.logs = logs
@@ -81,6 +82,8 @@ class Functions:
         self._versions: dict[str, FunctionVersion] = {}
         self._pools: dict[str, Pool] = {}
         self._all: dict[int, tuple[Pool, Instance]] = {}
+        self._used: dict[int, str] = {}  # instance → key of its zygote
+        self.runtimes = Runtimes(data, region=region, node=node)
         self._zygotes: dict[str, int] = {}  # key → when it was last wanted
         self._numbers = 0
         self._locks: dict[str, asyncio.Lock] = {}
@@ -111,9 +114,9 @@ class Functions:
         )
         self._store.read(self._load)
         newest = sorted(self._versions.values(), key=lambda version: -version.created_at_ms)
-        self._zygote("", "", ())
+        self._want(self.runtimes.bare(), hot=False)
         for version in newest[:4]:
-            self._zygote(version.app, version.layer, version.imports)
+            self._want_for(version)
         for version in self._versions.values():
             if version.config.provisioned:
                 self._keep_provisioned(self._pool(version))
@@ -179,6 +182,8 @@ class Functions:
                 imports=imports,
                 created_at_ms=self.clock.now_ms(),
             )
+            self.runtimes.check(config)
+            await asyncio.to_thread(self.runtimes.prepare, version)
             pool = self._new_pool(version)
             if config.reserved != 0:
                 await self._verify(pool)
@@ -197,7 +202,7 @@ class Functions:
         if pool.init_error is not None:
             pool.retire(None)
             error = msgspec.json.decode(pool.init_error.payload)
-            stack = "".join(error.get("stackTrace", ()))
+            stack = "".join(line for line in error.get("stackTrace") or () if isinstance(line, str))
             raise DeployFailed(
                 f"function {pool.version.config.name}: {error.get('errorType')}: {error.get('errorMessage')}",
                 function=pool.version.config.name,
@@ -303,6 +308,7 @@ class Functions:
             invocation.trace_id,
             invocation.source,
             lines if outcome.error_type not in _UNSAID else _with_cause(lines, outcome),
+            stream=invocation.log_stream,
         )
         self.logs.append(record)
         if invocation.want_log_tail:
@@ -318,8 +324,14 @@ class Functions:
         self._numbers += 1
         instance.number = self._numbers
         version, config = pool.version, pool.version.config
+        try:
+            plan = self.runtimes.plan(version)
+        except DeployFailed as error:  # its program is gone since it was published
+            self.logs.platform(version.name, f"no sandbox could be started: {error.message}; {error.remedy}")
+            return False
         spec = InstanceSpec(
-            zygote=self._zygote(version.app, version.layer, version.imports),
+            zygote=self._want(plan.zygote, hot=bool(pool.waiting)),
+            opt=plan.opt,
             code=str(self._data / "code" / version.code),
             memory_mb=config.memory_mb,
             tmp_mb=config.tmp_mb,
@@ -333,6 +345,8 @@ class Functions:
             instance.close()
             return False
         self._all[instance.number] = (pool, instance)
+        self._used[instance.number] = spec.zygote
+        pool.prime(instance)
         self._host.start(instance.number, spec, pipes)
         return True
 
@@ -346,9 +360,9 @@ class Functions:
     def note(self, pool: Pool, text: str) -> None:
         self.logs.platform(pool.version.name, text)
 
-    def connected(self, pool: Pool, listener: int, sock: socket.socket) -> None:
+    def connected(self, pool: Pool, listener: int, sock: socket.socket, begun: bytes = b"") -> None:
         if listener == 0:
-            self._serve_private(sock, pool.version)
+            self._serve_private(sock, pool.version, *([begun] if begun else []))
             return
         allowed = pool.version.config.egress
         if allowed == "none":
@@ -391,27 +405,41 @@ class Functions:
     def _new_pool(self, version: FunctionVersion) -> Pool:
         text = "Duration of invocations"
         durations = self._metrics.histogram("martlet_invocation_duration_seconds", text, function=version.name)
-        return Pool(version, self, self._init(version), durations)
+        try:
+            plan = self.runtimes.plan(version)
+        except DeployFailed:  # said when an instance is to be started
+            return Pool(version, self, self._init(version), durations)
+        init = self.runtimes.init(version, plan, self._init(version), self.clock.now_ms())
+        return Pool(version, self, init, durations, plan.instance)
 
     def _keep_provisioned(self, pool: Pool) -> None:
         task = asyncio.get_running_loop().create_task(pool.warm(pool.version.config.provisioned))
         self._proxies.add(task)
         task.add_done_callback(self._proxies.discard)
 
-    def _zygote(self, app: str, layer: str, imports: tuple[str, ...]) -> str:
-        """The key of the zygote for this layer and these imports; boots it unless it is there.
-
-        Apps share one only where it holds nothing but the standard library.
-        """
-        key = _zygote_key(app, layer, imports)
+    def _want(self, spec: ZygoteSpec, *, hot: bool) -> str:
+        """The zygote's key; boots it unless it is there. `hot`: an event wants it."""
+        key = spec.key
         if key not in self._zygotes and len(self._zygotes) >= _ZYGOTES_AT_MOST:
             self._drop_oldest_zygote()
-        self._zygotes[key] = self.clock.monotonic_ns()
-        self._host.ensure_zygote(ZygoteSpec(key, str(self._data / "layers" / layer) if layer else "", imports))
+        now = self.clock.monotonic_ns()
+        self._zygotes[key] = now if hot else self._zygotes.get(key, now - _HOT_NS)
+        self._park(key, now)
+        self._host.ensure_zygote(spec)
         return key
 
+    def _want_for(self, version: FunctionVersion) -> None:
+        try:
+            self._want(self.runtimes.plan(version).zygote, hot=False)
+        except DeployFailed as error:
+            self.logs.platform(version.name, f"{error.message}; {error.remedy}")
+
+    def _park(self, key: str, now: int) -> None:
+        hot = now - self._zygotes[key] < _HOT_NS
+        self._host.park(key, self._stem_cells if hot else min(1, self._stem_cells))
+
     def _drop_oldest_zygote(self) -> None:
-        used = {_zygote_key(pool.version.app, pool.version.layer, pool.version.imports) for pool, _ in self._all.values()}
+        used = set(self._used.values())
         for key in sorted(self._zygotes, key=self._zygotes.__getitem__):
             if key not in used:
                 del self._zygotes[key]
@@ -421,21 +449,22 @@ class Functions:
     def _on_started(self, started: Started) -> None:
         found = self._all.get(started.number)
         if found is None or found[1].closed:
-            for fd in (*started.listeners, *started.usage):
-                os.close(fd)
+            for fd in (*started.listeners, *started.usage, started.log):
+                if fd >= 0:
+                    os.close(fd)
             return
         found[0].on_started(found[1], started)
 
     def _on_ended(self, ended: Ended) -> None:
+        self._used.pop(ended.number, None)
         found = self._all.pop(ended.number, None)
         if found is not None:
-            found[0].on_ended(found[1], ended)
+            found[0].on_ended(found[1], found[1].interpret(ended))
 
     def _reap(self) -> None:
         now = self.clock.monotonic_ns()
-        for key, wanted_at in self._zygotes.items():
-            hot = now - wanted_at < _HOT_NS
-            self._host.park(key, self._stem_cells if hot else min(1, self._stem_cells))
+        for key in self._zygotes:
+            self._park(key, now)
         for pool in list(self._pools.values()):
             pool.reap(now, self._keep_ns)
             if pool.version.config.provisioned > len(pool.instances) and pool.init_error is None:
@@ -446,7 +475,7 @@ class Functions:
         """What the runtime in the sandbox is told (frame INIT), Lambda's environment included."""
         config = version.config
         group = f"/aws/lambda/{version.name}"
-        stream = f"{version.version}/[{version.version}]{token_hex(16)}"
+        stream = f"{version.version}/[{version.version}]{token_hex(16)}"  # the pool gives each instance an end of its own
         own = {
             "AWS_ACCESS_KEY_ID": "MARTLETSANDBOX000000",
             "AWS_DEFAULT_REGION": self._region,
@@ -514,11 +543,6 @@ class Functions:
             )
         sandbox = {"level": self.report.level, "features": list(self.report.features), "missing": list(self.report.missing)}
         return {"sandbox": {**sandbox, **self._host.stats()}, "instances": len(self._all), "functions": rows}
-
-
-def _zygote_key(app: str, layer: str, imports: tuple[str, ...]) -> str:
-    parts = (app if layer else "", layer, *imports)
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _with_cause(lines: bytes, outcome: Outcome) -> bytes:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 from typing import Any, Protocol
 
+from martlet.functions.sandbox import Ended
 from martlet.functions.sandboxes.inside import frames
 from martlet.limits import LIMITS
 from martlet.types import Invocation
@@ -77,6 +79,7 @@ class Instance:
         "large",
         "listeners",
         "log_lines",
+        "log_stream",
         "number",
         "ready",
         "sequence",
@@ -102,6 +105,7 @@ class Instance:
         self.inflight: dict[int, Invocation] = {}
         self.large = False  # the last frame sent was more than one packet: nothing may be queued behind it
         self.log_lines: dict[int, bytearray] = {}
+        self.log_stream = ""  # the name under which CloudWatch Logs knows what it writes
         self.listeners: list[Any] = []
         self.connections: list[set[Any]] = [set(), set()]  # accepted by each listener and, as far as is known, open
         self.cpu_seen_us = 0
@@ -135,6 +139,15 @@ class Instance:
 
     def attach_usage(self, files: tuple[int, ...]) -> None:
         self._usage = files
+
+    def attach_log(self, fd: int) -> None:
+        """Read the log from here: the instance had a program that writes, before it had our pipe."""
+        if fd >= 0:
+            self._loop.remove_reader(self._log)
+            os.close(self._log)
+            self._log = fd
+            os.set_blocking(fd, False)
+            self._loop.add_reader(fd, self.read_log)
 
     # --- towards the instance ---------------------------------------------------------------------------------------
 
@@ -173,6 +186,24 @@ class Instance:
     def takes_more(self) -> bool:
         """An event may wait in the pipe behind the running one, and can still be taken back."""
         return not self.large and not self._pending and not self.draining and not self.closed
+
+    @property
+    def polls(self) -> bool:
+        """It takes its next event as soon as it has answered one; a runtime that asks for each is free when it asks."""
+        return True
+
+    @property
+    def undelivered(self) -> bool:
+        """An event counts as begun here that user code has not seen (never with pipes)."""
+        return False
+
+    def interpret(self, ended: Ended) -> Ended:
+        """The host's report in the runtime's terms."""
+        return ended
+
+    def adopt(self, listener: int, sock: socket.socket) -> bool:
+        """Take over a connection from inside, if it is for this end."""
+        return False
 
     def take_back(self) -> list[Invocation]:
         """The events that wait in the pipe behind the running one and that the instance has not seen: its no longer.

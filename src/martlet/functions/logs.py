@@ -51,6 +51,7 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
     trace_id: str = ""
     source: str = ""
     lines: bytes = b""  # what the function wrote, as it wrote it
+    stream: str = ""  # of the instance that ran it; "": the platform itself
 
     @property
     def ended_at_ms(self) -> int:
@@ -102,6 +103,7 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
     source: str = ""
     lines: str = ""
     lines_base64: bytes = b""
+    stream: str = ""
 
 
 _FIELDS: Final = tuple(name for name in _Line.__struct_fields__ if not name.startswith("lines"))
@@ -230,6 +232,25 @@ class LogStore:
         finally:
             self._followers.discard(follower)
 
+    async def kept(self) -> dict[str, tuple[int, int]]:
+        """Each function that has a log: when it begins (ms), and its size on disk (bytes)."""
+        sizes = await self._snapshot(None)
+        return {
+            function: (int(segments[0][0].stem), sum(size for _, size in segments)) for function, segments in sizes if segments
+        }
+
+    async def forget(self, function: str) -> None:
+        """Delete the function's log. What it writes from now on begins a new one."""
+        if not self._closed:
+            self._hand_over()
+            await asyncio.wrap_future(self._writer.submit(self._files.forget, function))
+
+    async def expire(self, function: str, before_ms: int) -> None:
+        """Delete the parts of the function's log in which every record ended before that."""
+        if not self._closed:
+            self._hand_over()
+            await asyncio.wrap_future(self._writer.submit(self._files.expire, function, before_ms))
+
     async def close(self) -> None:
         """Write what is pending, end all followers. Later records are dropped and counted."""
         if self._closed:
@@ -349,6 +370,23 @@ class _Files:
             found = sorted(found + mine, key=_ended_at)[-limit:]
         return found
 
+    def forget(self, function: str) -> None:
+        self._open.pop(function, None)
+        folder = self._path / _folder(function)
+        for path, _ in _segments(folder):
+            path.unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+    def expire(self, function: str, before_ms: int) -> None:
+        segments = _segments(self._path / _folder(function))
+        for path, size in segments:
+            records = _decode(function, path, size)
+            if records and max(record.ended_at_ms for record in records) >= before_ms:
+                return
+            self._open.pop(function, None)
+            path.unlink(missing_ok=True)
+
     def _write_function(self, function: str, text: bytes) -> None:
         folder = self._path / _folder(function)
         segments = self._open.get(function)
@@ -450,6 +488,7 @@ def _encode(record: LogRecord) -> bytes:
         record.source,
         text,
         binary,
+        record.stream,
     )
     return _ENCODER.encode(line)
 

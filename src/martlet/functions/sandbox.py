@@ -24,15 +24,22 @@ class HostReport(msgspec.Struct, frozen=True):
 
 
 class ZygoteSpec(msgspec.Struct, frozen=True):
-    """A zygote: which dependency layer it sees ("" for none) and which modules it imports ahead."""
+    """A zygote: which dependency layer it sees ("" for none) and which modules it imports ahead.
+
+    `blank`: a program (of `binds`) that every blank instance starts ahead, and that takes its function from the assignment.
+    """
 
     key: str
     layer: str = ""  # folder on the host
     imports: tuple[str, ...] = ()
+    python: str = ""  # its interpreter; "": the host's usual one
+    binds: tuple[tuple[str, str], ...] = ()  # (path on the host, path in the image): another language's programs
+    blank: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()  # of `blank`, until it is assigned one
 
 
 class InstanceSpec(msgspec.Struct, frozen=True):
-    """One instance. `code` is a folder on the host; sizes in MB."""
+    """One instance. `code` is a folder on the host, and so is `opt`, or "" for none; sizes in MB."""
 
     zygote: str
     code: str
@@ -40,6 +47,7 @@ class InstanceSpec(msgspec.Struct, frozen=True):
     tmp_mb: int
     processes: int
     file_descriptors: int
+    opt: str = ""
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -52,6 +60,7 @@ class Started(msgspec.Struct, frozen=True):
     number: int
     listeners: tuple[int, ...]
     usage: tuple[int, ...]
+    log: int = -1  # to be read instead of the log pipe given: a blank program writes there
 
 
 class Ended(msgspec.Struct, frozen=True):

@@ -620,22 +620,30 @@ class HttpServer:
         self._listeners.append(listener)
         return int(listener.sockets[0].getsockname()[1])
 
-    def accept(self, sock: socket.socket, client: tuple[str, int] = ("", 0), context: object = None) -> None:
-        """Serve an accepted socket; `context` becomes `request.context`. Takes the socket over. Needs the running loop."""
+    def accept(
+        self, sock: socket.socket, client: tuple[str, int] = ("", 0), context: object = None, begun: bytes = b""
+    ) -> None:
+        """Serve an accepted socket; `context` becomes `request.context`. Takes the socket over. Needs the running loop.
+
+        `begun`: what was read from it already.
+        """
         if self.stopping:
             sock.close()
             return
-        task = asyncio.get_running_loop().create_task(self._adopt(sock, client, context))
+        task = asyncio.get_running_loop().create_task(self._adopt(sock, client, context, begun))
         self._adoptions.add(task)
         task.add_done_callback(self._adoptions.discard)
 
-    async def _adopt(self, sock: socket.socket, client: tuple[str, int], context: object) -> None:
+    async def _adopt(self, sock: socket.socket, client: tuple[str, int], context: object, begun: bytes) -> None:
         loop = asyncio.get_running_loop()
         sock.setblocking(False)
         try:
-            await loop.connect_accepted_socket(lambda: _Connection(self, client, context), sock)
+            _, connection = await loop.connect_accepted_socket(lambda: _Connection(self, client, context), sock)
         except OSError:
             sock.close()  # the peer left between accept and now: there is nobody to tell
+            return
+        if begun:
+            connection.data_received(begun)
 
     async def shutdown(self, grace_seconds: float) -> None:
         """Stop accepting; let accepted requests finish with `Connection: close` for that long; then cut the rest."""

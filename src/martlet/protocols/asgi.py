@@ -63,6 +63,7 @@ class Request:
         self.raw_headers: list[tuple[bytes, bytes]] = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
         self.parameters: dict[str, str] = {}
         self.id = uuid4_text()
+        self.client_ip = str((scope.get("client") or ("", 0))[0])
         self._receive = receive
         self._headers: dict[str, str] | None = None
         context = scope.get("martlet.context")
@@ -173,7 +174,10 @@ async def send_answer(answer: Answer, receive: Receive, send: Send) -> None:
     """Send an answer; a stream is closed when the client goes away."""
     headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in answer.headers]
     if isinstance(answer.body, bytes):
-        if answer.status not in (204, 304):  # RFC 9110 section 8.6: not on 204; on 304 it would speak of the 200's body
+        said = any(name == "content-length" for name, _ in answer.headers)  # of the body that a HEAD does not get
+        if (
+            answer.status not in (204, 304) and not said
+        ):  # RFC 9110 section 8.6: not on 204; on 304 it would speak of the 200's body
             headers.append((b"content-length", str(len(answer.body)).encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -188,4 +188,6 @@ class Rooms:
     status: Callable[[], dict[str, Any]]
     now_ms: Callable[[], int]
     version: str
+    services: Mapping[str, object] = field(default_factory=dict)  # AWS's, by boto3's names: see `codec.service`
+    region: str = "us-east-1"
     stacks: Stacks | None = None

@@ -12,11 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from martlet.errors import SandboxFailed, StartFailed
 from martlet.functions.sandbox import Ended, HostReport, InstanceSpec, Started, ZygoteSpec
 from martlet.functions.sandboxes.inside import linux
 
 _INSIDE = Path(__file__).with_name("inside")
+_SDK = ("martlet", "martlet.sdk.entry", "martlet.sdk.convert", "martlet.sdk.signature", "martlet.sdk.encode")
 _RESTARTS_AT_MOST = 5  # of the supervisor, within _RESTARTS_SECONDS
 _RESTARTS_SECONDS = 60.0
 _CALM_SECONDS = 5.0  # a zygote that lived longer is brought back at once, another after a moment
@@ -80,6 +83,7 @@ class IsolatedHost:
             "id": number,
             "zygote": spec.zygote,
             "code": spec.code,
+            "opt": spec.opt,
             "memory_mb": spec.memory_mb,
             "tmp_mb": spec.tmp_mb,
             "processes": spec.processes,
@@ -201,7 +205,8 @@ class IsolatedHost:
     # --- messages -------------------------------------------------------------------------------------------------
 
     def _send_zygote(self, spec: ZygoteSpec) -> None:
-        interpreter, binds = _interpreter(self._python)
+        interpreter, binds = _interpreter(spec.python or self._python, "/var/martlet/python" if spec.binds else "/var/lang")
+        binds += spec.binds
         package = _INSIDE.parents[2]
         binds += [
             (str(_INSIDE), "/var/martlet/inside"),
@@ -219,7 +224,8 @@ class IsolatedHost:
             "interpreter": interpreter,
             "binds": binds,
             "path": ["/opt/python"] if spec.layer else [],
-            "modules": ["martlet", *spec.imports],
+            "modules": list(spec.imports) if spec.blank else [*_SDK, *spec.imports],
+            "blank": {"argv": spec.blank, "environment": dict(spec.environment)} if spec.blank else None,
             "stems": self._parked.get(spec.key, self._stem_cells),
         }
         self._send(order)
@@ -269,7 +275,8 @@ class IsolatedHost:
     def _on_event(self, event: dict[str, Any], fds: list[int]) -> None:
         kind = event["event"]
         if kind == "started":
-            self._on_started(Started(event["id"], tuple(fds[:2]), tuple(fds[2:])))
+            log = fds.pop(0) if event["logs"] else -1
+            self._on_started(Started(event["id"], tuple(fds[:2]), tuple(fds[2:]), log))
         elif kind == "exit":
             self._numbers.discard(event["id"])
             ended = Ended(
@@ -309,7 +316,7 @@ class IsolatedHost:
         waiting = self._returning.pop(key, [])
         spec = self._zygotes.get(key)
         if spec is not None:
-            self._send_zygote(ZygoteSpec(key, spec.layer))
+            self._send_zygote(msgspec.structs.replace(spec, imports=()))
         for order, fds in waiting:
             self._send(order, fds)
 
@@ -330,12 +337,12 @@ def _close(fds: list[int]) -> None:
         os.close(fd)
 
 
-def _interpreter(python: str) -> tuple[str, list[tuple[str, str]]]:
+def _interpreter(python: str, place: str) -> tuple[str, list[tuple[str, str]]]:
     """Where the interpreter is in the image, and what must be bound for it."""
     prefix = os.path.dirname(os.path.dirname(python))
     if prefix == "/usr" or prefix.startswith("/usr/"):
         return python, []
-    return f"/var/lang/bin/{os.path.basename(python)}", [(prefix, "/var/lang")]
+    return f"{place}/bin/{os.path.basename(python)}", [(prefix, place)]
 
 
 def _folder_of(package: str) -> str:

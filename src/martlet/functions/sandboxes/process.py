@@ -98,7 +98,12 @@ class ProcessHost:
                 "RLIMIT_NOFILE": spec.file_descriptors,
                 "RLIMIT_CORE": 0,
             },
-            "environment": {"MARTLET_API": address, "AWS_ENDPOINT_URL": f"http://{address}", "LAMBDA_TASK_ROOT": spec.code},
+            "environment": {
+                "MARTLET_API": address,
+                "AWS_ENDPOINT_URL": f"http://{address}",
+                "LAMBDA_TASK_ROOT": spec.code,
+                "AWS_LAMBDA_RUNTIME_API": address,
+            },
         }
         arguments = [self._python, "-I", "-S", str(_INSIDE / "launch.py"), "process", json.dumps(order)]
         events, results, log = pipes

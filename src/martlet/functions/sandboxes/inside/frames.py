@@ -12,10 +12,10 @@ SIZE = HEADER.size
 
 # platform → instance
 INIT = 1  # JSON: handler, environment, limits; once, first
-INVOKE = 2  # request id, deadline ms, ARN, trace id, client context (US-separated, one line), then the event
+INVOKE = 2  # request id, time-out in ms, ARN, trace id, client context (US-separated, one line), then the event
 
 # instance → platform
-READY = 11  # JSON: {}; the handler is imported
+READY = 11  # JSON: {"at": CLOCK_MONOTONIC in ns}; the handler is imported
 INIT_ERROR = 12  # JSON error object
 RESULT = 13  # the handler's value as JSON
 ERROR = 14  # JSON error object

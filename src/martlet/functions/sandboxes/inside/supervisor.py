@@ -36,6 +36,7 @@ _FORKS_AT_ONCE = 32  # of one zygote; bounds what waits in its socket
 _BOOT_SECONDS = 7.0  # from a zygote's start to its readiness, imports included
 _FORK_SECONDS = 5.0  # from an order to fork to the birth
 _BURY_SECONDS = 3.0  # from the end of a process to the zygote's word about it
+_CALM_SECONDS = 0.008  # without anything to do, before new stem cells are made: in a burst they would take its processors
 _LOOK_SECONDS = 0.5  # how often these are looked at, while something is due
 _ZYGOTES_OWN = 2  # processes: its init and itself
 _ZYGOTE_BYTES, _ZYGOTE_PROCESSES = 4_294_967_296, 512  # what importing may take; instances leave the zygote's group
@@ -52,6 +53,8 @@ class Stem:
         self.birth: socket.socket | None = None
         self.group: cgroups.Group | None = None
         self.listeners: list[int] = []
+        self.log = -1  # what a blank program writes, when it has one
+        self.usage: list[int] = []
         self.pid = 0  # in the zygote's pid namespace
         self.host_pid = 0
         self.pidfd = -1
@@ -114,8 +117,7 @@ class Supervisor:
         self._watch(self._control.fileno(), self._on_order)
         self._watch(wake_reader, lambda: self._on_child(wake_reader))
         while self._running:
-            idle = bool(self._refill)
-            events = self._poller.poll(0 if idle else self._patience())
+            events = self._poller.poll(_CALM_SECONDS if self._refill else self._patience())
             for fd, _ in events:
                 reader = self._readers.get(fd)
                 if reader is not None:
@@ -403,12 +405,18 @@ class Supervisor:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         ours.setblocking(False)
         joins: list[int] = []
+        order: dict[str, Any] = {"order": "fork", "stem": stem.number, "rehearse": not zygote.waiting}
         try:
+            if zygote.order["blank"]:
+                stem.log, log = os.pipe2(os.O_CLOEXEC)
+                joins.append(log)
+                order["blank"] = {**zygote.order["blank"], "uid": _uid(stem), "uid_range": self._uid_range}
             if self._tree is not None:
                 stem.group = self._tree.group(f"i{stem.number}")
                 _limit(stem.group, *_USUAL)  # from birth on, and for most it stays so
-                joins = stem.group.join_files()
-            linux.send(zygote.control, {"order": "fork", "stem": stem.number}, [theirs.fileno(), *joins])
+                joins += stem.group.join_files()
+                stem.usage = stem.group.usage_files()
+            linux.send(zygote.control, order, [theirs.fileno(), *joins])
         except BlockingIOError:
             ours.close()
             self._forget_group(stem)
@@ -480,32 +488,29 @@ class Supervisor:
         stem.order = order
         self._instances[order["id"]] = stem
         assert stem.birth is not None
-        usage: list[int] = []
-        code = -1
+        mounts: list[int] = []
         try:
-            if stem.group is not None:
-                if (order["memory_mb"], order["processes"]) != _USUAL:
-                    _limit(stem.group, order["memory_mb"], order["processes"])
-                usage = stem.group.usage_files()
-            code = linux.open_tree_readonly(order["code"])
+            if stem.group is not None and (order["memory_mb"], order["processes"]) != _USUAL:
+                _limit(stem.group, order["memory_mb"], order["processes"])
+            mounts = [linux.open_tree_readonly(folder) for folder in (order["code"], order.get("opt")) if folder]
             message = {
-                "uid": 1_000 + stem.number % 60_000,
+                "uid": _uid(stem),
                 "uid_range": self._uid_range,
                 "tmp_mb": order["tmp_mb"],
                 "inodes": max(4_096, order["tmp_mb"] * 64),
                 "rlimits": order["rlimits"],
             }
-            linux.send(stem.birth, message, [*pipes, code])
-            self._tell({"event": "started", "id": order["id"], "pid": stem.host_pid}, [*stem.listeners, *usage])
+            linux.send(stem.birth, message, [*pipes, *mounts])
+            logs = [stem.log] if stem.log >= 0 else []
+            event = {"event": "started", "id": order["id"], "pid": stem.host_pid, "logs": len(logs)}
+            self._tell(event, [*logs, *stem.listeners, *stem.usage])
         except OSError as error:
             order["error"] = str(error)
             self._kill(stem)
         finally:
             self._close(pipes)
-            self._close([*usage, *stem.listeners])
-            stem.listeners = []
-            if code >= 0:
-                os.close(code)
+            self._close([*stem.usage, *mounts, *stem.listeners])
+            stem.usage, stem.listeners = [], []
             self._unwatch(stem.birth.fileno())
             stem.birth.close()
 
@@ -556,6 +561,11 @@ class Supervisor:
         return event
 
     def _forget_group(self, stem: Stem) -> None:
+        if stem.log >= 0:
+            os.close(stem.log)
+            stem.log = -1
+        self._close(stem.usage)
+        stem.usage = []
         if stem.group is not None and not stem.group.remove():
             self._busy_groups.append(stem.group)
 
@@ -593,6 +603,10 @@ class Supervisor:
     def _close(fds: list[int]) -> None:
         for fd in fds:
             os.close(fd)
+
+
+def _uid(stem: Stem) -> int:
+    return 1_000 + stem.number % 60_000
 
 
 def _limit(group: cgroups.Group, memory_mb: int, processes: int) -> None:

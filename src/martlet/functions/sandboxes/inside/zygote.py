@@ -102,7 +102,7 @@ def _fork(control: socket.socket, own: int, order: dict[str, Any], fds: list[int
         pid = os.fork()
         if not pid:
             signal.set_wakeup_fd(-1)
-            instance.become(fds, template)  # never returns
+            instance.become(fds, template, order)  # never returns
         _forks.add(pid)
         answer = {"event": "forked", "stem": order["stem"], "pid": pid}
     except OSError as error:  # no more processes or namespaces just now: later there may be

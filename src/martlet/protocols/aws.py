@@ -1,0 +1,191 @@
+"""Every AWS service on the api listener: who asks, which operation, may they, then the operation itself.
+
+A request goes: route → authenticate → decode → authorize → validate → the service's method → encode. Services are handed in by
+boto3's names ("lambda", "logs", "sts" …, see `codec.service`); one that is not there, and an operation without a method, are
+answered with 501 in the protocol's own form, by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from martlet.errors import MartletError, ServiceError, Unsupported
+from martlet.limits import LIMITS
+from martlet.protocols import asgi, codec
+from martlet.protocols.asgi import Answer, ASGIApp, Receive, Request, Scope, Send
+from martlet.protocols.codec import Caller, Malformed, OperationModel, Routed, Wire, WireAnswer, WireRequest
+from martlet.protocols.rooms import Rooms
+from martlet.types import ACCOUNT, ANONYMOUS, Principal
+
+__all__ = ["app", "is_aws"]
+
+_log = logging.getLogger("martlet.protocols")
+
+_FORM: Final = "application/x-www-form-urlencoded"
+# Credential scopes under which the management API itself is called.
+_MANAGEMENT: Final = frozenset({"martlet", "execute-api"})
+# What Lambda says of a request that is too large. https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+_LARGEST: Final = {"lambda": 70_167_211}
+
+
+def is_aws(request: Request) -> bool:
+    """Whether only an AWS client sends this: a signature for a service, X-Amz-Target, a dated path, a form to "/"."""
+    wire = _wire_request(request, b"")
+    signed = codec.signed_service(wire)
+    if signed in _MANAGEMENT:
+        return False
+    if signed and signed != "lambda":
+        return True
+    if "x-amz-target" in wire.headers or wire.path.startswith(b"/service/"):
+        return True
+    if signed == "" and request.method == "POST" and wire.path in (b"", b"/"):
+        return wire.headers.get("content-type", "").startswith(_FORM)
+    return codec.is_dated(wire.path)
+
+
+def app(rooms: Rooms, fallback: Mapping[str, ASGIApp] | None = None) -> ASGIApp:
+    """The endpoint. `fallback`: applications that serve a whole service as long as there is none of its name."""
+    dispatcher = _Dispatcher(rooms)
+    others = {name: other for name, other in (fallback or {}).items() if name not in rooms.services}
+    serve_ours = asgi.app(dispatcher.respond, lambda error, request: asgi.problem_answer(error, request.id))
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and others:
+            names = codec.candidates(_wire_request(Request(scope, receive), b""))
+            if len(names) == 1 and names[0] in others:
+                await others[names[0]](scope, receive, send)
+                return
+        await serve_ours(scope, receive, send)
+
+    return serve
+
+
+def _wire_request(request: Request, body: bytes) -> WireRequest:
+    return WireRequest(request.method, request.raw_path, request.raw_query, request.headers, body)
+
+
+class _Call:
+    """One request on its way; what is known of it so far decides in which form an error goes out."""
+
+    __slots__ = ("operation", "request", "wire")
+
+    def __init__(self, request: WireRequest) -> None:
+        self.request = request
+        self.wire: Wire | None = None
+        self.operation: OperationModel | None = None
+
+
+class _Dispatcher:
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._loaded: set[str] = set()
+
+    async def respond(self, request: Request) -> Answer:
+        """The answer to a request, errors included, in its protocol's form."""
+        call = _Call(_wire_request(request, b""))
+        try:
+            answer = await self._respond(request, call)
+        except (MartletError, Malformed) as error:
+            answer = codec.answer(error, call.wire, call.operation, call.request, request.id)
+        except Exception:
+            _log.exception("request %s %s failed", request.id, call.operation)
+            failed = MartletError("something went wrong inside Martlet; its log has the details")
+            answer = codec.answer(failed, call.wire, call.operation, call.request, request.id)
+        return _sent(answer)
+
+    async def _respond(self, request: Request, call: _Call) -> WireAnswer:
+        names = codec.candidates(call.request)
+        most = _LARGEST.get(names[0] if names else "", LIMITS["aws_request_bytes"].default)
+        body = await request.body_up_to(most)
+        if body is not None:
+            call.request = _wire_request(request, body)
+            names = names or codec.candidates(call.request)
+        await self._load(names)
+        routed = self._route(names, call)
+        if isinstance(routed, Routed):
+            call.wire, call.operation = routed.wire, routed.operation
+        else:
+            call.wire = routed.details.get("wire")  # type: ignore[assignment]
+        if body is None:
+            raise _too_large(call, most)
+        principal = self._authenticate(request, body, call.operation)
+        if not isinstance(routed, Routed):
+            raise routed
+        return await self._perform(routed, call.request, request, principal)
+
+    async def _load(self, names: tuple[str, ...]) -> None:
+        """Reads models that nobody has asked for yet, off the loop: the largest takes some 50 ms."""
+        missing = [name for name in names if name not in self._loaded]
+        if missing:
+            await asyncio.to_thread(lambda: [codec.load(name) for name in missing])
+            self._loaded.update(name for name in missing if codec.load(name) is not None)
+
+    def _route(self, names: tuple[str, ...], call: _Call) -> Routed | ServiceError | Unsupported:
+        """Where the request goes, or the error that its sender gets once it has shown who it is."""
+        try:
+            routed = codec.route(names, call.request)
+        except ServiceError as error:
+            if error.details.get("wire") is None:
+                return _no_service(names, call.request)
+            return error
+        except Malformed as error:
+            failed = ServiceError("MalformedQueryString", error.message)
+            failed.details["wire"] = codec.first_wire(names)
+            return failed
+        if routed.operation.service.name not in self._rooms.services:
+            operation = routed.operation
+            missing = Unsupported(f"the operation {operation.service.name}:{operation.name} is not supported")
+            missing.details["wire"] = routed.wire
+            return missing
+        return routed
+
+    def _authenticate(self, request: Request, body: bytes, operation: OperationModel | None) -> Principal:
+        if request.context is not None:
+            return request.context
+        if operation is not None and operation.anonymous and "authorization" not in request.headers:
+            return ANONYMOUS
+        return self._rooms.auth.authenticate(request.method, request.raw_path, request.raw_query, request.raw_headers, body)
+
+    async def _perform(self, routed: Routed, wire_request: WireRequest, request: Request, principal: Principal) -> WireAnswer:
+        operation = routed.operation
+        service = self._rooms.services[operation.service.name]
+        method = codec.method_of(service, operation)
+        value = routed.wire.decode(operation, wire_request, routed.labels)
+        permission = codec.permission_of(service, operation, value)
+        if permission is not None and principal is not ANONYMOUS:
+            self._rooms.auth.authorize(principal, *permission)
+        codec.check(operation, value)
+        result = await method(self._caller(request, principal), value) or {}
+        request_id = str(result.get("ResponseMetadata", {}).get("RequestId") or request.id)
+        return routed.wire.encode(operation, result, request_id)
+
+    def _caller(self, request: Request, principal: Principal) -> Caller:
+        headers = request.headers
+        return Caller(
+            principal=principal,
+            region=self._rooms.region,
+            account=ACCOUNT,
+            request_id=request.id,
+            endpoint=f"http://{headers.get('host', '127.0.0.1')}",
+            trace_id=headers.get("x-amzn-trace-id", ""),
+            source_ip=request.client_ip,
+        )
+
+
+def _no_service(names: tuple[str, ...], request: WireRequest) -> Unsupported:
+    target = request.headers.get("x-amz-target", "")
+    what = f"the operation {target[:200]}" if target else f"the service {' or '.join(names) or 'of this request'}"
+    return Unsupported(f"{what} is not supported")
+
+
+def _too_large(call: _Call, most: int) -> ServiceError:
+    name = call.operation.name if call.operation is not None else "requested"
+    message = f"Request must be smaller than {most} bytes for the {name} operation"
+    return ServiceError("RequestEntityTooLargeException", message, 413)
+
+
+def _sent(answer: WireAnswer) -> Answer:
+    return Answer(answer.status, answer.body, answer.headers)
