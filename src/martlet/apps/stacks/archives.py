@@ -16,7 +16,9 @@ from pathlib import Path
 from martlet.errors import InvalidInput
 from martlet.limits import LIMITS, exceeded
 
-__all__ = ["unpack_zip", "zip_file", "zip_folder"]
+__all__ = ["ARCHIVE", "unpack_zip", "zip_folder"]
+
+ARCHIVE = ".archive.zip"  # the only file of a stored package that was an archive already
 
 _CHUNK = 1 << 20
 _STAMP = (1980, 1, 1, 0, 0, 0)
@@ -106,7 +108,9 @@ def _safe_name(name: str, what: str) -> str:
 
 
 def zip_folder(folder: Path) -> bytes:
-    """A folder as a deterministic archive. Blocking."""
+    """A stored package as an archive: the one that it was, else a deterministic one. Blocking."""
+    if (folder / ARCHIVE).is_file():
+        return (folder / ARCHIVE).read_bytes()
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for current, folders, names in os.walk(folder):
@@ -114,14 +118,6 @@ def zip_folder(folder: Path) -> bytes:
             for name in sorted(names):
                 path = Path(current, name)
                 _add(archive, str(path.relative_to(folder)), path.read_bytes(), path.stat().st_mode)
-    return out.getvalue()
-
-
-def zip_file(name: str, content: bytes) -> bytes:
-    """An archive of one file."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        _add(archive, name, content, 0o644)
     return out.getvalue()
 
 

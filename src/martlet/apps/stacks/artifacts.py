@@ -20,7 +20,7 @@ from martlet import config
 from martlet.apps.layers import Layers, run
 from martlet.apps.package import scan, store
 from martlet.apps.requirements import read as read_requirements
-from martlet.apps.stacks.archives import unpack_zip
+from martlet.apps.stacks.archives import ARCHIVE, unpack_zip
 from martlet.apps.stacks.compiling import Artifact
 from martlet.apps.stacks.reading import TemplateFault
 from martlet.clock import token_hex
@@ -63,20 +63,18 @@ class Workshop:
                 f"{where}: {error.message}", artifact.line, logical_id=artifact.logical_id, remedy=error.remedy
             ) from error
 
-    async def store_zip(self, content: bytes, what: str = "the archive") -> str:
-        """The address of an archive's content."""
-
-        def fill(folder: Path) -> None:
-            unpack_zip(content, folder, what)
-
-        return await self._made(fill)
-
     async def _file(self, source: Path, where: str) -> str:
+        """An archive is kept as it is, since templates may name its digest (CodeSha256); it is unpacked once, to be checked."""
+
         def fill(folder: Path) -> None:
-            if source.suffix in (".zip", ".jar"):
-                unpack_zip(source, folder, where)
-            else:
+            if source.suffix not in (".zip", ".jar"):
                 shutil.copyfile(source, folder / source.name)
+                return
+            trial = folder / "trial"
+            trial.mkdir()
+            unpack_zip(source, trial, where)
+            shutil.rmtree(trial)
+            shutil.copyfile(source, folder / ARCHIVE)
 
         return await self._made(fill)
 
