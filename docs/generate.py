@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from martlet import config, errors, limits
+from martlet.apps.stacks.assembly import catalogue
+from martlet.apps.stacks.kinds import Property
 from martlet.cli import arguments
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
@@ -19,7 +21,13 @@ MADE = "<!-- Made from {source} by docs/generate.py (`make fmt`); edit that inst
 
 def pages() -> dict[str, str]:
     """File name below docs/reference → its text."""
-    return {"limits.md": limits_page(), "errors.md": errors_page(), "settings.md": settings_page(), "cli.md": cli_page()}
+    return {
+        "limits.md": limits_page(),
+        "errors.md": errors_page(),
+        "settings.md": settings_page(),
+        "cli.md": cli_page(),
+        "templates.md": templates_page(),
+    }
 
 
 def limits_page() -> str:
@@ -78,6 +86,43 @@ def cli_page() -> str:
         f"```text\n{(parser.epilog or '').strip()}\n```",
         "\n\n".join(_command(name, command) for name, command in commands),
     )
+
+
+def templates_page() -> str:
+    found = catalogue()
+    parts = [
+        _table(
+            ("resource type", "", "attributes of Fn::GetAtt"),
+            (
+                (f"[`{name}`](#{re.sub('[^a-z0-9]', '', name.lower())})", kind.state, ", ".join(kind.attributes) or "-")
+                for name, kind in sorted(found.items())
+            ),
+        )
+    ]
+    for name, kind in sorted(found.items()):
+        note = f"\n\n{kind.note[0].upper()}{kind.note[1:]}." if kind.note else ""
+        rows = list(_properties(kind.properties, ""))
+        parts.append(f"## {name}{note}\n\n{_table(('property', '', 'update', 'note'), rows) if rows else ''}".rstrip())
+    return _page(
+        "Templates",
+        "src/martlet/apps/stacks/providers/",
+        "SAM and CloudFormation templates are deployed as they are: `martlet deploy template.yaml --param NAME=VALUE`.\n"
+        "*Honoured* has its effect. *Taken* is remembered without one, because it has no meaning here that a program could\n"
+        "see. *Refused*, and whatever is not named here, fails the deploy by name with the template's line, before anything\n"
+        "is made; `--lenient` leaves it out and says so. SAM's own types become these. What an API may hold is said\n"
+        "in [gateway](gateway.md).",
+        "\n\n".join(parts),
+    )
+
+
+def _properties(properties: Mapping[str, Property], path: str) -> Iterator[tuple[str, ...]]:
+    for name, rule in sorted(properties.items()):
+        update = "replacement" if rule.replace else "in place" if rule.state == "honoured" else ""
+        required = "required" if rule.required else ""
+        yield (f"`{path}{name}`", rule.state, update, _cell("; ".join(one for one in (required, rule.why) if one)))
+        inner = rule.item if rule.type == "list" and rule.item else rule
+        if inner.members:
+            yield from _properties(inner.members, f"{path}{name}{'[]' if inner is not rule else ''}.")
 
 
 def _command(name: str, command: argparse.ArgumentParser) -> str:

@@ -111,6 +111,20 @@ _ALL = (
     Limit("document_bytes", 409_600, "bytes", "DynamoDB: one item, 400 KB"),
     Limit("document_id_bytes", 512, "bytes", "a document's id in UTF-8; with its collection it fits into one key"),
     Limit("document_page_bytes", 1_048_576, "bytes", "DynamoDB: one page of a listing, 1 MB"),
+    Limit("template_bytes", 1_048_576, "bytes", "CloudFormation: template body, 1 MB"),
+    Limit("template_description_bytes", 1_024, "bytes", "CloudFormation: template description"),
+    Limit("template_values", 200_000, "values", "a template with what its aliases repeat"),
+    Limit("template_depth", 100, "levels", "nesting of a template"),
+    Limit("stack_resources", 500, "resources", "CloudFormation: resources of one template"),
+    Limit("stack_parameters", 200, "parameters", "CloudFormation: parameters of one template"),
+    Limit("stack_parameter_bytes", 4_096, "bytes", "CloudFormation: one parameter's value"),
+    Limit("stack_mappings", 200, "mappings", "CloudFormation: mappings of one template"),
+    Limit("stack_outputs", 200, "outputs", "CloudFormation: outputs of one template"),
+    Limit("stack_events", 2_000, "events", "events of one stack that are kept; the oldest go first"),
+    Limit("custom_resource_seconds", 3_600, "seconds", "CloudFormation: longest wait for a custom resource's answer"),
+    Limit("translation_seconds", 60, "seconds", "longest translation of one SAM template"),
+    Limit("inline_code_bytes", 4_194_304, "bytes", "CloudFormation: source of a function within a template, 4 MB"),
+    Limit("build_seconds", 600, "seconds", "longest build of one function's code"),
 )
 
 LIMITS: Final[dict[str, Limit]] = {limit.name: limit for limit in _ALL}

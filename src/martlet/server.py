@@ -25,6 +25,7 @@ from martlet import __version__
 from martlet.apps import Apps, Deployment
 from martlet.apps.apis import Apis
 from martlet.apps.archive import UPLOAD_BYTES
+from martlet.apps.stacks.stacks import StackDeployment
 from martlet.apps.watch import watch
 from martlet.apps.zips import Zips
 from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal
@@ -503,7 +504,7 @@ def _print_addresses(server: Server) -> None:
     print(f"api   http://{host}:{server.api_port}     AWS_ENDPOINT_URL for boto3 and the AWS CLI; management API", flush=True)
 
 
-def _report(outcome: Deployment | MartletError) -> None:
+def _report(outcome: Deployment | StackDeployment | MartletError) -> None:
     if isinstance(outcome, MartletError):
         print(f"deploy failed, the version before still serves: {outcome.message}", file=sys.stderr)
         stack = outcome.details.get("stack")

@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 ENTRY_MODULES = ("app", "main", "function")  # of an app by decorators, in this order
+_NEVER = frozenset({".git", ".martlet", ".aws-sam", "__pycache__"})  # even of a whole folder
 _CHUNK = 1 << 20
 _SETTLED_NS = 50_000_000  # a file written in the last 50 ms may change again without a new time stamp
 _STAMP_SECONDS = 315_532_800  # 1980-01-01: stored files carry no time of their own
@@ -106,10 +107,11 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
 class _Walk:
     """One walk over a source folder, with what it counts."""
 
-    def __init__(self, root: Path, cache: DigestCache | None, *, files: bool = True) -> None:
+    def __init__(self, root: Path, cache: DigestCache | None, *, files: bool = True, whole: bool = False) -> None:
         self.real_root = os.path.realpath(root)
         self.cache = cache
         self.wants_files = files
+        self.is_whole = whole
         self.files: list[PackageFile] = []
         self.folders: list[str] = []
         self.size = 0
@@ -122,11 +124,11 @@ class _Walk:
         self.folders.append(real)
         if len(self.folders) > LIMITS["code_files"].default:
             raise exceeded("code_files", len(self.folders), "folders of the package")
-        rules = (*rules, *rules_of(Path(real), base))
+        rules = () if self.is_whole else (*rules, *rules_of(Path(real), base))
         with os.scandir(real) as found:
             entries = sorted(found, key=lambda entry: entry.name)
         for entry in entries:
-            if not always_skipped(entry.name):
+            if entry.name not in _NEVER if self.is_whole else not always_skipped(entry.name):
                 self._entry(entry, base + entry.name, rules, (*above, real))
 
     def _entry(self, entry: os.DirEntry[str], path: str, rules: tuple[Rule, ...], above: tuple[str, ...]) -> None:
@@ -175,13 +177,14 @@ class _Walk:
         self.files.append(PackageFile(path, mode, status.st_size, digest, real))
 
 
-def scan(source: Path, cache: DigestCache | None = None) -> Package:
-    """Walk a folder, or take one `.py` file, and compute its content address. Blocking.
+def scan(source: Path, cache: DigestCache | None = None, *, whole: bool = False) -> Package:
+    """Walk a folder, or take one `.py` file, and compute its content address. Blocking. `whole`: everything that is there,
+    whatever ignore files say (a template's own code, which SAM packs so too).
 
     Raises `DeployFailed` (no such folder, a link that leaves it, a device, an unreadable file), `LimitExceeded` (code_bytes,
     code_files), `Conflict` (a file went away meanwhile).
     """
-    walk = _Walk(source, cache)
+    walk = _Walk(source, cache, whole=whole)
     _walk(walk, source)
     if cache:
         cache.keep_only({file.source for file in walk.files})

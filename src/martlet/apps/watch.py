@@ -6,23 +6,39 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from watchfiles import Change, awatch
 
-from martlet.apps.deployment import Apps, Deployment
+from martlet.apps.deployment import Deployment
 from martlet.apps.ignore import always_skipped
 from martlet.apps.package import folders_of
+from martlet.apps.stacks.stacks import StackDeployment
 from martlet.errors import MartletError
 
-__all__ = ["watch"]
+__all__ = ["Deploys", "watch"]
 
 _STEP_MS = 20  # a save is over when nothing has changed for this long …
 _DEBOUNCE_MS = 40  # … or after this long at most
 
-Report = Callable[[Deployment | MartletError], None]
+
+class Deploys(Protocol):
+    """The apps room, or what deploys a template."""
+
+    async def deploy(
+        self,
+        source: Path,
+        name: str | None = None,
+        *,
+        skip_unchanged: bool = False,
+        progress: Callable[[str], None] | None = None,
+    ) -> Deployment | StackDeployment: ...
 
 
-async def watch(apps: Apps, source: Path, name: str | None, report: Report, stop: asyncio.Event) -> None:
+Report = Callable[[Deployment | StackDeployment | MartletError], None]
+
+
+async def watch(apps: Deploys, source: Path, name: str | None, report: Report, stop: asyncio.Event) -> None:
     """Deploy `source` whenever it changes until `stop` is set; `report` gets each deployment that changed something, or
     its error, the same error once.
 
@@ -38,7 +54,7 @@ async def watch(apps: Apps, source: Path, name: str | None, report: Report, stop
 class _Redeploy:
     """Deploys when called; remembers the last failure, so that it is told once."""
 
-    def __init__(self, apps: Apps, source: Path, name: str | None, report: Report) -> None:
+    def __init__(self, apps: Deploys, source: Path, name: str | None, report: Report) -> None:
         self._apps = apps
         self._source = source
         self._name = name

@@ -77,9 +77,15 @@ def _port(text: str) -> int:
 
 def _deploy(commands: Commands) -> None:
     deploy = _command(commands, "deploy", "make an app serve what a folder holds", "martlet deploy . --dry-run", json=True)
-    deploy.add_argument("path", metavar="PATH", help="the app's folder or .py file")
+    deploy.add_argument("path", metavar="PATH", help="the app's folder or .py file, or a SAM or CloudFormation template")
     deploy.add_argument("--app", metavar="NAME", help="the app's name (default: [tool.martlet] name, else the folder's)")
     deploy.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    deploy.add_argument("--param", action="append", default=[], metavar="K=V", help="a template's parameter; may be repeated")
+    deploy.add_argument(
+        "--lenient",
+        action="store_true",
+        help="leave out what a template has and Martlet does not, and say so, instead of failing",
+    )
 
 
 def _listings(commands: Commands) -> None:

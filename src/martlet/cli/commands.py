@@ -104,11 +104,17 @@ def _up(arguments: Arguments) -> int:
 def _deploy(arguments: Arguments) -> int:
     from martlet.apps.archive import pack
     from martlet.apps.package import app_name, check_app_name, scan
+    from martlet.apps.stacks.finding import template_of
     from martlet.errors import MartletError
 
     path = Path(arguments.path)
     client = _client(arguments, path.absolute())
     try:
+        template = template_of(path.absolute())
+        if template is not None:
+            return _deploy_template(arguments, template, client)
+        if arguments.param or arguments.lenient:
+            raise Failure(USAGE, f"{path} is no template: --param and --lenient are for templates")
         name = check_app_name(arguments.app) if arguments.app else app_name(path)
         package = scan(path)
         body = pack(package)
@@ -130,6 +136,51 @@ def _deploy(arguments: Arguments) -> int:
     else:
         print(_deployment_text(result))
     return 0
+
+
+def _deploy_template(arguments: Arguments, template: Path, client: Client) -> int:
+    from martlet.apps.package import check_app_name
+    from martlet.apps.stacks.finding import stack_name
+
+    name = check_app_name(arguments.app) if arguments.app else stack_name(template)
+    parameters: dict[str, str] = {}
+    for given in arguments.param:
+        key, equals, value = given.partition("=")
+        if not equals or not key:
+            raise Failure(USAGE, f"--param {given}: write it as NAME=VALUE")
+        parameters[key] = value
+    body = json.dumps({"path": str(template), "parameters": parameters, "lenient": arguments.lenient}).encode()
+    query: dict[str, object] = {"dry_run": True} if arguments.dry_run else {}
+    result: dict[str, Any] | None = None
+    where = f"/v1/stacks/{segment(name)}/deployments"
+    for event in client.lines("POST", where, query, body, refused=DEPLOY_FAILED):
+        if event.get("type") == "progress":
+            print(printable(str(event.get("text", ""))), file=sys.stderr)
+        elif event.get("type") == "result":
+            result = event["deployment"]
+    if result is None:
+        raise Failure(REFUSED, "the platform stopped before the deployment ended", "it goes on, backwards, at its next start")
+    if arguments.json:
+        _show_json(result)
+    else:
+        print(_stack_text(result))
+    return 0
+
+
+def _stack_text(result: dict[str, Any]) -> str:
+    changes = [f"  {change}" for change in result["changes"]]
+    if result["dry_run"]:
+        head = f"{result['app']}: would become {result['resources']} resources"
+        changes = changes or ["  nothing changes"]
+    elif not changes:
+        head = f"{result['app']} revision {result['revision']}: nothing changed"
+    else:
+        head = f"{result['app']} revision {result['revision']}: {result['status']}, {result['duration_ms']} ms"
+    warnings = [f"  left out: {warning}" for warning in result["warnings"]]
+    if warnings:
+        head += f"; {len(warnings)} not honoured (--lenient)"
+    outputs = table(("OUTPUT", "VALUE"), sorted(result["outputs"].items()), empty="") if result["outputs"] else ""
+    return printable("\n".join(line for line in (head, *changes, *warnings, outputs) if line))
 
 
 def _deployment_text(result: dict[str, Any]) -> str:

@@ -14,11 +14,12 @@ from typing import Any, Final
 import msgspec
 
 from martlet.apps import AppRecord, Deployment
-from martlet.errors import AccessDenied, InvalidInput, MartletError, NotFound
+from martlet.errors import AccessDenied, Conflict, InvalidInput, MartletError, NotFound
 from martlet.protocols import asgi, openapi
 from martlet.protocols.asgi import Answer, Operation, Request
 from martlet.protocols.documents import DocumentEndpoints
 from martlet.protocols.rooms import LogRecord, Rooms
+from martlet.protocols.stacks import StackEndpoints, stack_object
 from martlet.types import FunctionVersion, Principal, Route
 
 __all__ = ["app"]
@@ -46,6 +47,7 @@ class _Management:
 
     def router(self) -> asgi.Router:
         documents = DocumentEndpoints(self._rooms, self.identify)
+        stacks = StackEndpoints(self._rooms, self.identify, _narrated)
         router = asgi.Router(
             (
                 Operation("GET", "/v1/health", self.health),
@@ -62,6 +64,7 @@ class _Management:
                 Operation("GET", "/v1/logs", self.logs),
                 Operation("GET", "/v1/usage", self.usage),
                 *documents.operations(),
+                *stacks.operations(),
             )
         )
         self._description = openapi.document(self._rooms.version, router.operations)
@@ -118,23 +121,35 @@ class _Management:
 
     async def apps(self, request: Request) -> Answer:
         await self._allowed(request, "apps:List")
-        return asgi.json_answer({"apps": [_app_object(record) for record in self._rooms.apps.list()]})
+        found = [_app_object(record) for record in self._rooms.apps.list()]
+        if self._rooms.stacks is not None:
+            found += [stack_object(self._rooms.stacks, record) for record in self._rooms.stacks.list()]
+            found.sort(key=lambda app: str(app["name"]))
+        return asgi.json_answer({"apps": found})
 
     async def app(self, request: Request) -> Answer:
         name = request.parameters["name"]
         await self._allowed(request, "apps:Get", name)
+        stack = self._rooms.stacks.find(name) if self._rooms.stacks is not None else None
+        if self._rooms.stacks is not None and stack is not None:
+            return asgi.json_answer(stack_object(self._rooms.stacks, stack))
         return asgi.json_answer(_app_object(self._rooms.apps.get(name)))
 
     async def destroy(self, request: Request) -> Answer:
         name = request.parameters["name"]
         await self._allowed(request, "apps:Delete", name)
-        await self._rooms.apps.destroy(name)
+        if self._rooms.stacks is not None and self._rooms.stacks.find(name) is not None:
+            await self._rooms.stacks.destroy(name)
+        else:
+            await self._rooms.apps.destroy(name)
         return Answer(204)
 
     async def deploy(self, request: Request) -> Answer:
         name = request.parameters["name"]
         principal, body = await self.identify(request, "code_bytes")
         self._rooms.auth.authorize(principal, "apps:Deploy", name)
+        if self._rooms.stacks is not None and self._rooms.stacks.find(name) is not None:
+            raise Conflict(f"{name} is a stack, made from a template", remedy="choose another name: --app NAME")
         query = request.query(("dry_run", "path"))
         dry_run = _flag(query, "dry_run")
         source: Path | bytes = body

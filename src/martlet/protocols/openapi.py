@@ -70,6 +70,12 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         created_at_ms=_WHOLE,
         updated_at_ms=_WHOLE,
     ),
+    "StackEvent": {
+        "description": "`progress` has `text`; the last is `result` with a `deployment`, or `error` with a Problem",
+        "type": "object",
+        "properties": {"type": _STRING, "text": _STRING, "deployment": {"type": "object"}, "error": _ref("Problem")},
+        "required": ["type"],
+    },
     "Deployment": _object(
         app=_STRING,
         revision=_WHOLE,
@@ -212,6 +218,29 @@ _OPERATIONS: Final[dict[str, Schema]] = {
         ],
         "requestBody": _TAR,
         "responses": {"200": _answer("Events, one a line.", _ref("DeploymentEvent"), "application/x-ndjson")},
+    },
+    "POST /v1/stacks/{name}/deployments": {
+        "operationId": "deployStack",
+        "summary": "Make the stack be what a template says; on an error it is rolled back",
+        "parameters": [_parameter("dry_run", _FLAG, "only tell what would be done")],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": _object(
+                        path=_STRING, parameters={"type": "object", "additionalProperties": _STRING}, lenient=_FLAG
+                    )
+                }
+            },
+        },
+        "responses": {"200": _answer("Events, one a line.", _ref("StackEvent"), "application/x-ndjson")},
+    },
+    "PUT /v1/stacks/responses/{token}": {
+        "operationId": "answerCustomResource",
+        "summary": "What the function of a custom resource answers; the token is the credential",
+        "security": [],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+        "responses": {"200": _answer("It is taken.", {"type": "object"})},
     },
     "GET /v1/functions": {
         "operationId": "listFunctions",
