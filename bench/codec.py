@@ -36,7 +36,9 @@ CASES: dict[str, tuple[WireRequest, dict[str, Any]]] = {
         {},
     ),
     "lambda Invoke (rest-json)": (
-        request("lambda", b'{"a":1}', path=b"/2015-03-31/functions/shop-echo/invocations", x_amz_invocation_type="RequestResponse"),
+        request(
+            "lambda", b'{"a":1}', path=b"/2015-03-31/functions/shop-echo/invocations", x_amz_invocation_type="RequestResponse"
+        ),
         {"StatusCode": 200, "ExecutedVersion": "$LATEST", "Payload": b'{"a":1}'},
     ),
     "lambda GetFunctionConfiguration (rest-json)": (
@@ -68,18 +70,23 @@ def best(call: Callable[[], object]) -> float:
     return min(timeit.repeat(call, number=CALLS, repeat=ROUNDS)) / CALLS * 1e6
 
 
+def measured(wire_request: WireRequest, result: dict[str, Any]) -> tuple[float, ...]:
+    """Of one call: route, decode, check, encode."""
+    routed = route(candidates(wire_request), wire_request)
+    operation, wire, labels = routed.operation, routed.wire, routed.labels
+    value = wire.decode(operation, wire_request, labels)
+    return (
+        best(lambda: route(candidates(wire_request), wire_request)),
+        best(lambda: wire.decode(operation, wire_request, labels)),
+        best(lambda: check(operation, value)),
+        best(lambda: wire.encode(operation, result, "request")),
+    )
+
+
 def main() -> None:
     print(f"{'call':<46}{'route':>8}{'decode':>8}{'check':>8}{'encode':>8}{'codec':>8}")
     for name, (wire_request, result) in CASES.items():
-        routed = route(candidates(wire_request), wire_request)
-        operation, wire, labels = routed.operation, routed.wire, routed.labels
-        value = wire.decode(operation, wire_request, labels)
-        took = (
-            best(lambda: route(candidates(wire_request), wire_request)),
-            best(lambda: wire.decode(operation, wire_request, labels)),
-            best(lambda: check(operation, value)),
-            best(lambda: wire.encode(operation, result, "request")),
-        )
+        took = measured(wire_request, result)
         print(f"{name:<46}" + "".join(f"{figure:8.1f}" for figure in (*took, sum(took[1:]))))
 
 

@@ -30,11 +30,11 @@ ADMIN = "arn:aws:iam::aws:policy/AdministratorAccess"
 
 @dataclass
 class Caller:
-    principal: Principal = Principal("root", "root")
+    principal: Principal
     account: str = ACCOUNT
 
 
-ME = Caller()
+ME = Caller(Principal("root", "root"))
 
 
 @pytest.fixture
@@ -164,7 +164,9 @@ async def test_a_managed_policy_and_its_versions(iam: Identities) -> None:
     assert [version["VersionId"] for version in versions] == ["v5", "v4", "v3"]
     rest = await iam.list_policy_versions(ME, {"PolicyArn": arn, "Marker": "v3"})
     assert [version["VersionId"] for version in rest["Versions"]] == ["v2", "v1"]
-    assert (await refused(iam.delete_policy_version(ME, {"PolicyArn": arn, "VersionId": "v3"}))).startswith("DeleteConflict 409")
+    assert (await refused(iam.delete_policy_version(ME, {"PolicyArn": arn, "VersionId": "v3"}))).startswith(
+        "DeleteConflict 409"
+    )
     await iam.delete_policy_version(ME, {"PolicyArn": arn, "VersionId": "v5"})
     made = await iam.create_policy_version(ME, {"PolicyArn": arn, "PolicyDocument": READ})
     assert made["PolicyVersion"]["VersionId"] == "v6"  # no number is given twice

@@ -17,7 +17,7 @@ from tests.running_platform import RunningPlatform
 
 pytestmark = pytest.mark.e2e
 
-APP = '''
+APP = """
 import os
 from martlet import App
 
@@ -28,7 +28,7 @@ app = App("logged")
 def speak(event):
     print(json.dumps({"level": event["level"], "text": event["text"]}))
     return {"stream": os.environ["AWS_LAMBDA_LOG_STREAM_NAME"], "group": os.environ["AWS_LAMBDA_LOG_GROUP_NAME"]}
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ async def test_a_function_that_wrote_has_a_group_with_a_stream_for_each_instance
     assert [stream["logStreamName"] for stream in streams] == ["2026/01/01/[$LATEST]aa", "2026/01/01/[$LATEST]bb"]
     assert streams[0]["lastEventTimestamp"] - streams[0]["firstEventTimestamp"] == 500
     assert streams[0]["arn"].endswith(f"log-group:{GROUP}:log-stream:2026/01/01/[$LATEST]aa")
-    newest = (await house.call("describe_log_streams", logGroupName=GROUP, orderBy="LastEventTime", descending=True, limit=1))
+    newest = await house.call("describe_log_streams", logGroupName=GROUP, orderBy="LastEventTime", descending=True, limit=1)
     assert [stream["logStreamName"] for stream in newest["logStreams"]] == ["2026/01/01/[$LATEST]bb"]
     rest = await house.call(
         "describe_log_streams", logGroupName=GROUP, orderBy="LastEventTime", descending=True, nextToken=newest["nextToken"]

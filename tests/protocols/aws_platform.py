@@ -66,9 +66,7 @@ class AwsPlatform:
 
     def client_of(self, service: str, credentials: dict[str, Any]) -> Any:
         """A client with the credentials that STS gave."""
-        return self.client(
-            service, credentials["AccessKeyId"], credentials["SecretAccessKey"], credentials["SessionToken"]
-        )
+        return self.client(service, credentials["AccessKeyId"], credentials["SecretAccessKey"], credentials["SessionToken"])
 
 
 async def called(method: Callable[..., Any], **parameters: Any) -> dict[str, Any]:

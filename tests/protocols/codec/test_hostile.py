@@ -20,7 +20,9 @@ SCOPE = "AWS4-HMAC-SHA256 Credential=A/20260101/us-east-1/{}/aws4_request, Signe
 FORM = "application/x-www-form-urlencoded"
 
 
-def request(service: str, body: bytes, *, method: str = "POST", path: bytes = b"/", query: bytes = b"", **more: str) -> WireRequest:
+def request(
+    service: str, body: bytes, *, method: str = "POST", path: bytes = b"/", query: bytes = b"", **more: str
+) -> WireRequest:
     headers = {name.replace("_", "-"): value for name, value in more.items()}
     return WireRequest(method, path, query, {"authorization": SCOPE.format(service), **headers}, body)
 
@@ -40,7 +42,9 @@ def refused(sent: WireRequest) -> str:
         wire = wire_for(ours(candidates(sent)[0]))
         found = answer(error, wire, None, sent, "id")
         assert found.status < 500
-        family = {"s3": "s3", "query": "query", "json": "rpc"}.get("s3" if wire.service.name == "s3" else wire.service.protocol, "json")
+        family = {"s3": "s3", "query": "query", "json": "rpc"}.get(
+            "s3" if wire.service.name == "s3" else wire.service.protocol, "json"
+        )
         return fault_of(error, family, wire.service.name).name
     raise AssertionError("it was taken")
 
