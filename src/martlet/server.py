@@ -195,6 +195,8 @@ class Server:
             region=self.settings.region,
             authorize=authorize,
             available=self._lacking_runtime,
+            on_urls=self._on_urls,
+            url_of=lambda id: f"http://{self.settings.host}:{self.port}/_url/{id}/",
         )
         await asyncio.to_thread(zips.collect, self.control.archives(), self.control.addresses())
         await self.control.start()
@@ -234,6 +236,9 @@ class Server:
             backend=Backend(hosts),
             authenticate=self.auth.authenticate,
             permit=authorize,
+            enqueue=self._enqueue,
+            may_invoke=lambda function, arn: self.control.may_be_invoked_by(function, "apigateway.amazonaws.com", arn),
+            may_invoke_url=self.control.may_invoke_url,
         )
         self._closers.append(edge.close)
         return edge
@@ -295,6 +300,14 @@ class Server:
 
     def _on_apis(self) -> None:
         self.api_edge.set_apis(self.apis.apis())
+
+    def _on_urls(self) -> None:
+        if self.port:  # before that there is no edge; it asks when it is made
+            self.api_edge.set_urls(self.control.url_configs())
+
+    async def _enqueue(self, function: str, payload: bytes, request_id: str) -> None:
+        name, _, qualifier = function.partition(":")
+        await self.control.asynchronous.accept(name, qualifier, payload, request_id=request_id)
 
     def _route_access(self, app: str, route: Route, function: str) -> Callable[..., None] | None:
         """A declared route is public: it grants the gateway, and so anybody, to invoke its function and nothing else."""

@@ -71,6 +71,19 @@ class Guards(Desk):
                 return True
         return False
 
+    def may_be_invoked_by(self, function: str, service: str, source_arn: str) -> bool:
+        """Whether the policy of `function` ("name" or "name:qualifier") lets this service invoke it for `source_arn`, as
+        AddPermission says it: SourceArn with wildcards, SourceAccount. Source: Lambda developer guide, resource-based policies."""
+        name, _, qualifier = function.partition(":")
+        policy = self._read(lambda tables: tables.get(Policy, name, "" if qualifier == LATEST else qualifier))
+        for statement in policy.statements if policy else ():
+            who = statement["Principal"]
+            named = who == "*" or (isinstance(who, dict) and service in (who.get("Service"), "*"))
+            if named and statement["Action"] in ("lambda:InvokeFunction", "lambda:*"):
+                if _holds(statement.get("Condition") or {}, {"AWS:SourceArn": source_arn, "AWS:SourceAccount": ACCOUNT}):
+                    return True
+        return False
+
     def _check_tags(self, before: dict[str, str], added: dict[str, str]) -> None:
         if len({**before, **added}) > LIMITS["function_tags"].default:
             raise invalid("Number of tags exceeds resource tag limit.")
@@ -175,3 +188,16 @@ class Guards(Desk):
         if found is None:
             raise missing(f"Function not found: {name.arn}")
         return found
+
+
+def _holds(conditions: dict[str, dict[str, str]], facts: dict[str, str]) -> bool:
+    """Whether every condition that AddPermission can make holds; one that it cannot make does not."""
+    for operator, tests in conditions.items():
+        for key, wanted in tests.items():
+            fact = facts.get(key)
+            if fact is None or operator not in ("ArnLike", "StringEquals", "StringLike"):
+                return False
+            pattern = "".join(".*" if one == "*" else "." if one == "?" else re.escape(one) for one in wanted)
+            if not (wanted == fact if operator == "StringEquals" else re.fullmatch(pattern, fact)):
+                return False
+    return True

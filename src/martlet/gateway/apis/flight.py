@@ -108,7 +108,7 @@ class ApiFlight:
 
     def invoke(self, function: str, payload: bytes) -> None:
         """Call a function; `outcome` gets what it says."""
-        if not self.edge.may_invoke(function.partition(":")[0], self.call.arn(self.edge.region)):
+        if not self.edge.may_invoke(function, self.call.arn(self.edge.region)):
             self.fail("API_CONFIGURATION_ERROR")
             return
         call = self.call
