@@ -23,10 +23,14 @@ import uvloop
 
 from martlet import __version__
 from martlet.apps import Apps, Deployment
-from martlet.apps.apis import Apis
+from martlet.apps.apis import Apis, http_api_from, rest_api_from
 from martlet.apps.archive import UPLOAD_BYTES
+from martlet.apps.layers import Layers
+from martlet.apps.stacks.api import CloudFormation
+from martlet.apps.stacks.assembly import open_stacks, stored_code
+from martlet.apps.stacks.finding import stack_name, template_of
 from martlet.apps.stacks.stacks import StackDeployment
-from martlet.apps.watch import watch
+from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
 from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal
 from martlet.clock import Clock
@@ -116,13 +120,16 @@ class Server:
             on_routes=self._on_routes,
             clock=self.clock,
             settings=self.settings,
-            also_used=self.control.addresses,
+            also_used=lambda: self.control.addresses() | self.stacks.referenced(),
         )
         self._closers.append(self.apps.close)
         self.apis = Apis(self.store, on_apis=self._on_apis, check=check_api)
+        self._open_stacks()
         await self._listen()
         await self.apps.load()
         await self.apis.load()
+        self._on_urls()
+        await self.stacks.load()
         self._on_routes()
         await self.triggers.start()
         self._closers.append(self.triggers.stop)
@@ -195,6 +202,7 @@ class Server:
             region=self.settings.region,
             authorize=authorize,
             available=self._lacking_runtime,
+            fetch_object=stored_code(self.data),
             on_urls=self._on_urls,
             url_of=lambda id: f"http://{self.settings.host}:{self.port}/_url/{id}/",
         )
@@ -212,6 +220,39 @@ class Server:
         except DeployFailed as error:
             return f"{error.message} ({error.remedy})"
         return ""
+
+    def _open_stacks(self) -> None:
+        """SAM and CloudFormation templates: providers over the control plane, the APIs and the schedules."""
+
+        async def invoke(name: str, event: bytes) -> Any:
+            _, outcome = await self.functions.invoke(name, event, source="cloudformation")
+            return outcome
+
+        def build(kind: str, parts: Any, app: str, warn: Any) -> Any:
+            if kind == "rest":
+                return rest_api_from(parts, app=app, asynchronous=True, warn=warn)
+            return http_api_from(parts, app=app, warn=warn)
+
+        def sandbox_base() -> str:
+            inside = self.settings.sandbox == "isolated"
+            return "http://127.0.0.1:9001" if inside else f"http://{self.settings.host}:{self.api_port}"
+
+        self.stacks = open_stacks(
+            self.store,
+            self.clock,
+            control=self.control,
+            apis=self.apis,
+            build=build,
+            schedules=self.triggers,
+            invoke=invoke,
+            layers=Layers(self.data / "layers", self.settings.python),
+            data=self.data,
+            region=self.settings.region,
+            invoke_base=lambda: f"http://{self.settings.host}:{self.port}",
+            sandbox_base=sandbox_base,
+            endpoint=lambda: f"http://{self.settings.host}:{self.api_port}",
+        )
+        self._closers.append(self.stacks.close)
 
     async def _listen(self) -> None:
         self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
@@ -354,11 +395,13 @@ class Server:
             version=__version__,
             services=self._services(),
             region=self.settings.region,
+            stacks=self.stacks,
         )
 
     def _services(self) -> dict[str, object]:
         """AWS's services that Martlet has, by the names that boto3 gives them."""
         return {
+            "cloudformation": CloudFormation(self.stacks.engine),
             "iam": Identities(self.store),
             "lambda": self.control,
             "logs": self.log_groups,
@@ -380,7 +423,7 @@ class Server:
             "data": str(self.data),
             "app_url": f"http://{self.settings.host}:{self.port}",
             "api_url": f"http://{self.settings.host}:{self.api_port}",
-            "apps": len(self.apps.list()),
+            "apps": len(self.apps.list()) + len(self.stacks.list()),
             **found,
         }
 
@@ -455,7 +498,8 @@ async def _up(settings: Settings, path: Path | None, watching: bool, name: str |
         if not stop.is_set():
             _print_addresses(server)
             if path is not None and watching:
-                follower = loop.create_task(watch(server.apps, path, name, _report, stop))
+                target, folder = _target(server, path)
+                follower = loop.create_task(watch(target, folder, name, _report, stop))
             await stop.wait()
         print("stopping: what was accepted is finished first", file=sys.stderr, flush=True)
     finally:
@@ -479,6 +523,32 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
         await doing
 
 
+class _Template:
+    """A template in the place of an app's folder."""
+
+    def __init__(self, server: Server, template: Path) -> None:
+        self._stacks = server.stacks
+        self._template = template
+
+    async def deploy(
+        self,
+        source: Path,
+        name: str | None = None,
+        *,
+        skip_unchanged: bool = False,
+        progress: Callable[[str], None] | None = None,
+    ) -> StackDeployment:
+        return await self._stacks.deploy(
+            self._template, name or stack_name(self._template), progress=progress or (lambda text: None)
+        )
+
+
+def _target(server: Server, path: Path) -> tuple[Deploys, Path]:
+    """What deploys `path`, and the folder or file to watch."""
+    template = template_of(path.absolute())
+    return (server.apps, path) if template is None else (_Template(server, template), template.parent)
+
+
 async def _first_deployment(server: Server, path: Path, name: str | None, watching: bool) -> None:
     """A failed one does not stop `up` while it watches: the error is shown, and the next save is tried."""
 
@@ -487,13 +557,17 @@ async def _first_deployment(server: Server, path: Path, name: str | None, watchi
             print(f"  {text}", file=sys.stderr, flush=True)
 
     try:
-        done = await server.apps.deploy(path, name, progress=say)
+        target, _ = await asyncio.to_thread(_target, server, path)
+        done = await target.deploy(path, name, progress=say)
     except MartletError as error:
-        if not watching or not server.apps.list():
+        if not watching or not (server.apps.list() or server.stacks.list()):
             raise DeployFailed(error.message, remedy=error.remedy, **error.details) from error
         _report(error)
     else:
-        server.edge.set_default(done.app)
+        if isinstance(done, Deployment):
+            server.edge.set_default(done.app)
+        for output, value in sorted(done.outputs.items()) if isinstance(done, StackDeployment) else ():
+            print(f"  {output}  {value}", flush=True)
 
 
 def _print_missing(server: Server) -> None:
@@ -508,7 +582,7 @@ def _print_missing(server: Server) -> None:
 
 def _print_addresses(server: Server) -> None:
     host = server.settings.host
-    apps = server.apps.list()
+    apps: list[Any] = [*server.apps.list(), *server.stacks.list()]
     routes: dict[str, int] = {}
     for app, _, _ in server.apps.routes():
         routes[app] = routes.get(app, 0) + 1
