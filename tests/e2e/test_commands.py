@@ -17,7 +17,7 @@ from tests.e2e.driving import ENTRY, EXAMPLES, ROOT, Api, Command, RunningPlatfo
 
 pytestmark = pytest.mark.e2e
 
-COMMANDS = ("up", "deploy", "env", "apps", "functions", "usage", "status", "version", "invoke", "logs", "destroy")
+COMMANDS = ("up", "deploy", "env", "apps", "functions", "usage", "status", "version", "invoke", "logs", "destroy", "runtimes")
 GREETER = """
     import os
     from martlet import App, Collection, Schedule

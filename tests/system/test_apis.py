@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from martlet.apps.apis import Part, from_openapi, http_api_from
 from martlet.config import Settings
 from martlet.server import Server
-from martlet.types import ApiConfig, ApiStage
+from martlet.types import ACCOUNT, ApiConfig, ApiStage, Principal
 
 APP = """
 import json
@@ -123,6 +124,16 @@ async def ask(port: int, path: str, method: str = "GET", body: bytes = b"", **he
     return int(first.split(" ")[1]), found, json.loads(rest) if rest else None
 
 
+ROOT = SimpleNamespace(principal=Principal("root"), region="us-east-1", account=ACCOUNT, request_id="", endpoint="")
+
+
+async def permit(server: Server, function: str) -> None:
+    """What a template's AWS::Lambda::Permission does: this account's APIs may invoke the function."""
+    said = {"Action": "lambda:InvokeFunction", "Principal": "apigateway.amazonaws.com", "StatementId": "apis"}
+    source = f"arn:aws:execute-api:us-east-1:{ACCOUNT}:*/*/*"
+    await server.control.add_permission(ROOT, {"FunctionName": f"pets-{function}", "SourceArn": source, **said})
+
+
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
     settings = Settings(data=str(tmp_path / "data"), port=0, api_port=0, stem_cells=1, integration_hosts="localhost")
@@ -134,6 +145,8 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     try:
         await running.apps.deploy(folder)
         await running.apis.create(rest_api(running.port))
+        for name in ("proxy", "plain", "two"):
+            await permit(running, name)
         yield running
     finally:
         await running.stop()
@@ -173,11 +186,15 @@ async def test_an_http_api_and_a_function_url(server: Server) -> None:
     status, _, said = await ask(server.port, "/_api/web1234567/anything")
     assert (status, said) == (200, {"route": "$default", "stage": "$default"})
 
-    server.api_edge.set_urls(
-        [{"FunctionName": "pets-two", "Qualifier": "", "UrlId": "u" * 32, "AuthType": "NONE", "InvokeMode": "BUFFERED"}]
-    )
-    status, _, said = await ask(server.port, "/x", Host=f"{'u' * 32}.lambda-url.us-east-1.on.aws")
-    assert (status, said) == (200, {"route": "$default", "stage": "$default"})
+    made = await server.control.create_function_url_config(ROOT, {"FunctionName": "pets-two", "AuthType": "NONE"})
+    path = made["FunctionUrl"].removeprefix(f"http://127.0.0.1:{server.port}")
+    host = f"{path.split('/')[2]}.lambda-url.us-east-1.on.aws"
+    assert (await ask(server.port, path))[0] == 403, "nobody has said that everybody may"
+    everybody = {"Action": "lambda:InvokeFunctionUrl", "Principal": "*", "FunctionUrlAuthType": "NONE", "StatementId": "url"}
+    await server.control.add_permission(ROOT, {"FunctionName": "pets-two", **everybody})
+    for way, headers in ((path, {}), ("/x", {"Host": host})):
+        status, _, said = await ask(server.port, way, **headers)
+        assert (status, said) == (200, {"route": "$default", "stage": "$default"})
 
 
 async def test_apis_are_there_after_a_restart(server: Server, tmp_path: Path) -> None:

@@ -73,15 +73,16 @@ class Guards(Desk):
 
     def may_be_invoked_by(self, function: str, service: str, source_arn: str) -> bool:
         """Whether the policy of `function` ("name" or "name:qualifier") lets this service invoke it for `source_arn`, as
-        AddPermission says it: SourceArn with wildcards, SourceAccount. Source: Lambda developer guide, resource-based policies."""
+        AddPermission says it: SourceArn with wildcards, SourceAccount. Source: Lambda developer guide, resource policies."""
         name, _, qualifier = function.partition(":")
         policy = self._read(lambda tables: tables.get(Policy, name, "" if qualifier == LATEST else qualifier))
         for statement in policy.statements if policy else ():
             who = statement["Principal"]
-            named = who == "*" or (isinstance(who, dict) and service in (who.get("Service"), "*"))
-            if named and statement["Action"] in ("lambda:InvokeFunction", "lambda:*"):
-                if _holds(statement.get("Condition") or {}, {"AWS:SourceArn": source_arn, "AWS:SourceAccount": ACCOUNT}):
-                    return True
+            named = who == "*" or (isinstance(who, dict) and who.get("Service") == service)
+            if not named or statement["Action"] not in ("lambda:InvokeFunction", "lambda:*"):
+                continue
+            if _holds(statement.get("Condition") or {}, {"AWS:SourceArn": source_arn, "AWS:SourceAccount": ACCOUNT}):
+                return True
         return False
 
     def _check_tags(self, before: dict[str, str], added: dict[str, str]) -> None:

@@ -106,9 +106,13 @@ class ApiFlight:
 
     # functions
 
+    def policy_arn(self) -> str:
+        """The ARN of this request that the function's policy must admit."""
+        return self.call.arn(self.edge.region)
+
     def invoke(self, function: str, payload: bytes) -> None:
         """Call a function; `outcome` gets what it says."""
-        if not self.edge.may_invoke(function, self.call.arn(self.edge.region)):
+        if not self.edge.may_invoke(function, self.policy_arn()):
             self.fail("API_CONFIGURATION_ERROR")
             return
         call = self.call

@@ -24,7 +24,7 @@ from martlet.gateway.jsonpath import compile_path
 from martlet.gateway.payload import MalformedAnswer, answer_v1, answer_v2
 from martlet.gateway.vtl import to_text
 from martlet.gateway.vtl.values import Budget
-from martlet.types import Outcome
+from martlet.types import ACCOUNT, Outcome
 
 __all__ = ["HttpFlight", "message_answer"]
 
@@ -75,6 +75,12 @@ class HttpFlight(ApiFlight):
         else:
             event = event_v2(self.call, key, self.call.extended_id, authorizer=self.call.authorizer)
         self.invoke(self.stage.resolve(integration.function), event)
+
+    def policy_arn(self) -> str:
+        """An HTTP API's route $default stands for itself; SAM's permissions name it so."""
+        if self.plan.route_key == "$default":
+            return f"arn:aws:execute-api:{self.edge.region}:{ACCOUNT}:{self.call.api_id}/{self.call.stage}/$default"
+        return super().policy_arn()
 
     def outcome(self, outcome: Outcome) -> None:
         if outcome.refusal is not None:
