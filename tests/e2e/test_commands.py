@@ -236,7 +236,7 @@ def test_exit_codes_and_messages(
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("up", "version")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("up", "version", "runtimes")])
 def test_without_a_platform_every_command_says_so(martlet: Command, app: Path, tmp_path: Path, command: str) -> None:
     arguments = {"deploy": [app], "invoke": ["x"], "destroy": ["x", "--yes"]}.get(command, [])
     done = martlet(command, *arguments, data=tmp_path / "empty")

@@ -17,6 +17,7 @@ from botocore.credentials import Credentials
 from tests.protocols.aws_platform import AwsPlatform, aws_platform, called, code_of, failed
 
 from martlet.errors import AccessDenied, Conflict, LimitExceeded, NotFound, Overloaded, ServiceError, Throttled
+from martlet.protocols import codec
 from martlet.protocols.codec import Caller
 
 
@@ -269,6 +270,39 @@ async def test_a_presigned_call_and_its_end(platform: AwsPlatform) -> None:
         platform.clock.ahead_ms = 61_000
         answer = await client.get(request.url)
         assert (answer.status_code, "<Code>RequestExpired</Code>" in answer.text) == (400, True)
+
+
+async def test_a_presigned_call_with_a_session(platform: AwsPlatform) -> None:
+    own = (await called(platform.client("sts").get_session_token))["Credentials"]
+    for token, status in ((own["SessionToken"], 200), (own["SessionToken"][1:], 403)):
+        request = AWSRequest("GET", f"http://127.0.0.1:{platform.port}/?Action=GetCallerIdentity&Version=2011-06-15")
+        SigV4QueryAuth(Credentials(own["AccessKeyId"], own["SecretAccessKey"], token), "sts", "us-east-1").add_auth(request)
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(request.url)).status_code == status
+
+
+async def test_strangers_do_not_make_us_read_models(platform: AwsPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    whole = codec.load
+
+    def load(name: str) -> Any:
+        read.append(name)
+        return whole(name)
+
+    monkeypatch.setattr(codec, "load", load)
+    for service in ("rds", "ec2", "glue"):
+        assert await code_of(platform.client(service, "AKIDAKIDAKIDAKIDAKID")._make_api_call, **FIRST[service]) in (
+            "InvalidClientTokenId",
+            "UnrecognizedClientException",
+        )
+    assert read == []
+
+
+FIRST = {
+    "rds": {"operation_name": "DescribeDBInstances", "api_params": {}},
+    "ec2": {"operation_name": "DescribeRegions", "api_params": {}},
+    "glue": {"operation_name": "GetJobs", "api_params": {}},
+}
 
 
 # --- errors of a service

@@ -88,7 +88,8 @@ async def test_constraints_of_the_model_in_the_words_of_iam(platform: AwsPlatfor
     error = await failed(platform.client("iam").create_role, RoleName="not a name", AssumeRolePolicyDocument=TRUST)
     assert error["Error"]["Code"] == "ValidationError"
     assert error["Error"]["Message"] == (
-        "1 validation error detected: Value 'not a name' at 'roleName' failed to satisfy constraint: Member must satisfy regular "
+        "1 validation error detected: Value 'not a name' at 'roleName' failed to satisfy constraint: Member "
+        "must satisfy regular "
         "expression pattern: [\\w+=,.@-]+"
     )
 

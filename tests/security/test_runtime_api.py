@@ -126,7 +126,11 @@ async def test_headers_without_end(room: Room) -> None:
 
 
 async def test_a_pipeline_without_end_is_held_up(room: Room) -> None:
-    assert await attack(room, "pipeline") == [True]
+    answer, outcome, _ = await room.invoke("pipeline", "app-attacker")
+    if outcome.error:  # answered so often that it is a flood, which ends the attacker
+        assert "refused requests to the Runtime API" in answer["errorMessage"]
+    else:
+        assert answer == [True]
 
 
 async def test_foreign_request_ids(room: Room) -> None:

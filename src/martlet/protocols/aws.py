@@ -103,6 +103,10 @@ class _Dispatcher:
         if body is not None:
             call.request = _wire_request(request, body)
             names = names or codec.candidates(call.request)
+        if not any(name in self._rooms.services or name in codec.FAMILIAR for name in names):
+            if body is None:
+                raise _too_large(call, most)
+            self._authenticate(request, body, None)  # nobody makes us read some 400 models without showing who they are
         await self._load(names)
         routed = self._route(names, call)
         if isinstance(routed, Routed):
@@ -155,7 +159,7 @@ class _Dispatcher:
         method = codec.method_of(service, operation)
         value = routed.wire.decode(operation, wire_request, routed.labels)
         permission = codec.permission_of(service, operation, value)
-        if permission is not None and principal is not ANONYMOUS:
+        if permission is not None and not operation.anonymous:
             self._rooms.auth.authorize(principal, *permission)
         codec.check(operation, value)
         result = await method(self._caller(request, principal), value) or {}

@@ -265,6 +265,7 @@ class RuntimeApi:
 
     def _ping(self, exchange: Exchange) -> None:
         exchange.respond(200, b"pong", b"Content-Type: text/plain\r\n")
+        self._count_refusal()  # no use to anybody: as many as one likes are a flood, too
 
     def _restore_next(self, exchange: Exchange) -> None:
         """The snapshot's hooks: here nothing is frozen between them, the runtime goes on at once."""
