@@ -32,7 +32,7 @@ from martlet.apps.stacks.finding import stack_name, template_of
 from martlet.apps.stacks.stacks import StackDeployment
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
-from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal
+from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal, with_role
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
@@ -55,7 +55,7 @@ from martlet.protocols import app as protocols_app
 from martlet.store import Store
 from martlet.telemetry import Registry
 from martlet.triggers import Triggers
-from martlet.types import FunctionVersion, Principal, Route
+from martlet.types import ACCOUNT, FunctionVersion, Principal, Route
 
 __all__ = ["ENGINES", "SANDBOXES", "Server", "run"]
 
@@ -241,6 +241,7 @@ class Server:
             self.store,
             self.clock,
             control=self.control,
+            identities=Identities(self.store),
             apis=self.apis,
             build=build,
             schedules=self.triggers,
@@ -364,6 +365,9 @@ class Server:
             if len(self._principals) > 10_000:
                 self._principals.clear()
             principal = self._principals[key] = function_principal(version)
+        if version.role:  # read anew: what a role may do can change while its functions run
+            known = principal
+            principal = self.store.read(lambda reader: with_role(known, version.role, ACCOUNT, reader))
         self._private_server.accept(sock, client=("127.0.0.1", 0), context=principal, begun=begun)
 
     def _guarded(self, inner: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
