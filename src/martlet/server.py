@@ -141,12 +141,14 @@ class Server:
         gc.set_threshold(50_000, 20, 20)  # a request makes some thirty objects and leaves no cycle behind
 
     def _prepare_data(self) -> None:
+        remedy = "choose another folder with --data DIR, or make this one writable"
+        if self.data.exists() and not self.data.is_dir():
+            raise StartFailed(f"data folder {self.data} is a file, not a folder", remedy="give a folder: --data DIR")
         try:
             self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in ("code", "layers", "logs"):
                 (self.data / name).mkdir(exist_ok=True)
         except OSError as error:
-            remedy = "choose another folder with --data DIR, or make this one writable"
             raise StartFailed(f"data folder {self.data}: {error.strerror}", remedy=remedy) from error
 
     def _raise_descriptors(self) -> None:
@@ -396,6 +398,7 @@ class Server:
             services=self._services(),
             region=self.settings.region,
             stacks=self.stacks,
+            failures=self.control,
         )
 
     def _services(self) -> dict[str, object]:

@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     _deploy(commands)
     _listings(commands)
     _invoke(commands)
+    _replay(commands)
     _logs(commands)
     _destroy(commands)
     _runtimes(commands)
@@ -92,7 +93,8 @@ def _listings(commands: Commands) -> None:
     _command(commands, "env", "print the environment that points AWS clients here", 'eval "$(martlet env)"', json=True)
     _command(commands, "apps", "list apps", "martlet apps", json=True)
     functions = _command(commands, "functions", "list functions", "martlet functions --app shop", json=True)
-    functions.add_argument("--app", metavar="NAME", help="only this app's")
+    functions.add_argument("--app", metavar="NAME", help="only this app's or stack's")
+    functions.add_argument("--versions", action="store_true", help="published versions too")
     usage = _command(commands, "usage", "show what each function used", "martlet usage --since 24h", json=True)
     usage.add_argument("--since", metavar="AGE", help="only the last 30s, 5m, 24h or 7d (default: all)")
     _command(commands, "status", "show what the platform is doing", "martlet status", json=True)
@@ -108,7 +110,7 @@ _EVENTS = (  # those of cli/events.py, which is not loaded for a help text
 def _invoke(commands: Commands) -> None:
     example = 'martlet invoke hello-greet --payload \'{"name": "Ada"}\''
     invoke = _command(commands, "invoke", "run a function and print its answer", example, json=True)
-    invoke.add_argument("name", metavar="NAME", help="the function's full name, APP-FUNCTION")
+    invoke.add_argument("name", metavar="NAME", help="the function: APP-FUNCTION, or NAME:VERSION or NAME:ALIAS")
     invoke.add_argument(
         "--payload", metavar="JSON|@FILE|-", help="the event (default {}); @FILE reads a file, - standard input"
     )
@@ -127,6 +129,19 @@ def _invoke(commands: Commands) -> None:
     )
     invoke.add_argument("--show", action="store_true", help="print the event and run nothing")
     invoke.add_argument("--log", action="store_true", help="also print the end of its log, to standard error")
+
+
+def _replay(commands: Commands) -> None:
+    example = "martlet replay --list hello-greet"
+    replay = _command(commands, "replay", "run a recorded failed event again, or list what is recorded", example, json=True)
+    replay.add_argument(
+        "what",
+        nargs="?",
+        metavar="REQUEST_ID|FUNCTION",
+        help="the request id of the failed event; with --list the function (default: the newest of every function)",
+    )
+    replay.add_argument("--list", action="store_true", help="list the failed events that are kept")
+    replay.add_argument("--log", action="store_true", help="also print the end of the log, to standard error")
 
 
 def _logs(commands: Commands) -> None:

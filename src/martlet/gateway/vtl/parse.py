@@ -71,9 +71,9 @@ class TemplateSyntax(MartletError):
 
 
 def parse(text: str) -> tuple[Block, dict[str, Macro]]:
-    """The tree and the macros of a template. Raises `TemplateSyntax` with the line, `LimitExceeded` for template_bytes."""
-    if len(text) > LIMITS["template_bytes"].default:
-        raise exceeded("template_bytes", len(text), "mapping template")
+    """The tree and the macros of a template. Raises `TemplateSyntax` with the line, `LimitExceeded`."""
+    if len(text) > LIMITS["mapping_template_bytes"].default:
+        raise exceeded("mapping_template_bytes", len(text), "mapping template")
     parser = _Parser(text, frozenset(_MACRO.findall(text)), {})
     block, end = parser.block(())
     assert not end
