@@ -59,9 +59,12 @@ def _command(commands: Commands, name: str, summary: str, example: str, *, json:
 
 def _up(commands: Commands) -> None:
     up = _command(commands, "up", "run the platform, and an app with it", "martlet up . --port 8700")
-    up.add_argument("path", nargs="?", metavar="PATH", help="an app's folder or .py file to deploy and watch (default: none)")
+    up.add_argument(
+        "path", nargs="?", metavar="PATH", help="an app's folder or .py file, or a SAM template, to deploy and watch"
+    )
     up.add_argument("--port", type=_port, help="port of the apps (default 8700; 0: any free one)")
     up.add_argument("--api-port", type=_port, help="port of the platform's API (default: port + 1)")
+    _template_options(up)
     up.add_argument("--no-watch", action="store_true", help="do not redeploy when files are saved")
     up.add_argument(
         "--sandbox",
@@ -81,8 +84,12 @@ def _deploy(commands: Commands) -> None:
     deploy.add_argument("path", metavar="PATH", help="the app's folder or .py file, or a SAM or CloudFormation template")
     deploy.add_argument("--app", metavar="NAME", help="the app's name (default: [tool.martlet] name, else the folder's)")
     deploy.add_argument("--dry-run", action="store_true", help="only show what would be done")
-    deploy.add_argument("--param", action="append", default=[], metavar="K=V", help="a template's parameter; may be repeated")
-    deploy.add_argument(
+    _template_options(deploy)
+
+
+def _template_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--param", action="append", default=[], metavar="K=V", help="a template's parameter; may be repeated")
+    command.add_argument(
         "--lenient",
         action="store_true",
         help="leave out what a template has and Martlet does not, and say so, instead of failing",

@@ -94,7 +94,10 @@ def _up(arguments: Arguments) -> int:
                 "sandbox": arguments.sandbox,
             }
         )
-        ended = importlib.import_module("martlet.server").run(settings, path, watching=not arguments.no_watch)
+        more: dict[str, Any] = {}
+        if arguments.param or arguments.lenient:
+            more = {"parameters": _parameters(arguments), "lenient": arguments.lenient}
+        ended = importlib.import_module("martlet.server").run(settings, path, watching=not arguments.no_watch, **more)
     except MartletError as error:
         code = DEPLOY_FAILED if error.code == "deploy_failed" else USAGE if error.code == "invalid_input" else START_FAILED
         raise Failure(code, error.message, error.remedy, str(error.details.get("stack") or "")) from error
@@ -143,13 +146,7 @@ def _deploy_template(arguments: Arguments, template: Path, client: Client) -> in
     from martlet.apps.stacks.finding import stack_name
 
     name = check_app_name(arguments.app) if arguments.app else stack_name(template)
-    parameters: dict[str, str] = {}
-    for given in arguments.param:
-        key, equals, value = given.partition("=")
-        if not equals or not key:
-            raise Failure(USAGE, f"--param {given}: write it as NAME=VALUE")
-        parameters[key] = value
-    body = json.dumps({"path": str(template), "parameters": parameters, "lenient": arguments.lenient}).encode()
+    body = json.dumps({"path": str(template), "parameters": _parameters(arguments), "lenient": arguments.lenient}).encode()
     query: dict[str, object] = {"dry_run": True} if arguments.dry_run else {}
     result: dict[str, Any] | None = None
     where = f"/v1/stacks/{segment(name)}/deployments"
@@ -165,6 +162,16 @@ def _deploy_template(arguments: Arguments, template: Path, client: Client) -> in
     else:
         print(_stack_text(result))
     return 0
+
+
+def _parameters(arguments: Arguments) -> dict[str, str]:
+    parameters: dict[str, str] = {}
+    for given in arguments.param:
+        key, equals, value = given.partition("=")
+        if not equals or not key:
+            raise Failure(USAGE, f"--param {given}: write it as NAME=VALUE")
+        parameters[key] = value
+    return parameters
 
 
 def _stack_text(result: dict[str, Any]) -> str:

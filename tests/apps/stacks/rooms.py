@@ -48,7 +48,7 @@ class Control:
         if work is None:
             raise AttributeError(operation)
 
-        async def call(caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        async def call(caller: Any, request: dict[str, Any], *, app: str = "") -> dict[str, Any]:
             self.calls.append((operation, request))
             self.trip(operation, request)
             await asyncio.sleep(0)

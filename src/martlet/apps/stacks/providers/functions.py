@@ -93,7 +93,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
 class Control(Protocol):
     """The Lambda operations that providers call: (caller, request) -> response, both in the API's own members."""
 
-    async def create_function(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]: ...
+    async def create_function(self, caller: Caller, request: dict[str, Any], *, app: str = "") -> dict[str, Any]: ...
     async def get_function(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]: ...
     async def get_function_configuration(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]: ...
     async def update_function_code(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]: ...
@@ -196,7 +196,7 @@ class FunctionProvider:
             request["Tags"] = tags
         if "Role" not in request:
             request["Role"] = f"arn:aws:iam::{context.account}:role/martlet"
-        await self._control.create_function(context.caller, request)
+        await self._control.create_function(context.caller, request, app=context.stack_name)
         try:
             await wait_ready(self._control, context, physical_id)
             await self._concurrency(context, physical_id, {}, properties)
