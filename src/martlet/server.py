@@ -34,7 +34,7 @@ from martlet.apps.stacks.stacks import StackDeployment
 from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
-from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal
+from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal, with_role
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
@@ -57,14 +57,21 @@ from martlet.protocols import app as protocols_app
 from martlet.store import Store
 from martlet.telemetry import Registry
 from martlet.triggers import Triggers
-from martlet.types import FunctionVersion, Principal, Route
+from martlet.types import ACCOUNT, FunctionVersion, Principal, Route
 
-__all__ = ["ENGINES", "SANDBOXES", "Server", "run"]
+__all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server", "run"]
 
 ENGINES = {"sqlite": "martlet.store.engines.sqlite:open_engine", "memory": "martlet.store.engines.memory:open_engine"}
 SANDBOXES = {
     "isolated": "martlet.functions.sandboxes.isolated:IsolatedHost",
     "process": "martlet.functions.sandboxes.process:ProcessHost",
+}
+SERVICES: dict[str, type] = {
+    "cloudformation": CloudFormation,
+    "iam": Identities,
+    "lambda": Control,
+    "logs": LogGroups,
+    "sts": Sessions,
 }
 _GRACE_SECONDS = 30.0
 _MINIMUM_LEVEL = 2
@@ -256,6 +263,7 @@ class Server:
             self.store,
             self.clock,
             control=self.control,
+            identities=Identities(self.store),
             apis=self.apis,
             build=build,
             schedules=self.triggers,
@@ -379,6 +387,9 @@ class Server:
             if len(self._principals) > 10_000:
                 self._principals.clear()
             principal = self._principals[key] = function_principal(version)
+        if version.role:  # read anew: what a role may do can change while its functions run
+            known = principal
+            principal = self.store.read(lambda reader: with_role(known, version.role, ACCOUNT, reader))
         self._private_server.accept(sock, client=("127.0.0.1", 0), context=principal, begun=begun)
 
     def _guarded(self, inner: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
@@ -415,7 +426,7 @@ class Server:
         )
 
     def _services(self) -> dict[str, object]:
-        """AWS's services that Martlet has, by the names that boto3 gives them."""
+        """AWS's services that Martlet has, by the names that boto3 gives them: instances of `SERVICES`."""
         return {
             "cloudformation": CloudFormation(self.stacks.engine),
             "iam": Identities(self.store),

@@ -233,6 +233,7 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     created_at_ms: int = 0
     qualifier: str = "$LATEST"  # or the number of a published version of the Lambda API, "1", "2" …
     region: str = "us-east-1"
+    role: str = ""  # ARN of the IAM role whose policies its code acts by, beside what the configuration declares
 
     @property
     def key(self) -> str:

@@ -181,7 +181,7 @@ def test_a_pattern_that_backtracks_elsewhere_is_linear_here() -> None:
 
 
 def test_templates_have_a_size() -> None:
-    with pytest.raises(LimitExceeded, match="template_bytes"):
+    with pytest.raises(LimitExceeded, match="mapping_template_bytes"):
         compile_template("x" * 400_000)
 
 

@@ -18,6 +18,7 @@ from martlet.apps.stacks.providers.custom import CustomProvider, Responses
 from martlet.apps.stacks.reading import TemplateFault
 from martlet.apps.stacks.stacks import Stacks
 from martlet.apps.stacks.translation import Translation
+from martlet.auth import Identities
 from martlet.clock import ManualClock
 from martlet.errors import InvalidInput, NotFound, ServiceError
 from martlet.types import Outcome
@@ -258,6 +259,8 @@ class Store:
 
 
 class _Tx:
+    now_ms = 1_700_000_000_000
+
     def __init__(self, rows: dict[bytes, bytes]) -> None:
         self._rows = rows
         self.written: dict[bytes, bytes] = {}
@@ -310,7 +313,7 @@ class House:
             return self.invoke(name, event)
 
         custom = CustomProvider(invoke, self.responses, lambda: "http://127.0.0.1:9001")
-        providers = providers_of(self.store, self.control, self.apis, self.schedules, custom)
+        providers = providers_of(self.store, self.control, Identities(self.store), self.apis, self.schedules, custom)
         self.local = Local(load, package, True)
         self.engine = Engine(
             self.store,

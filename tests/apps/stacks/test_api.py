@@ -10,7 +10,7 @@ from rooms import House
 from martlet.apps.stacks.api import CloudFormation
 from martlet.errors import ServiceError
 
-ROLE = "Resources:\n  Role: {Type: 'AWS::IAM::Role', Properties: {AssumeRolePolicyDocument: {}}}\n"
+ROLE = "Resources:\n  Role: {Type: 'AWS::IAM::Role', Properties: {AssumeRolePolicyDocument: {Statement: [{Effect: Allow, Principal: {Service: lambda.amazonaws.com}, Action: 'sts:AssumeRole'}]}}}\n"
 LOGS = "Description: logs\nParameters: {Name: {Type: String, Default: a, NoEcho: true}, Env: {Type: String}}\nResources:\n  Group: {Type: 'AWS::Logs::LogGroup', Properties: {LogGroupName: !Sub '${Name}-${Env}'}}\nOutputs:\n  Group: {Value: !Ref Group, Description: its name, Export: {Name: group}}\n"
 ENV = [{"ParameterKey": "Env", "ParameterValue": "dev"}]
 

@@ -29,7 +29,7 @@ FUNCTION = """
 ROLE = """
   Role:
     Type: AWS::IAM::Role
-    Properties: {AssumeRolePolicyDocument: {}}
+    Properties: {AssumeRolePolicyDocument: {Statement: [{Effect: Allow, Principal: {Service: lambda.amazonaws.com}, Action: 'sts:AssumeRole'}]}}
 """
 
 
@@ -642,7 +642,7 @@ Mappings: {Sizes: {dev: {memory: 256}, prod: {memory: 1024}}}
 Conditions: {IsDev: !Equals [!Ref Stage, dev], Never: !And [!Condition IsDev, !Not [!Condition IsDev]]}
 Resources:
   Group: {Type: 'AWS::Logs::LogGroup', Properties: {LogGroupName: !Join ['/', ['', !Ref Stage, !Select [1, !Ref Names]]]}}
-  Role: {Type: 'AWS::IAM::Role', Properties: {AssumeRolePolicyDocument: {}}}
+  Role: {Type: 'AWS::IAM::Role', Properties: {AssumeRolePolicyDocument: {Statement: [{Effect: Allow, Principal: {Service: lambda.amazonaws.com}, Action: 'sts:AssumeRole'}]}}}
   Fn:
     Type: AWS::Lambda::Function
     Properties:

@@ -17,6 +17,7 @@ from martlet.apps.stacks.kinds import Kind
 from martlet.apps.stacks.providers.apis import ApiGroup, Apis, Build, api_providers
 from martlet.apps.stacks.providers.custom import CustomProvider, Invoke, Responses
 from martlet.apps.stacks.providers.functions import Control, FunctionProvider
+from martlet.apps.stacks.providers.identity import Identities, identity_providers
 from martlet.apps.stacks.providers.lambda_ import lambda_providers
 from martlet.apps.stacks.providers.remembered import remembered_providers
 from martlet.apps.stacks.providers.schedules import Schedules, schedule_providers
@@ -31,11 +32,14 @@ __all__ = ["catalogue", "open_stacks", "providers_of", "stored_code"]
 Fetch = Callable[[str, str, str], Awaitable[bytes]]  # (bucket, key, version) -> the object
 
 
-def providers_of(store: Store, control: Control, apis: Apis, schedules: Schedules, custom: CustomProvider) -> dict[str, Any]:
+def providers_of(
+    store: Store, control: Control, identities: Identities, apis: Apis, schedules: Schedules, custom: CustomProvider
+) -> dict[str, Any]:
     """Every provider by its type."""
     found = [
         FunctionProvider(control),
         *lambda_providers(control),
+        *identity_providers(identities),
         *remembered_providers(),
         *schedule_providers(store, schedules),
         *api_providers(apis),
@@ -48,7 +52,7 @@ def catalogue() -> dict[str, Kind]:
     """Every resource type and what is done with its properties, for the reference."""
     nothing: Any = None  # kinds are told without their rooms
     custom = CustomProvider(nothing, Responses(), lambda: "")
-    return {name: provider.kind for name, provider in providers_of(nothing, nothing, nothing, nothing, custom).items()}
+    return {name: provider.kind for name, provider in providers_of(nothing, nothing, nothing, nothing, nothing, custom).items()}
 
 
 def open_stacks(
@@ -56,6 +60,7 @@ def open_stacks(
     clock: Clock,
     *,
     control: Control,
+    identities: Identities,
     apis: Apis,
     build: Build,
     schedules: Schedules,
@@ -73,7 +78,7 @@ def open_stacks(
     engine = Engine(
         store,
         clock,
-        providers=providers_of(store, control, apis, schedules, CustomProvider(invoke, responses, sandbox_base)),
+        providers=providers_of(store, control, identities, apis, schedules, CustomProvider(invoke, responses, sandbox_base)),
         groups=(ApiGroup(apis, build),),
         translation=Translation(region),
         region=region,

@@ -356,6 +356,7 @@ def runnable(one: Configuration, *, app: str, region: str, egress: Any, provisio
         created_at_ms=one.modified_at_ms,
         qualifier=one.version,
         region=region,
+        role=one.role,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -26,24 +25,9 @@ def _named(property: str, most: int = 64) -> Any:
     return name
 
 
-def _id(kind: str, context: Context) -> str:
-    digest = hashlib.sha256(f"{context.stack_id}\0{context.logical_id}\0{context.token}".encode()).hexdigest()
-    return kind + digest[:17].upper()
-
-
-def _role(context: Context, id: str, properties: Mapping[str, Any]) -> dict[str, Any]:
-    path = str(properties.get("Path") or "/")
-    return {"Arn": f"arn:aws:iam::{context.account}:role{path}{id}", "RoleId": _id("AROA", context)}
-
-
 def _profile(context: Context, id: str, properties: Mapping[str, Any]) -> dict[str, Any]:
     path = str(properties.get("Path") or "/")
     return {"Arn": f"arn:aws:iam::{context.account}:instance-profile{path}{id}"}
-
-
-def _managed_policy(context: Context, properties: Mapping[str, Any]) -> str:
-    name = properties.get("ManagedPolicyName") or generated_name(context, 128)
-    return f"arn:aws:iam::{context.account}:policy{properties.get('Path') or '/'}{name}"
 
 
 def _log_group(context: Context, properties: Mapping[str, Any]) -> str:
@@ -58,31 +42,6 @@ def remembered_providers() -> list[Simple]:
 def _identity() -> list[Simple]:
     replaced = taken("string", replace=True)
     return [
-        Simple(
-            _kind(
-                "AWS::IAM::Role", ("Arn", "RoleId"), _OWNER, "AssumeRolePolicyDocument", "Description", "ManagedPolicyArns",
-                "MaxSessionDuration", "PermissionsBoundary", "Policies", "Tags", Path=replaced, RoleName=replaced,
-            ),
-            _named("RoleName"),
-            _role,
-        ),
-        Simple(
-            _kind("AWS::IAM::Policy", ("Id",), _OWNER, "Groups", "PolicyDocument", "PolicyName", "Roles", "Users"),
-            lambda context, properties: generated_name(context, 128),
-            lambda context, id, properties: {"Id": id},
-        ),
-        Simple(
-            _kind("AWS::IAM::RolePolicy", (), _OWNER, "PolicyDocument", "PolicyName", "RoleName"),
-            lambda context, properties: generated_name(context, 128),
-        ),
-        Simple(
-            _kind(
-                "AWS::IAM::ManagedPolicy", ("PolicyArn", "PolicyId"), _OWNER, "Description", "Groups", "PolicyDocument",
-                "Roles", "Tags", "Users", ManagedPolicyName=replaced, Path=replaced,
-            ),
-            _managed_policy,
-            lambda context, id, properties: {"PolicyArn": id, "PolicyId": _id("ANPA", context)},
-        ),
         Simple(
             _kind("AWS::IAM::InstanceProfile", ("Arn",), _OWNER, "Path", "Roles", InstanceProfileName=replaced),
             _named("InstanceProfileName", 128),
