@@ -10,10 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from martlet import config, errors, limits
+from martlet import config, errors, limits, server
 from martlet.apps.stacks.assembly import catalogue
 from martlet.apps.stacks.kinds import Property
 from martlet.cli import arguments
+from martlet.functions.runtimes import RUNTIMES
+from martlet.protocols import codec
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 MADE = "<!-- Made from {source} by docs/generate.py (`make fmt`); edit that instead. -->"
@@ -27,6 +29,8 @@ def pages() -> dict[str, str]:
         "settings.md": settings_page(),
         "cli.md": cli_page(),
         "templates.md": templates_page(),
+        "runtimes.md": runtimes_page(),
+        "aws.md": aws_page(),
     }
 
 
@@ -111,6 +115,48 @@ def templates_page() -> str:
         "see. *Refused*, and whatever is not named here, fails the deploy by name with the template's line, before anything\n"
         "is made; `--lenient` leaves it out and says so. SAM's own types become these. What an API may hold is said\n"
         "in [gateway](gateway.md).",
+        "\n\n".join(parts),
+    )
+
+
+_KINDS = {
+    "python": "a fork of a process that has imported its packages ahead",
+    "node": "a process started ahead takes the handler; its own bootstrap",
+    "provided": "the function's own `bootstrap`, through the Runtime API",
+    "absent": "not brought: package it with its runtime interface client and a `bootstrap`, as `provided.al2023`",
+}
+
+
+def runtimes_page() -> str:
+    rows = [
+        (f"`{name}`", known.version or "-", _KINDS[known.kind] if known.version != "3.8" else "refused: too old to be run here")
+        for name, known in RUNTIMES.items()
+        if name
+    ]
+    return _page(
+        "Runtimes",
+        "src/martlet/functions/runtimes/catalogue.py",
+        "Functions of apps (decorators) run on the Python that runs Martlet, or the one that `MARTLET_PYTHON` names. Functions of\n"
+        "templates and of the Lambda API name one of these. `martlet runtimes` says which of them this host can run, and\n"
+        "`martlet runtimes install NAME` gets one. How to bring your own: [runtimes](../how-to/runtimes.md).",
+        _table(("runtime", "version", "how it runs"), rows),
+    )
+
+
+def aws_page() -> str:
+    parts = []
+    for name, service in sorted(server.SERVICES.items()):
+        model = codec.load(name)
+        assert model is not None
+        found = [one.name for one in model.operations.values() if hasattr(service, one.method_name)]
+        parts.append(f"## {name}\n\n{len(found)} operations: {', '.join(f'`{one}`' for one in sorted(found))}.")
+    return _page(
+        "AWS operations",
+        "the services in src/martlet/server.py",
+        "What answers on the API port to AWS's own clients. The service is the one in the request's signature. An operation that\n"
+        "is not served, and every service that is not listed, is answered with status 501 and an error that names it, in the\n"
+        "service's own form. Requests are checked by the service's own model before they are served. Which types and properties\n"
+        "of templates are honoured: [templates](templates.md).",
         "\n\n".join(parts),
     )
 

@@ -15,9 +15,10 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 import uvloop
 
@@ -30,13 +31,14 @@ from martlet.apps.stacks.api import CloudFormation
 from martlet.apps.stacks.assembly import open_stacks, stored_code
 from martlet.apps.stacks.finding import stack_name, template_of
 from martlet.apps.stacks.stacks import StackDeployment
+from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
 from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal, with_role
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
-from martlet.errors import DeployFailed, MartletError, StartFailed
+from martlet.errors import DeployFailed, InvalidInput, MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.control import Control
 from martlet.functions.log_groups import LogGroups
@@ -57,16 +59,25 @@ from martlet.telemetry import Registry
 from martlet.triggers import Triggers
 from martlet.types import ACCOUNT, FunctionVersion, Principal, Route
 
-__all__ = ["ENGINES", "SANDBOXES", "Server", "run"]
+__all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server", "run"]
 
 ENGINES = {"sqlite": "martlet.store.engines.sqlite:open_engine", "memory": "martlet.store.engines.memory:open_engine"}
 SANDBOXES = {
     "isolated": "martlet.functions.sandboxes.isolated:IsolatedHost",
     "process": "martlet.functions.sandboxes.process:ProcessHost",
 }
+SERVICES: dict[str, type] = {
+    "cloudformation": CloudFormation,
+    "iam": Identities,
+    "lambda": Control,
+    "logs": LogGroups,
+    "sts": Sessions,
+}
 _GRACE_SECONDS = 30.0
 _MINIMUM_LEVEL = 2
 _KEEP_LOG_MS = 24 * 3_600_000
+_SERVING = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"})
+T = TypeVar("T")
 
 
 class Server:
@@ -141,12 +152,14 @@ class Server:
         gc.set_threshold(50_000, 20, 20)  # a request makes some thirty objects and leaves no cycle behind
 
     def _prepare_data(self) -> None:
+        remedy = "choose another folder with --data DIR, or make this one writable"
+        if self.data.exists() and not self.data.is_dir():
+            raise StartFailed(f"data folder {self.data} is a file, not a folder", remedy="give a folder: --data DIR")
         try:
             self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in ("code", "layers", "logs"):
                 (self.data / name).mkdir(exist_ok=True)
         except OSError as error:
-            remedy = "choose another folder with --data DIR, or make this one writable"
             raise StartFailed(f"data folder {self.data}: {error.strerror}", remedy=remedy) from error
 
     def _raise_descriptors(self) -> None:
@@ -219,6 +232,15 @@ class Server:
             self.functions.runtimes.programs.program(known)
         except DeployFailed as error:
             return f"{error.message} ({error.remedy})"
+        return ""
+
+    def node_program(self) -> str:
+        """A Node.js to read sources with, the newest that functions may run on; "" if there is none. Blocking."""
+        for runtime in sorted((one for one in RUNTIMES.values() if one.kind == "node"), key=lambda one: -int(one.version)):
+            try:
+                return self.functions.runtimes.programs.program(runtime)
+            except DeployFailed:
+                continue
         return ""
 
     def _open_stacks(self) -> None:
@@ -400,10 +422,11 @@ class Server:
             services=self._services(),
             region=self.settings.region,
             stacks=self.stacks,
+            failures=self.control,
         )
 
     def _services(self) -> dict[str, object]:
-        """AWS's services that Martlet has, by the names that boto3 gives them."""
+        """AWS's services that Martlet has, by the names that boto3 gives them: instances of `SERVICES`."""
         return {
             "cloudformation": CloudFormation(self.stacks.engine),
             "iam": Identities(self.store),
@@ -482,12 +505,26 @@ async def _send_problem(send: Any, error: MartletError) -> None:
 # --- the command `up` -------------------------------------------------------------------------------------------------
 
 
-def run(settings: Settings, path: Path | None = None, watching: bool = True, name: str | None = None) -> int:
+class TemplateOptions(NamedTuple):
+    """What a template is deployed with."""
+
+    parameters: Mapping[str, str] = MappingProxyType({})
+    lenient: bool = False
+
+
+def run(
+    settings: Settings,
+    path: Path | None = None,
+    watching: bool = True,
+    name: str | None = None,
+    parameters: Mapping[str, str] | None = None,
+    lenient: bool = False,
+) -> int:
     """Start, deploy `path`, print where it answers, serve until SIGINT or SIGTERM. Returns the exit code."""
-    return uvloop.run(_up(settings, path, watching, name))
+    return uvloop.run(_up(settings, path, watching, name, TemplateOptions(parameters or {}, lenient)))
 
 
-async def _up(settings: Settings, path: Path | None, watching: bool, name: str | None) -> int:
+async def _up(settings: Settings, path: Path | None, watching: bool, name: str | None, given: TemplateOptions) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -497,13 +534,14 @@ async def _up(settings: Settings, path: Path | None, watching: bool, name: str |
     _print_missing(server)
     follower: asyncio.Task[None] | None = None
     try:
+        failed: str | None = ""
         if path is not None:
-            await _unless(stop, _first_deployment(server, path, name, watching))
+            target, folder = await asyncio.to_thread(_target, server, path, given)
+            failed = await _unless(stop, _first_deployment(server, target, path, name, watching))
         if not stop.is_set():
             _print_addresses(server)
             if path is not None and watching:
-                target, folder = _target(server, path)
-                follower = loop.create_task(watch(target, folder, name, _report, stop))
+                follower = loop.create_task(watch(target, folder, name, _report, stop, failed or ""))
             await stop.wait()
         print("stopping: what was accepted is finished first", file=sys.stderr, flush=True)
     finally:
@@ -515,24 +553,26 @@ async def _up(settings: Settings, path: Path | None, watching: bool, name: str |
     return 0
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Do the work, or leave it when `stop` is set: a layer may take minutes to build."""
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Do the work and return what it does, or leave it when `stop` is set: a layer may take minutes to build."""
     doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if stop.is_set():
         doing.cancel()
         await asyncio.gather(doing, return_exceptions=True)  # why a deployment failed that nobody waits for is not news
-    else:
-        await doing
+        return None
+    return await doing
 
 
 class _Template:
-    """A template in the place of an app's folder."""
+    """A template in the place of an app's folder. Code that cannot be read does not replace what serves."""
 
-    def __init__(self, server: Server, template: Path) -> None:
+    def __init__(self, server: Server, template: Path, given: TemplateOptions) -> None:
         self._stacks = server.stacks
         self._template = template
+        self._given = given
+        self._sources = Sources(template.parent, server.node_program)
 
     async def deploy(
         self,
@@ -542,36 +582,53 @@ class _Template:
         skip_unchanged: bool = False,
         progress: Callable[[str], None] | None = None,
     ) -> StackDeployment:
+        await asyncio.to_thread(self._sources.check)
         return await self._stacks.deploy(
-            self._template, name or stack_name(self._template), progress=progress or (lambda text: None)
+            self._template,
+            name or stack_name(self._template),
+            self._given.parameters,
+            is_lenient=self._given.lenient,
+            progress=progress or (lambda text: None),
         )
 
 
-def _target(server: Server, path: Path) -> tuple[Deploys, Path]:
+def _target(server: Server, path: Path, given: TemplateOptions) -> tuple[Deploys, Path]:
     """What deploys `path`, and the folder or file to watch."""
     template = template_of(path.absolute())
-    return (server.apps, path) if template is None else (_Template(server, template), template.parent)
+    if template is not None:
+        return _Template(server, template, given), template.parent
+    if given.parameters or given.lenient:
+        raise InvalidInput(f"{path} is no template: --param and --lenient are for templates")
+    return server.apps, path
 
 
-async def _first_deployment(server: Server, path: Path, name: str | None, watching: bool) -> None:
-    """A failed one does not stop `up` while it watches: the error is shown, and the next save is tried."""
+def _serves(server: Server) -> bool:
+    """Whether anything is deployed: a stack whose creation was rolled back is not."""
+    return bool(server.apps.list()) or any(record.status in _SERVING for record in server.stacks.list())
+
+
+async def _first_deployment(server: Server, target: Deploys, path: Path, name: str | None, watching: bool) -> str:
+    """A failed one does not stop `up` while it watches and something serves: the error is shown, and the next save is tried.
+
+    Returns what was shown, so that it is shown once."""
 
     def say(text: str) -> None:
         if not server.settings.quiet:
             print(f"  {text}", file=sys.stderr, flush=True)
 
     try:
-        target, _ = await asyncio.to_thread(_target, server, path)
         done = await target.deploy(path, name, progress=say)
     except MartletError as error:
-        if not watching or not (server.apps.list() or server.stacks.list()):
+        if not watching or not _serves(server):
             raise DeployFailed(error.message, remedy=error.remedy, **error.details) from error
         _report(error)
+        return error.message
     else:
         if isinstance(done, Deployment):
             server.edge.set_default(done.app)
         for output, value in sorted(done.outputs.items()) if isinstance(done, StackDeployment) else ():
             print(f"  {output}  {value}", flush=True)
+        return ""
 
 
 def _print_missing(server: Server) -> None:
@@ -590,6 +647,8 @@ def _print_addresses(server: Server) -> None:
     routes: dict[str, int] = {}
     for app, _, _ in server.apps.routes():
         routes[app] = routes.get(app, 0) + 1
+    for record in server.stacks.list():
+        routes[record.name] = sum(len(api.routes) for api in server.apis.apis() if api.app == record.name)
     told = ", ".join(f"{app.name}: {routes.get(app.name, 0)} route{'s' * (routes.get(app.name, 0) != 1)}" for app in apps)
     print(f"app   http://{host}:{server.port}     {told or 'no app yet: martlet deploy PATH'}")
     print(f"api   http://{host}:{server.api_port}     AWS_ENDPOINT_URL for boto3 and the AWS CLI; management API", flush=True)

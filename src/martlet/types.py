@@ -5,6 +5,7 @@ Sizes are in the unit their name ends with; wall times are milliseconds since th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -238,6 +239,11 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> str:
         """By which it is called: "f" for $LATEST, "f:3" for a published version."""
         return self.name if self.qualifier == "$LATEST" else f"{self.name}:{self.qualifier}"
+
+    @property
+    def runtime(self) -> str:
+        """Lambda's identifier of what it runs with; of an app's function the platform's own Python."""
+        return self.config.runtime or f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
     @property
     def arn(self) -> str:

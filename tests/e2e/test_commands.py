@@ -280,7 +280,7 @@ def second_app(tmp_path: Path) -> Path:
 def test_deploy_beside_another_app_and_destroy(greeter: RunningPlatform, martlet: Command, second_app: Path) -> None:
     done = martlet("deploy", second_app, data=greeter.data)
     assert done.code == 0, done.err
-    assert "other revision 1: 3 functions, 1 routes" in done.out
+    assert "other revision 1: 3 functions, 1 route," in done.out
     assert [app["name"] for app in martlet("apps", "--json", data=greeter.data).json["apps"]] == ["greeter", "other"]
     assert httpx.get(f"{greeter.app_url}/moin/eva", headers={"host": "other.localhost"}).json()["hello"] == "eva"
     assert httpx.get(f"{greeter.app_url}/hello/eva", headers={"host": "greeter.localhost"}).json()["hello"] == "eva"

@@ -250,6 +250,34 @@ async def test_invoke(root: httpx.AsyncClient, world: World) -> None:
     assert [call["payload"] for call in world.functions.calls] == [b'{"a": 1}', b"{}"]
 
 
+async def test_a_version_or_an_alias_is_invoked_by_its_name(root: httpx.AsyncClient, world: World) -> None:
+    async with root:
+        answer = await root.post("/v1/functions/echo%3Alive/invocations", content=b"{}")  # the short name is enough
+        assert answer.json()["function"] == "shop-echo:live"
+        assert (await root.get("/v1/functions/shop-echo:live")).json()["name"] == "shop-echo"
+        said = problem(await root.get("/v1/logs?function=shop-echo:live"), 400, "invalid_input")
+    assert "kept by function" in said["detail"]
+
+
+async def test_failed_events(root: httpx.AsyncClient, world: World) -> None:
+    async with root:
+        listed = (await root.get("/v1/failures")).json()["failures"]
+        assert [(found["request_id"], found["function"], found["qualifier"]) for found in listed] == [
+            ("r1", "shop-fail", ""),
+            ("r2", "shop-echo", "1"),
+        ]
+        assert "payload" not in listed[0]  # what was sent may be secret; its size is not
+        again = (await root.post("/v1/failures/r2/replays?log=true")).json()
+        assert (again["replay_of"], again["function"], again["payload"]) == ("r2", "shop-echo:1", {"n": 1})
+        assert "hello" in again["log"]
+        problem(await root.post("/v1/failures/r3/replays"), 404, "not_found")
+        problem(await root.get("/v1/failures?function=none"), 404, "not_found")
+    async with client_of(world, CALLER) as inside:
+        assert (await inside.post("/v1/failures/r2/replays")).status_code == 200  # it may invoke shop-echo
+        problem(await inside.post("/v1/failures/r1/replays"), 403, "access_denied")
+        problem(await inside.get("/v1/failures"), 403, "access_denied")
+
+
 async def test_invoke_refused(root: httpx.AsyncClient, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.functions.refusal = Throttled("too many", retry_after_seconds=3)
     async with root:

@@ -38,14 +38,14 @@ class Deploys(Protocol):
 Report = Callable[[Deployment | StackDeployment | MartletError], None]
 
 
-async def watch(apps: Deploys, source: Path, name: str | None, report: Report, stop: asyncio.Event) -> None:
+async def watch(apps: Deploys, source: Path, name: str | None, report: Report, stop: asyncio.Event, failed: str = "") -> None:
     """Deploy `source` whenever it changes until `stop` is set; `report` gets each deployment that changed something, or
-    its error, the same error once.
+    its error, the same error once; `failed` has been told already.
 
     Only folders that belong to the app are watched, one by one: not `node_modules`, `.venv` or the platform's own data.
     A change before a watch is up is not lost: the folder is compared once it runs. Saved while deploying: deployed next.
     """
-    saved = _Redeploy(apps, source, name, report)
+    saved = _Redeploy(apps, source, name, report, failed)
     while not stop.is_set():
         folders = await asyncio.to_thread(_folders, source)
         await _until_folders_change(saved, source, folders, stop)
@@ -54,12 +54,12 @@ async def watch(apps: Deploys, source: Path, name: str | None, report: Report, s
 class _Redeploy:
     """Deploys when called; remembers the last failure, so that it is told once."""
 
-    def __init__(self, apps: Deploys, source: Path, name: str | None, report: Report) -> None:
+    def __init__(self, apps: Deploys, source: Path, name: str | None, report: Report, failure: str) -> None:
         self._apps = apps
         self._source = source
         self._name = name
         self._report = report
-        self._failure = ""
+        self._failure = failure
 
     async def __call__(self) -> None:
         try:

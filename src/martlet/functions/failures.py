@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from martlet.errors import MartletError, NotFound
 from martlet.limits import LIMITS
-from martlet.store import Store, Tx, keys
+from martlet.store import Reader, Store, Tx, keys
 
 __all__ = ["FailedEvent", "Failures"]
 
@@ -50,6 +50,7 @@ class Failures:
         self._store = store
         self._waiting: dict[str, list[FailedEvent]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._writing = asyncio.Lock()
         self._flushing: asyncio.Task[None] | None = None
 
     def record(self, event: FailedEvent) -> None:
@@ -68,15 +69,16 @@ class Failures:
         self._flushing = asyncio.get_running_loop().create_task(self.flush())
 
     async def flush(self) -> None:
-        """Write what waits, a function at a time."""
-        waiting, self._waiting = self._waiting, {}
-        for events in waiting.values():
-            try:
-                for start in range(0, len(events), 16):
-                    part = events[start : start + 16]
-                    await self._store.transact(lambda tx, part=part: _write_all(tx, part))  # type: ignore[misc]
-            except MartletError as error:  # the store is full or gone: replays are a convenience, the function's error was told
-                _LOG.warning("failed events of %s are not kept: %s", events[0].function, error.message)
+        """Write what waits, a function at a time. When it returns, every failure that was recorded before can be read."""
+        async with self._writing:
+            waiting, self._waiting = self._waiting, {}
+            for events in waiting.values():
+                try:
+                    for start in range(0, len(events), 16):
+                        part = events[start : start + 16]
+                        await self._store.transact(lambda tx, part=part: _write_all(tx, part))  # type: ignore[misc]
+                except MartletError as error:  # the store is full: replays are a convenience, the function's error was told
+                    _LOG.warning("failed events of %s are not kept: %s", events[0].function, error.message)
 
     async def close(self) -> None:
         if self._timer is not None:
@@ -95,15 +97,32 @@ class Failures:
         if raw is None:
             raise NotFound(
                 f"there is no failed event {request_id}",
-                remedy=f"the last {_KEPT} failed events of each function are kept; see `martlet logs`",
+                remedy=f"`martlet replay --list` shows what is kept: the last {_KEPT} failed events of each function, without "
+                f"those of synchronous invocations that are larger than {_BYTES:,} bytes (failed_event_bytes)",
             )
         return _DECODE(raw)
 
-    def list(self, function: str, limit: int = _KEPT) -> list[dict[str, Any]]:
-        """The kept failed events of a function, newest first: request_id, at_ms."""
-        rows = self._store.read(lambda reader: reader.scan(*keys.prefix_range(_ORDER, function), limit=limit, reverse=True))
-        parts = [keys.decode(key) for key, _ in rows]
-        return [{"request_id": one[3], "at_ms": one[2]} for one in parts]
+    def list(self, function: str = "", limit: int = _KEPT) -> list[FailedEvent]:
+        """The kept failed events of a function, newest first; without one, so many of each function, by its name."""
+
+        def look(reader: Reader) -> list[FailedEvent]:
+            if function:
+                return _newest(reader, function, limit)
+            found: list[FailedEvent] = []
+            low, high = keys.prefix_range(_ORDER)
+            while rows := reader.scan(low, high, limit=1):
+                name = str(keys.decode(rows[0][0])[1])
+                found += _newest(reader, name, limit)
+                low = keys.prefix_range(_ORDER, name)[1]
+            return found
+
+        return self._store.read(look)
+
+
+def _newest(reader: Reader, function: str, limit: int) -> list[FailedEvent]:
+    rows = reader.scan(*keys.prefix_range(_ORDER, function), limit=limit, reverse=True)
+    found = (reader.get(keys.encode(_EVENT, keys.decode(key)[3])) for key, _ in rows)
+    return [_DECODE(raw) for raw in found if raw is not None]
 
 
 def _write_all(tx: Tx, events: list[FailedEvent]) -> None:
@@ -112,7 +131,11 @@ def _write_all(tx: Tx, events: list[FailedEvent]) -> None:
 
 
 def write(tx: Tx, event: FailedEvent) -> None:
-    """Keep a failed event, and drop the function's oldest beyond the limit."""
+    """Keep a failed event, and drop the function's oldest beyond the limit. One that failed before is kept once."""
+    before = tx.get(keys.encode(_EVENT, event.id))
+    if before is not None:
+        earlier = _DECODE(before)
+        tx.delete(keys.encode(_ORDER, earlier.function, earlier.at_ms, earlier.id))
     tx.put(keys.encode(_EVENT, event.id), _ENCODE(event))
     tx.put(keys.encode(_ORDER, event.function, event.at_ms, event.id), b"")
     rows = tx.scan(*keys.prefix_range(_ORDER, event.function), limit=2 * _KEPT)

@@ -629,6 +629,8 @@ class Functions:
             rows.append(
                 {
                     "function": name,
+                    "app": pool.version.app,
+                    "runtime": pool.version.runtime,
                     "version": pool.version.version,
                     **counts,
                     "cold": pool.cold_starts,

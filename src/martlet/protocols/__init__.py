@@ -11,18 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from martlet.protocols import aws, lambda_, management
+from martlet.protocols import aws, management
 from martlet.protocols.asgi import ASGIApp, Receive, Request, Scope, Send
 from martlet.protocols.rooms import Rooms
 
 __all__ = ["PROTOCOLS", "Rooms", "app"]
 
-
-def _aws(rooms: Rooms) -> ASGIApp:
-    return aws.app(rooms, {"lambda": lambda_.app(rooms)})
-
-
-PROTOCOLS: dict[str, Callable[[Rooms], ASGIApp]] = {"management": management.app, "aws": _aws}
+PROTOCOLS: dict[str, Callable[[Rooms], ASGIApp]] = {"management": management.app, "aws": aws.app}
 
 
 def app(rooms: Rooms) -> ASGIApp:

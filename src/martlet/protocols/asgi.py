@@ -266,6 +266,14 @@ def _match(parts: list[str], segments: list[str] | None) -> dict[str, str] | Non
     return parameters
 
 
+def flag(query: dict[str, str], name: str) -> bool:
+    """A query parameter that is true or false; false where it is absent. Raises `InvalidInput`."""
+    text = query.get(name, "false")
+    if text not in ("true", "false"):
+        raise InvalidInput(f"{name} must be true or false, got {text[:40]!r}", field=name)
+    return text == "true"
+
+
 def app(respond: Callable[[Request], Awaitable[Answer]], on_error: Callable[[MartletError, Request], Answer]) -> ASGIApp:
     """An ASGI application from one coroutine; every error becomes the protocol's own answer by `on_error`."""
 

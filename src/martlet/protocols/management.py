@@ -14,13 +14,14 @@ from typing import Any, Final
 import msgspec
 
 from martlet.apps import AppRecord, Deployment
-from martlet.errors import AccessDenied, Conflict, InvalidInput, MartletError, NotFound
+from martlet.errors import AccessDenied, Conflict, InvalidInput, MartletError
 from martlet.protocols import asgi, openapi
 from martlet.protocols.asgi import Answer, Operation, Request
 from martlet.protocols.documents import DocumentEndpoints
+from martlet.protocols.functions import FunctionEndpoints
 from martlet.protocols.rooms import LogRecord, Rooms
 from martlet.protocols.stacks import StackEndpoints, stack_object
-from martlet.types import FunctionVersion, Principal, Route
+from martlet.types import Principal, Route
 
 __all__ = ["app"]
 
@@ -43,6 +44,7 @@ def app(rooms: Rooms) -> asgi.ASGIApp:
 class _Management:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
+        self._functions = FunctionEndpoints(rooms, self.identify)
         self._description = b""
 
     def router(self) -> asgi.Router:
@@ -58,11 +60,9 @@ class _Management:
                 Operation("GET", "/v1/apps/{name}", self.app),
                 Operation("DELETE", "/v1/apps/{name}", self.destroy),
                 Operation("POST", "/v1/apps/{name}/deployments", self.deploy),
-                Operation("GET", "/v1/functions", self.functions),
-                Operation("GET", "/v1/functions/{name}", self.function),
-                Operation("POST", "/v1/functions/{name}/invocations", self.invoke),
                 Operation("GET", "/v1/logs", self.logs),
                 Operation("GET", "/v1/usage", self.usage),
+                *self._functions.operations(),
                 *documents.operations(),
                 *stacks.operations(),
             )
@@ -151,7 +151,7 @@ class _Management:
         if self._rooms.stacks is not None and self._rooms.stacks.find(name) is not None:
             raise Conflict(f"{name} is a stack, made from a template", remedy="choose another name: --app NAME")
         query = request.query(("dry_run", "path"))
-        dry_run = _flag(query, "dry_run")
+        dry_run = asgi.flag(query, "dry_run")
         source: Path | bytes = body
         if "path" in query:
             source = _local_path(query["path"], principal, body)
@@ -165,68 +165,17 @@ class _Management:
 
         return await _narrated(work, events, request)
 
-    # --- functions
-
-    async def functions(self, request: Request) -> Answer:
-        await self._allowed(request, "lambda:ListFunctions")
-        app_name = request.query(("app",)).get("app")
-        found = [version for version in self._rooms.functions.list() if app_name in (None, version.app)]
-        found.sort(key=lambda version: version.name)
-        return asgi.json_answer({"functions": [_function_object(version) for version in found]})
-
-    async def function(self, request: Request) -> Answer:
-        name = self._full_name(request.parameters["name"])
-        await self._allowed(request, "lambda:GetFunction", name)
-        version = self._rooms.functions.get(name)
-        if version is None:
-            raise NotFound(f"there is no function {name!r}", remedy="see `martlet functions`")
-        return asgi.json_answer(_function_object(version))
-
-    def _full_name(self, name: str) -> str:
-        """`name`, or the one function whose short name it is: "place" for "shop-place" where no other app has a "place"."""
-        if self._rooms.functions.get(name) is not None:
-            return name
-        found = [version.name for version in self._rooms.functions.list() if version.config.name == name]
-        return found[0] if len(found) == 1 else name
-
-    async def invoke(self, request: Request) -> Answer:
-        name = self._full_name(request.parameters["name"])
-        principal, payload = await self.identify(request, "payload_bytes")
-        self._rooms.auth.authorize(principal, "lambda:InvokeFunction", name)
-        want_log = _flag(request.query(("log",)), "log")
-        _check_json(payload)
-        invocation, outcome = await self._rooms.functions.invoke(name, payload or b"{}", source="api", want_log_tail=want_log)
-        if outcome.refusal is not None:
-            raise outcome.refusal
-        body: dict[str, Any] = {
-            "request_id": invocation.request_id,
-            "function": name,
-            "version": invocation.version,
-            "error": outcome.error,
-            "error_type": outcome.error_type,
-            "cold": invocation.cold,
-            "queue_us": invocation.queue_us,
-            "init_us": invocation.init_us,
-            "duration_us": invocation.duration_us,
-            "cpu_us": invocation.cpu_us,
-            "peak_mb": invocation.peak_mb,
-            "payload": _json_of(outcome.payload),
-        }
-        if want_log:
-            body["log"] = invocation.log_tail.decode("utf-8", "replace")
-        return asgi.json_answer(body)
-
     # --- logs
 
     async def logs(self, request: Request) -> Answer:
         query = request.query(("function", "since_ms", "limit", "follow"))
-        function = self._full_name(query["function"]) if "function" in query else None
+        function = self._functions.full_name(query["function"]) if "function" in query else None
         await self._allowed(request, "logs:Read", function or "*")
-        if function is not None and self._rooms.functions.get(function) is None:
-            raise NotFound(f"there is no function {function!r}", remedy="see `martlet functions`")
+        if function is not None:
+            self._functions.check(function, "logs")
         since = _whole(query, "since_ms", 0) if "since_ms" in query else None
         limit = _whole(query, "limit", _LOG_LINES_DEFAULT, low=1, high=_LOG_LINES_MOST)
-        if _flag(query, "follow"):
+        if asgi.flag(query, "follow"):
             return Answer(200, self._follow(function, since, limit), _NDJSON)
         records = await self._rooms.logs.read(function, since, limit)
         lines = [msgspec.json.encode(_log_object(record)) + b"\n" for record in records]
@@ -311,13 +260,6 @@ def _whole(query: dict[str, str], name: str, default: int, *, low: int = 0, high
     return int(text)
 
 
-def _flag(query: dict[str, str], name: str) -> bool:
-    text = query.get(name, "false")
-    if text not in ("true", "false"):
-        raise InvalidInput(f"{name} must be true or false, got {text[:40]!r}", field=name)
-    return text == "true"
-
-
 def _local_path(text: str, principal: Principal, body: bytes) -> Path:
     """A folder of the platform's own machine: only its owner may name one."""
     if principal.kind != "root":
@@ -327,12 +269,6 @@ def _local_path(text: str, principal: Principal, body: bytes) -> Path:
     if not text.startswith("/") or "\0" in text:
         raise InvalidInput(f"path must be absolute, got {text[:200]!r}", field="path")
     return Path(text)
-
-
-def _check_json(payload: bytes) -> None:
-    fault = asgi.json_fault(payload)
-    if fault:
-        raise InvalidInput(f"the payload is not JSON: {fault}", field="body")
 
 
 # --- objects of the API
@@ -370,22 +306,6 @@ def _deployment_object(done: Deployment) -> dict[str, Any]:
     }
 
 
-def _function_object(version: FunctionVersion) -> dict[str, Any]:
-    """A function without the values of its environment, which may be secrets: only their names."""
-    config: dict[str, Any] = msgspec.to_builtins(version.config)
-    config["environment"] = sorted(version.config.environment)
-    return {
-        "name": version.name,
-        "app": version.app,
-        "arn": version.arn,
-        "version": version.version,
-        "code": version.code,
-        "layer": version.layer,
-        "created_at_ms": version.created_at_ms,
-        "config": config,
-    }
-
-
 def _log_object(record: LogRecord) -> dict[str, Any]:
     return {
         "type": "log",
@@ -400,12 +320,3 @@ def _log_object(record: LogRecord) -> dict[str, Any]:
         "error_type": record.error_type,
         "lines": record.render(),
     }
-
-
-def _json_of(payload: bytes) -> Any:
-    """A function's answer within ours. Code in a sandbox wrote it: unless it is JSON, and nothing but one value, it is text."""
-    try:
-        msgspec.json.decode(payload or b"null")
-    except (msgspec.DecodeError, RecursionError):
-        return payload.decode("utf-8", "replace")
-    return msgspec.Raw(payload or b"null")

@@ -96,8 +96,10 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     },
     "Function": _object(
         name=_STRING,
+        qualifier=_STRING,
         app=_STRING,
         arn=_STRING,
+        runtime=_STRING,
         version=_WHOLE,
         code=_STRING,
         layer=_STRING,
@@ -108,6 +110,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         "type": "object",
         "properties": {
             "request_id": _STRING,
+            "replay_of": _STRING,
             "function": _STRING,
             "version": _WHOLE,
             "error": {
@@ -126,6 +129,15 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         },
         "required": ["request_id", "function", "version", "error", "error_type", "duration_us", "payload"],
     },
+    "Failure": _object(
+        request_id=_STRING,
+        function=_STRING,
+        qualifier=_STRING,
+        at_ms=_WHOLE,
+        source=_STRING,
+        error_type=_STRING,
+        payload_bytes=_WHOLE,
+    ),
     "LogEvent": {
         "oneOf": [
             _object(
@@ -244,8 +256,11 @@ _OPERATIONS: Final[dict[str, Schema]] = {
     },
     "GET /v1/functions": {
         "operationId": "listFunctions",
-        "summary": "All functions, by name",
-        "parameters": [_parameter("app", _STRING, "only this app's")],
+        "summary": "All functions, by name: of apps, of templates and of the Lambda API",
+        "parameters": [
+            _parameter("app", _STRING, "only this app's or stack's"),
+            _parameter("versions", _FLAG, "published versions too"),
+        ],
         "responses": {"200": _answer("The functions.", _object(functions=_list("Function")))},
     },
     "GET /v1/functions/{name}": {
@@ -263,6 +278,18 @@ _OPERATIONS: Final[dict[str, Schema]] = {
             "content": {"application/json": {"schema": _ANY_JSON}},
         },
         "responses": {"200": _answer("It ran; `error` says whether it failed.", _ref("InvocationResult"))},
+    },
+    "GET /v1/failures": {
+        "operationId": "listFailures",
+        "summary": "Failed events that are kept, newest first; without a function, the last 20 of each",
+        "parameters": [_parameter("function", _STRING, "only this function's")],
+        "responses": {"200": _answer("The events.", _object(failures=_list("Failure")))},
+    },
+    "POST /v1/failures/{id}/replays": {
+        "operationId": "replayFailure",
+        "summary": "Run a failed event again, as it was called, and wait for its end",
+        "parameters": [_parameter("log", _FLAG, "add the end of its log")],
+        "responses": {"200": _answer("It ran; `replay_of` names the event.", _ref("InvocationResult"))},
     },
     "GET /v1/logs": {
         "operationId": "getLogs",

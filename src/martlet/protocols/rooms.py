@@ -14,6 +14,8 @@ __all__ = [
     "Apps",
     "Auth",
     "Documents",
+    "FailedEvent",
+    "Failures",
     "Functions",
     "LogRecord",
     "Logs",
@@ -53,7 +55,9 @@ class Functions(Protocol):
     """The functions room, as far as callers need it."""
 
     def get(self, name: str) -> FunctionVersion | None: ...
+    def find(self, function: str) -> FunctionVersion | None: ...
     def list(self) -> list[FunctionVersion]: ...
+    def all(self) -> Sequence[FunctionVersion]: ...
     async def invoke(
         self,
         name: str,
@@ -64,6 +68,33 @@ class Functions(Protocol):
         client_context: str = "",
         want_log_tail: bool = False,
     ) -> tuple[Invocation, Outcome]: ...
+
+
+class FailedEvent(Protocol):
+    """An event whose function failed."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def function(self) -> str: ...
+    @property
+    def qualifier(self) -> str: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def at_ms(self) -> int: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def error_type(self) -> str: ...
+
+
+class Failures(Protocol):
+    """Failed events that are kept, to be run again."""
+
+    async def failed_events(self, function: str = "", limit: int = ...) -> Sequence[FailedEvent]: ...
+    async def recorded(self, request_id: str) -> FailedEvent: ...
+    async def replay(self, request_id: str) -> tuple[FailedEvent, Invocation, Outcome]: ...
 
 
 class LogRecord(Protocol):
@@ -191,3 +222,4 @@ class Rooms:
     services: Mapping[str, object] = field(default_factory=dict)  # AWS's, by boto3's names: see `codec.service`
     region: str = "us-east-1"
     stacks: Stacks | None = None
+    failures: Failures | None = None

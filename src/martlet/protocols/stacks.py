@@ -81,10 +81,7 @@ class StackEndpoints:
         self._rooms.auth.authorize(principal, "apps:Deploy", name)
         if principal.kind != "root":
             raise AccessDenied(f"{principal.kind} {principal.name} may not deploy a local path", principal=principal.name)
-        query = request.query(("dry_run",))
-        dry_run = query.get("dry_run", "false")
-        if dry_run not in ("true", "false"):
-            raise InvalidInput(f"dry_run must be true or false, got {dry_run[:40]!r}", field="dry_run")
+        dry_run = asgi.flag(request.query(("dry_run",)), "dry_run")
         try:
             wanted = msgspec.json.decode(body, type=_Wanted)
         except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
@@ -100,7 +97,7 @@ class StackEndpoints:
                 name,
                 wanted.parameters,
                 is_lenient=wanted.lenient,
-                dry_run=dry_run == "true",
+                dry_run=dry_run,
                 progress=lambda text: events.put_nowait({"type": "progress", "text": text}),
             )
             return {"type": "result", "deployment": msgspec.to_builtins(done)}

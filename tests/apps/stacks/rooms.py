@@ -49,7 +49,7 @@ class Control:
         if work is None:
             raise AttributeError(operation)
 
-        async def call(caller: Any, request: dict[str, Any], **more: str) -> dict[str, Any]:
+        async def call(caller: Any, request: dict[str, Any], *, app: str = "") -> dict[str, Any]:
             self.calls.append((operation, request))
             self.trip(operation, request)
             await asyncio.sleep(0)

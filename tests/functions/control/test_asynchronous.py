@@ -251,11 +251,25 @@ async def test_a_failed_event_can_be_run_again(world: World) -> None:
     found = await world.call("invoke", caller(request_id="b"), FunctionName="f:1", Payload=b'{"n": 2}')
     assert found["FunctionError"] == "Unhandled"
     for id, qualifier in (("a", ""), ("b", "1")):
-        again = await world.control.replay(id)
-        assert (again["FunctionName"], again["Qualifier"], again["FunctionError"]) == ("f", qualifier, "")
+        event, _, outcome = await world.control.replay(id)
+        assert (event.function, event.qualifier, outcome.error) == ("f", qualifier, "")
     assert [event for _, event in calls.events] == [{"n": 1}, {"n": 2}, {"n": 1}, {"n": 2}]
     with pytest.raises(NotFound, match="no failed event c"):
         await world.control.replay("c")
+
+
+async def test_an_event_that_fails_again_is_kept_once_and_a_function_takes_its_own_along(world: World) -> None:
+    Calls(world, default=False)
+    await world.create()
+    await world.create("g")
+    for name in ("f", "f", "g"):
+        await world.call("invoke", caller(request_id=f"of-{name}"), FunctionName=name)
+        world.clock.advance(1.0)
+    assert [event.id for event in await world.control.failed_events()] == ["of-f", "of-g"]
+    await world.call("delete_function", FunctionName="f")
+    assert [event.id for event in await world.control.failed_events()] == ["of-g"]
+    with pytest.raises(NotFound):
+        await world.control.replay("of-f")
 
 
 async def test_only_the_newest_failed_events_are_kept(world: World) -> None:
@@ -265,6 +279,7 @@ async def test_only_the_newest_failed_events_are_kept(world: World) -> None:
         await world.call("invoke", caller(request_id=f"r{number}"), FunctionName="f")
     await world.control.failures.flush()
     assert len(world.control.failures.list("f")) == 100
+    assert len(world.control.failures.list(limit=2)) == 2
     with pytest.raises(NotFound):
         world.control.failures.get("r4")
     assert world.control.failures.get("r104").payload == b"{}"

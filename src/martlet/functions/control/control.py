@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from martlet.functions import failures
 from martlet.functions.asynchronous import Asynchronous, Treatment
 from martlet.functions.control.invoke import Invoke
 from martlet.functions.control.names import LATEST
@@ -125,5 +124,4 @@ class Control(Invoke, Policies, Urls, SettingsOperations):
     def _on_forget(self, tx: Tx, name: str) -> None:
         """An app's function is removed: what was configured for it here goes in the same commit."""
         Tables(tx).forget(name)
-        failures.forget(tx, name)
         self._treatments.clear()

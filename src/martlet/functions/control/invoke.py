@@ -14,7 +14,7 @@ from martlet.functions.control.events import Events
 from martlet.functions.control.names import LATEST, Name, conflict, not_found, unsupported
 from martlet.functions.control.payloads import checked, client_context
 from martlet.functions.control.records import EventConfig, Function, Tables
-from martlet.functions.failures import Failures
+from martlet.functions.failures import FailedEvent, Failures
 from martlet.functions.lineage import new_trace, passed_through
 from martlet.functions.logs import tail_base64
 from martlet.limits import LIMITS
@@ -25,6 +25,7 @@ __all__ = ["Invoke"]
 _HOPS: Final = LIMITS["recursion_hops"].default
 _AFTER_PRELUDE: Final = b"\x00" * 8
 _CHUNKS_AHEAD: Final = 16
+_LISTED: Final = LIMITS["failed_events_per_function"].default
 
 
 class Invoke(Concurrency, Events):
@@ -183,24 +184,28 @@ class Invoke(Concurrency, Events):
 
     # --- again ------------------------------------------------------------------------------------------------------
 
-    async def replay(self, request_id: str) -> dict[str, Any]:
-        """Run a recorded failed event once more, as it was called; {"RequestId", "FunctionName", "Qualifier", "Payload",
-        "FunctionError", "LogResult"}. Raises NotFound when it is not kept (any more)."""
-        event = self.failures.get(request_id)
+    async def replay(self, request_id: str) -> tuple[FailedEvent, Invocation, Outcome]:
+        """Run a recorded failed event once more, as it was called: (what was recorded, what ran now, how it ended).
+
+        Raises NotFound when it is not kept (any more), and what refuses the function an event."""
+        event = await self.recorded(request_id)
         name = f"{event.function}:{event.qualifier}" if event.qualifier else event.function
         invocation, outcome = await self._functions.invoke(
             name, event.payload, source="replay", want_log_tail=True, client_context=event.client_context
         )
         if outcome.refusal is not None:
             raise outcome.refusal
-        return {
-            "RequestId": invocation.request_id,
-            "FunctionName": event.function,
-            "Qualifier": event.qualifier,
-            "FunctionError": outcome.error,
-            "Payload": outcome.payload,
-            "LogResult": tail_base64(invocation.log_tail),
-        }
+        return event, invocation, outcome
+
+    async def recorded(self, request_id: str) -> FailedEvent:
+        """A recorded failed event. Raises NotFound."""
+        await self.failures.flush()
+        return self.failures.get(request_id)
+
+    async def failed_events(self, function: str = "", limit: int = _LISTED) -> list[FailedEvent]:
+        """Recorded failed events, newest first: of one function, or so many of each."""
+        await self.failures.flush()
+        return self.failures.list(function, limit)
 
     # --- refusals ---------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
+from martlet.functions import failures
 from martlet.store import Reader, Tx, keys
 
 __all__ = [
@@ -225,11 +226,12 @@ class Tables:
         return self._tx.increment(keys.encode("lambda.counter", *parts), 1)
 
     def forget(self, name: str) -> None:
-        """Every row of a function."""
+        """Every row of a function, and its failed events."""
         for kind in _OF_FUNCTION:
             for parts, _ in self.all(kind, name):
                 self.delete(kind, *parts)
         self.delete(Function, name)
+        failures.forget(self._tx, name)
 
     @property
     def _tx(self) -> Tx:

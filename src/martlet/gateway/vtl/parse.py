@@ -71,7 +71,7 @@ class TemplateSyntax(MartletError):
 
 
 def parse(text: str) -> tuple[Block, dict[str, Macro]]:
-    """The tree and the macros of a template. Raises `TemplateSyntax` with the line, `LimitExceeded` for template_bytes."""
+    """The tree and the macros of a template. Raises `TemplateSyntax` with the line, `LimitExceeded`."""
     if len(text) > LIMITS["mapping_template_bytes"].default:
         raise exceeded("mapping_template_bytes", len(text), "mapping template")
     parser = _Parser(text, frozenset(_MACRO.findall(text)), {})
