@@ -46,7 +46,7 @@ class Workshop:
         self._data = data
         self._layers = {"": layers}
         self._hold = hold
-        self._assembled: dict[tuple[str, str, str], str] = {}  # (source, layer, folder within) -> what came of it
+        self._known: dict[tuple[str, str, str], str] = {}  # packages, source, inner folder → what was made of them
 
     async def package(self, artifact: Artifact, base: Path, say: Say, *, is_built: bool) -> str:
         """The address of the code that `artifact` names, relative to `base`. Raises `DeployFailed` with the template's line."""
@@ -137,20 +137,20 @@ class Workshop:
         address = await layers.ensure(wanted, say)
         packages = layers.path(address) if address else None
         inner = "python" if artifact.what == "layer" else ""
+        own = await asyncio.to_thread(scan, source, whole=True)
+        made = (address or "", own.address, inner)
+        known = self._known.get(made)
+        if known is not None and (self._code / known).is_dir():  # many functions of a template have the same folder
+            self._hold(known)
+            return known
 
         async def work(folder: Path) -> Path:
             if packages is not None:
                 await asyncio.to_thread(_copy_into, packages, folder, inner, link=True)
             return await _in_thread(_copy_into, source, folder, inner)
 
-        own = await asyncio.to_thread(scan, source, whole=True)
-        made_of = (own.address, address or "", inner)
-        known = self._assembled.get(made_of)
-        if known is not None and (self._code / known).is_dir():
-            self._hold(known)
-            return known
-        made = self._assembled[made_of] = await self._built(work)
-        return made
+        self._known[made] = found = await self._built(work)
+        return found
 
     async def _layers_of(self, runtime: str) -> Layers:
         """For another version of Python than the platform's own: the interpreter that uv finds."""
