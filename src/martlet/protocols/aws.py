@@ -54,7 +54,7 @@ def app(rooms: Rooms, fallback: Mapping[str, ASGIApp] | None = None) -> ASGIApp:
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and others:
-            names = codec.candidates(_wire_request(Request(scope, receive), b""))
+            names = codec.candidates(_wire_request(Request.of(scope, receive), b""))
             if len(names) == 1 and names[0] in others:
                 await others[names[0]](scope, receive, send)
                 return
