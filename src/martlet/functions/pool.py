@@ -174,6 +174,7 @@ class Pool:
             return
         self.waiting.append(invocation)
         if not narrow:
+            self._feed()
             self._grow(len(self._between))
         if not self._check_armed:
             self._arm_check()
@@ -279,7 +280,7 @@ class Pool:
     # --- growth ---------------------------------------------------------------------------------------------------
 
     def _grow(self, expected: int = 0) -> None:
-        while not self.retired and len(self._starts) < _STARTS_AT_ONCE:
+        while not self.retired and not self._free and len(self._starts) < _STARTS_AT_ONCE:
             expecting = sum(1 for one in self._starts.values() if not one.inflight)
             if len(self.waiting) <= expecting * self._capacity + expected:
                 return
