@@ -86,7 +86,13 @@ _ENCODE: Final = msgspec.msgpack.Encoder()
 _DECODE: Final = msgspec.msgpack.Decoder(Session)
 
 
-def find_session(reader: Reader, access_key_id: str) -> Session | None:
+class Rows(Protocol):
+    """Where rows are looked up: one state of the store (`Reader`), or the store itself."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+
+def find_session(reader: Rows, access_key_id: str) -> Session | None:
     """The session with this key, over or not."""
     raw = reader.get(keys.encode(_SESSION, access_key_id))
     return None if raw is None else _DECODE.decode(raw)

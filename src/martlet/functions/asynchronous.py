@@ -45,6 +45,7 @@ _HELD_BYTES: Final = 67_108_864  # payloads in memory; the others are read again
 _SETTLE_BYTES: Final = 8_388_608
 _KEPT_RESPONSE_BYTES: Final = 1_048_576
 _CROWD: Final = 4  # events being accepted at one time, from which on the accepted ones wait a moment to be started
+_BACKLOG: Final = 1_000  # waiting events for which one more of a function runs while events are being accepted
 _LINGER_SECONDS: Final = 0.01  # longest time an end waits for an accepted event to share its commit
 _LOOK_AGAIN_SECONDS: Final = 60.0  # the wall clock may jump
 _AFTER_ERROR_SECONDS: Final = 1.0
@@ -250,7 +251,7 @@ class Asynchronous:
         if self._started and not self._stopping:
             lane = self._lanes[event.function]
             if self._accepting >= _CROWD:
-                if self._deferred is None:  # acknowledgements first; then many events at once wake an instance once
+                if self._deferred is None:  # acknowledgements first; then several events at once wake an instance once
                     self._deferred = asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._start_deferred)
             elif lane.running < _CONCURRENCY:
                 self._start_lane(lane, self._clock.now_ms())
@@ -261,6 +262,14 @@ class Asynchronous:
         self._deferred = None
         if not self._stopping:
             self._start_due()
+
+    def _places(self) -> int:
+        """How many events of one function may run now. While many are being accepted, few: a burst is acknowledged first
+        and run then. The more wait, the more run beside it, so that whoever never stops sending is slowed down, and the
+        queue does not only grow."""
+        if self._accepting < _CROWD:
+            return _CONCURRENCY
+        return min(_CROWD + self._count // _BACKLOG, _CONCURRENCY)
 
     def _enter(self, event: Event) -> None:
         lane = self._lanes.get(event.function)
@@ -288,8 +297,8 @@ class Asynchronous:
         self._arm()
 
     def _start_lane(self, lane: _Lane, now_ms: int) -> None:
-        waiting = lane.waiting
-        while waiting and lane.running < _CONCURRENCY and waiting[0].ready_at_ms <= now_ms and not self._stopping:
+        waiting, places = lane.waiting, self._places()
+        while waiting and lane.running < places and waiting[0].ready_at_ms <= now_ms and not self._stopping:
             entry = heapq.heappop(waiting)
             event = entry.event
             if event is not None:
@@ -353,7 +362,8 @@ class Asynchronous:
         """One timer, for the earliest event that waits for its time."""
         if not self._started or self._stopping:
             return
-        times = [lane.waiting[0].ready_at_ms for lane in self._lanes.values() if lane.waiting and lane.running < _CONCURRENCY]
+        places = self._places()  # a lane that has none goes on when one of its events has ended
+        times = [lane.waiting[0].ready_at_ms for lane in self._lanes.values() if lane.waiting and lane.running < places]
         if not times:
             return
         now_ms = self._clock.now_ms()

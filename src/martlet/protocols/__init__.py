@@ -26,7 +26,7 @@ def app(rooms: Rooms) -> ASGIApp:
     apps = {name: make(rooms) for name, make in PROTOCOLS.items()}
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        is_aws = scope["type"] == "http" and aws.is_aws(Request(scope, receive))
+        is_aws = scope["type"] == "http" and aws.is_aws(Request.of(scope, receive))
         await apps["aws" if is_aws else "management"](scope, receive, send)
 
     return serve

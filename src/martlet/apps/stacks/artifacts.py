@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import sys
@@ -45,6 +46,7 @@ class Workshop:
         self._data = data
         self._layers = {"": layers}
         self._hold = hold
+        self._known: dict[tuple[str, str, str], str] = {}  # packages, source, inner folder → what was made of them
 
     async def package(self, artifact: Artifact, base: Path, say: Say, *, is_built: bool) -> str:
         """The address of the code that `artifact` names, relative to `base`. Raises `DeployFailed` with the template's line."""
@@ -135,13 +137,20 @@ class Workshop:
         address = await layers.ensure(wanted, say)
         packages = layers.path(address) if address else None
         inner = "python" if artifact.what == "layer" else ""
+        own = await asyncio.to_thread(scan, source, whole=True)
+        made = (address or "", own.address, inner)
+        known = self._known.get(made)
+        if known is not None and (self._code / known).is_dir():  # many functions of a template have the same folder
+            self._hold(known)
+            return known
 
         async def work(folder: Path) -> Path:
             if packages is not None:
-                await asyncio.to_thread(_copy_into, packages, folder, inner)
+                await asyncio.to_thread(_copy_into, packages, folder, inner, link=True)
             return await _in_thread(_copy_into, source, folder, inner)
 
-        return await self._built(work)
+        self._known[made] = found = await self._built(work)
+        return found
 
     async def _layers_of(self, runtime: str) -> Layers:
         """For another version of Python than the platform's own: the interpreter that uv finds."""
@@ -235,12 +244,23 @@ async def _in_thread(work: Callable[..., T], *arguments: object) -> T:
     return await asyncio.to_thread(work, *arguments)
 
 
-def _copy_into(source: Path, folder: Path, inner: str) -> Path:
-    """Copy `source` over what is in `folder/inner`; returns `folder`. Blocking."""
+def _copy_into(source: Path, folder: Path, inner: str, *, link: bool = False) -> Path:
+    """Copy `source` over what is in `folder/inner`; returns `folder`. `link`: nobody writes to these files. Blocking."""
     target = folder / inner if inner else folder
     ignore = shutil.ignore_patterns(".git", ".martlet", ".aws-sam", "__pycache__")
-    shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignore)
+    copy = _replace_by_link if link else _replace_by_copy
+    shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignore, copy_function=copy)
     return folder
+
+
+def _replace_by_link(source: str, target: str) -> None:
+    os.link(source, target)
+
+
+def _replace_by_copy(source: str, target: str) -> None:
+    """The code's own file goes over a package's of the same name, and not into it: that one may be a link to a layer's."""
+    Path(target).unlink(missing_ok=True)
+    shutil.copy2(source, target)
 
 
 def _node_dependencies(source: Path) -> bool:

@@ -29,6 +29,8 @@ from martlet.errors import ServiceError, Unsupported
 
 __all__ = ["catalogue", "open_stacks", "providers_of", "stored_code"]
 
+_ZIPPED_KEPT_SECONDS = 30.0
+
 Fetch = Callable[[str, str, str], Awaitable[bytes]]  # (bucket, key, version) -> the object
 
 
@@ -92,6 +94,8 @@ def open_stacks(
 def stored_code(data: Path, fetch: Fetch | None = None) -> Fetch:
     """Objects as the functions room fetches code: the platform's own packages, and `fetch` for real buckets."""
 
+    zipped: dict[str, asyncio.Task[bytes]] = {}  # the latest: the functions of a template often share one package
+
     async def get(bucket: str, key: str, version: str) -> bytes:
         if bucket != CODE_BUCKET:
             if fetch is None:
@@ -103,7 +107,12 @@ def stored_code(data: Path, fetch: Fetch | None = None) -> Fetch:
         folder = data / "code" / key
         if len(key) != 64 or not key.isalnum() or not await asyncio.to_thread(folder.is_dir):
             raise ServiceError("InvalidParameterValueException", f"There is no package {key}.")
-        return await asyncio.to_thread(zip_folder, folder)
+        task = zipped.get(key)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            zipped.clear()
+            task = zipped[key] = asyncio.create_task(asyncio.to_thread(zip_folder, folder))
+            asyncio.get_running_loop().call_later(_ZIPPED_KEPT_SECONDS, zipped.pop, key, None)
+        return await asyncio.shield(task)
 
     return get
 

@@ -33,6 +33,7 @@ _SERVICE: Final = Principal("root", "stacks")
 _ENDPOINT: Final = re.compile(
     r"https://([a-z0-9]+)\.(execute-api|lambda-url)\.[a-z0-9-]+\.(?:martlet\.internal|amazonaws\.com|on\.aws)"
 )
+_FORMER: Final = re.compile(r"http://[\w.\[\]:-]+/(_api|_url)/([a-z0-9]{10,32})(?![a-z0-9])")  # ours, as printed on another port
 _KEEP_DELETED_MS: Final = 90 * 86_400_000  # CloudFormation: a deleted stack is listed for 90 days
 
 
@@ -321,9 +322,11 @@ class Engine:
     def rewrite(self, value: Any) -> Any:
         """Addresses that AWS would answer at become those that answer here, in environment variables and outputs."""
         if isinstance(value, str):
+            base = self._invoke_base()
+            if "/_url/" in value or "/_api/" in value:
+                value = _FORMER.sub(lambda m: f"{base}/{m[1]}/{m[2]}", value)
             if "execute-api" not in value and "lambda-url" not in value:
                 return value
-            base = self._invoke_base()
             return _ENDPOINT.sub(lambda m: f"{base}/{'_api' if m[2] == 'execute-api' else '_url'}/{m[1]}", value)
         if isinstance(value, dict) and "Environment" in value and isinstance(value["Environment"], dict):
             variables = value["Environment"].get("Variables")

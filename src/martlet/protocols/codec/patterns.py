@@ -11,8 +11,8 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable
-from functools import cache
-from typing import Final
+from functools import cache, lru_cache
+from typing import Any, Final
 
 import re2
 
@@ -22,6 +22,7 @@ _OPTIONS: Final = re2.Options()
 _OPTIONS.log_errors = False
 _OPTIONS.never_capture = True  # three times as quick
 _SLOW_CHARACTERS_MAX: Final = 2_048
+_REMEMBERED_CHARACTERS: Final = 256
 _CODE_POINT = re.compile(r"\\u([0-9A-Fa-f]{4})")
 
 _PROPERTY = re.compile(r"\\([pP])(?:\{(\^?)([A-Za-z_=]+)\}|([A-Z]))")
@@ -48,7 +49,7 @@ def compiled(pattern: str) -> Callable[[str], bool] | None:
     """Whether the whole of a value matches; None if the pattern cannot be had here."""
     try:
         quick = re2.compile(_CODE_POINT.sub(r"\\x{\1}", pattern), _OPTIONS)
-        return lambda value: quick.fullmatch(value) is not None
+        return lambda value: _matches(quick, value) if len(value) <= _REMEMBERED_CHARACTERS else _match(quick, value)
     except re2.error:
         pass  # look-around, or more repetitions than RE2 counts
     try:
@@ -56,6 +57,13 @@ def compiled(pattern: str) -> Callable[[str], bool] | None:
     except (re.error, _Untranslatable, RecursionError, OverflowError):
         return None
     return lambda value: len(value) > _SLOW_CHARACTERS_MAX or slow.fullmatch(value) is not None
+
+
+def _match(pattern: Any, value: str) -> bool:
+    return pattern.fullmatch(value) is not None
+
+
+_matches = lru_cache(maxsize=4_096)(_match)  # names of functions, queues, tables: the same ones all the time
 
 
 class _Untranslatable(Exception):

@@ -65,7 +65,7 @@ def prepare() -> None:
 
     site.setquit()
     sys.dont_write_bytecode = True
-    sys.path += ["/var/martlet/sdk", "/var/martlet/lib", _HERE + "/python"]
+    sys.path += ["/var/martlet/sdk", "/var/martlet/lib", _HERE + "/python", "/var/runtime"]
     settle()
 
 
