@@ -6,6 +6,7 @@ waits for a byte; then it connects to where the debugger listens in here, and pa
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import sys
@@ -35,10 +36,10 @@ def wait(order: dict[str, Any]) -> None:
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # what it says about frozen modules is not about user code
     try:
         try:
-            import debugpy  # type: ignore[import-not-found,unused-ignore]  # the app's own, from its layer
+            debugpy: Any = importlib.import_module("debugpy")  # the app's own, from its layer
         except ImportError:
             sys.path.append(order["path"])
-            import debugpy
+            debugpy = importlib.import_module("debugpy")
         debugpy.configure(subProcess=False, python=sys.executable)
         debugpy.listen(("127.0.0.1", order["port"]))
         debugpy.wait_for_client()
