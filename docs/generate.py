@@ -136,9 +136,9 @@ def runtimes_page() -> str:
     return _page(
         "Runtimes",
         "src/martlet/functions/runtimes/catalogue.py",
-        "Functions of apps (decorators) run on the Python that runs Martlet, or the one that `MARTLET_PYTHON` names. Functions of\n"
-        "templates and of the Lambda API name one of these. `martlet runtimes` says which of them this host can run, and\n"
-        "`martlet runtimes install NAME` gets one. How to bring your own: [runtimes](../how-to/runtimes.md).",
+        "Functions of apps (decorators) run on the Python that runs Martlet, or the one that `MARTLET_PYTHON` names.\n"
+        "Functions of templates and of the Lambda API name one of these. `martlet runtimes` says which of them this host can\n"
+        "run, and `martlet runtimes install NAME` gets one. How to bring your own: [runtimes](../how-to/runtimes.md).",
         _table(("runtime", "version", "how it runs"), rows),
     )
 
@@ -153,10 +153,10 @@ def aws_page() -> str:
     return _page(
         "AWS operations",
         "the services in src/martlet/server.py",
-        "What answers on the API port to AWS's own clients. The service is the one in the request's signature. An operation that\n"
-        "is not served, and every service that is not listed, is answered with status 501 and an error that names it, in the\n"
-        "service's own form. Requests are checked by the service's own model before they are served. Which types and properties\n"
-        "of templates are honoured: [templates](templates.md).",
+        "What answers on the API port to AWS's own clients. The service is the one in the request's signature. An operation\n"
+        "that is not served, and every service that is not listed, is answered with status 501 and an error that names it, in\n"
+        "the service's own form. Requests are checked by the service's own model before they are served. Which types and\n"
+        "properties of templates are honoured: [templates](templates.md).",
         "\n\n".join(parts),
     )
 

@@ -22,13 +22,13 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
+from tests.running_platform import RunningPlatform
 
 from bench import apps
 from bench.context import Context
 from bench.load import Rate, parse_wrk
 from bench.peers import null_lambda
 from bench.table import Row
-from tests.running_platform import RunningPlatform
 
 __all__ = ["run"]
 

@@ -62,6 +62,7 @@ _ALL = (
     Limit("function_memory_mb_min", 64, "MB", "half of Lambda's 128: our runtime is smaller"),
     Limit("function_memory_mb_max", 10_240, "MB", "Lambda"),
     Limit("function_timeout_seconds_max", 900, "seconds", "Lambda"),
+    Limit("debug_seconds", 14_400, "seconds", "time limit of an event that runs under a debugger (`martlet invoke --debug`)"),
     Limit("function_tmp_mb_max", 10_240, "MB", "Lambda: ephemeral storage"),
     Limit("function_environment_bytes", 4_096, "bytes", "Lambda: all environment variables together"),
     Limit("function_concurrency_max", 1_000, "events", "events at one time in one instance"),

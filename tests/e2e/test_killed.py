@@ -45,7 +45,7 @@ def below(pid: int) -> dict[int, str]:
 
 
 def named(platform: RunningPlatform, role: str) -> list[int]:
-    """Processes of ours: supervisor, zygote (instances too), and init, a zygote's pid 1, which waits for it in a bare interpreter."""
+    """Processes of ours: supervisor, zygote (instances too), and init, a zygote's pid 1, which waits in a bare interpreter."""
     found = "posix.wait" if role == "init" else f"launch.py {role}"
     return [pid for pid, command in below(platform.pid).items() if found in command]
 

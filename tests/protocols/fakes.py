@@ -77,6 +77,8 @@ class FakeFunctions:
         }
         self.refusal: MartletError = NotFound("gone")
         self.calls: list[dict[str, Any]] = []
+        self.attached = asyncio.Event()
+        self.debugging_ended = False
 
     def get(self, name: str) -> FunctionVersion | None:
         return self.versions.get(name)
@@ -104,6 +106,18 @@ class FakeFunctions:
         if name == "shop-busy":
             return invocation, Outcome(refusal=self.refusal)
         return invocation, Outcome(payload)
+
+    async def debug(
+        self, function: str, payload: bytes, *, port: int = 0, say: Callable[[str], None]
+    ) -> tuple[Invocation, Outcome]:
+        if self.find(function) is None:
+            raise NotFound(f"no function {function}")
+        say(f"{function} waits for a debugger on 127.0.0.1:{port}")
+        try:
+            await self.attached.wait()
+        finally:
+            self.debugging_ended = True
+        return await self.invoke(function, payload)
 
 
 @dataclass(frozen=True)

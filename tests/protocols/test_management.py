@@ -259,6 +259,47 @@ async def test_a_version_or_an_alias_is_invoked_by_its_name(root: httpx.AsyncCli
     assert "kept by function" in said["detail"]
 
 
+async def test_debugging_tells_what_to_do_and_ends_with_the_event(root: httpx.AsyncClient, world: World) -> None:
+    world.functions.attached.set()
+    async with root:
+        answer = await root.post("/v1/functions/shop-echo/debug?port=5678", content=b"[1]")
+        told, result = events(answer)
+        assert told["text"] == "shop-echo waits for a debugger on 127.0.0.1:5678"
+        assert (result["type"], result["invocation"]["payload"]) == ("result", [1])
+        problem(await root.post("/v1/functions/shop-nothing/debug"), 404, "not_found")
+        problem(await root.post("/v1/functions/shop-echo/debug?port=70000"), 400, "invalid_input")
+    async with client_of(world, CALLER) as inside:  # may invoke it, which is not the same
+        problem(await inside.post("/v1/functions/shop-echo/debug"), 403, "access_denied")
+
+
+async def test_debugging_ends_when_the_client_goes(world: World) -> None:
+    went = asyncio.Event()
+    body = [{"type": "http.request", "body": b"{}", "more_body": False}]
+
+    async def receive() -> Any:
+        if body:
+            return body.pop()
+        await went.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if b"waits for a debugger" in message.get("body", b""):
+            went.set()
+        elif went.is_set():
+            raise OSError
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/functions/shop-echo/debug",
+        "raw_path": b"/v1/functions/shop-echo/debug",
+        "query_string": b"",
+        "headers": [(b"authorization", BEARER["authorization"].encode())],
+    }
+    await asyncio.wait_for(app(world.rooms)(scope, receive, send), 10)
+    assert world.functions.debugging_ended
+
+
 async def test_failed_events(root: httpx.AsyncClient, world: World) -> None:
     async with root:
         listed = (await root.get("/v1/failures")).json()["failures"]

@@ -135,6 +135,8 @@ def _invoke(commands: Commands) -> None:
         help="change the event first, e.g. Records.0.body.order=7 (again for more)",
     )
     invoke.add_argument("--show", action="store_true", help="print the event and run nothing")
+    invoke.add_argument("--debug", action="store_true", help="wait for a debugger first; for Python and Node.js")
+    invoke.add_argument("--port", type=_port, help="with --debug: where the debugger connects (default: any free port)")
     invoke.add_argument("--log", action="store_true", help="also print the end of its log, to standard error")
 
 

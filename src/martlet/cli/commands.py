@@ -349,8 +349,24 @@ def _invoke(arguments: Arguments) -> int:
         print(_json_text(json.loads(payload), indent=2))
         return 0
     query: dict[str, object] = {"log": True} if arguments.log else {}
+    if arguments.debug:
+        return _ended(arguments, _debugged(arguments, query, payload))
+    if arguments.port is not None:
+        raise Failure(USAGE, "--port is where a debugger connects", "say --debug too")
     result = _client(arguments).call("POST", f"/v1/functions/{segment(arguments.name)}/invocations", query, payload)
     return _ended(arguments, result)
+
+
+def _debugged(arguments: Arguments, query: dict[str, object], payload: bytes) -> dict[str, Any]:
+    """The result of an event that waited for a debugger. What to do is told meanwhile; an interrupt ends the event."""
+    query["port"] = arguments.port
+    for event in _client(arguments).lines("POST", f"/v1/functions/{segment(arguments.name)}/debug", query, payload):
+        if event.get("type") == "progress":
+            print(printable(str(event.get("text", ""))), file=sys.stderr, flush=True)
+        elif event.get("type") == "result":
+            result: dict[str, Any] = event["invocation"]
+            return result
+    raise Failure(REFUSED, "the platform stopped before the event ended")
 
 
 def _ended(arguments: Arguments, result: dict[str, Any]) -> int:

@@ -17,11 +17,12 @@ from martlet.clock import Clock, token_hex, uuid4_text
 from martlet.errors import DeployFailed, LimitExceeded, NotFound
 from martlet.functions import egress
 from martlet.functions.builder import Build, Builder
+from martlet.functions.debugging import Session, told
 from martlet.functions.instance import Instance
 from martlet.functions.logs import LogRecord, LogStore
 from martlet.functions.pool import Pool
 from martlet.functions.register import Register
-from martlet.functions.runtimes import Runtimes
+from martlet.functions.runtimes import Plan, Runtimes
 from martlet.functions.sandbox import Ended, HostReport, InstanceSpec, SandboxHost, Started, ZygoteSpec
 from martlet.limits import LIMITS, exceeded
 from martlet.store import Reader, Store, Tx, keys
@@ -35,6 +36,7 @@ _PAYLOAD_AT_MOST = LIMITS["payload_bytes"].default
 _REAP_SECONDS = 1.0
 _SAMPLE_NS = 100_000_000
 _ZYGOTES_AT_MOST = 24
+_DEBUGGER_MB = 256
 _HOT_NS = 60_000_000_000  # a zygote that was wanted within this keeps all its stem cells, others one
 _KEPT_AFTER_DEPLOY = 32  # verified instances are kept warm up to this many on the host
 # Ends that a handler cannot write into its log itself. Who called over HTTP is not told them either.
@@ -92,6 +94,7 @@ class Functions:
         self._zygotes: dict[str, int] = {}  # key → when it was last wanted
         self._numbers = 0
         self._locks: dict[str, asyncio.Lock] = {}
+        self._debugged: dict[Pool, tuple[Session, Plan]] = {}  # pools of one event under a debugger
         self._reaper: asyncio.TimerHandle | None = None
         self._proxies: set[asyncio.Task[None]] = set()
         self._sample = (0, 0, 0)  # when, busy jiffies, all jiffies
@@ -363,6 +366,55 @@ class Functions:
         self.dispatch(invocation)
         return invocation, await done
 
+    async def debug(
+        self, function: str, payload: bytes, *, port: int = 0, say: Callable[[str], None]
+    ) -> tuple[Invocation, Outcome]:
+        """Run one event in an instance of its own that waits for a debugger on the host's loopback, `port` or a free one.
+
+        `say` gets lines that tell what to do. Its time limit is `debug_seconds`; it has some memory more, for the debugger.
+        Raises NotFound, Conflict (port taken), Unsupported (runtime), DeployFailed (no debugger). Whoever is cancelled here
+        ends the instance."""
+        found = self.find(function)
+        if found is None:
+            raise NotFound(f"no function {function}", remedy="see `martlet functions`")
+        if len(payload) > _PAYLOAD_AT_MOST:
+            raise exceeded("payload_bytes", len(payload), f"event for {function}")
+        seconds = LIMITS["debug_seconds"].default
+        alone = msgspec.structs.replace(found.config, concurrency=1, provisioned=0)
+        longer = msgspec.structs.replace(alone, timeout_seconds=float(seconds), memory_mb=alone.memory_mb + _DEBUGGER_MB)
+        version = msgspec.structs.replace(found, config=alone)
+        session = Session(direct=self.report.level == 0)
+        await session.open(port)
+        try:
+            plan, init = self.runtimes.debugged(version, self._init(version), self.clock.now_ms(), session.inside())
+            version = msgspec.structs.replace(found, config=longer)
+            pool = Pool(version, self, init, instance=plan.instance, patient=True)
+            self._debugged[pool] = (session, plan)
+            for line in told(function, plan.runtime.kind, session.port, seconds):
+                say(line)
+            try:
+                return await self._run_in(pool, payload)
+            finally:
+                pool.retire(None)
+                for instance in list(pool.instances.values()):
+                    self._host.kill(instance.number)
+                self._zygotes.pop(plan.zygote.key, None)
+                self._host.drop_zygote(plan.zygote.key)
+                del self._debugged[pool]
+        finally:
+            await session.close()
+
+    async def _run_in(self, pool: Pool, payload: bytes) -> tuple[Invocation, Outcome]:
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def finish(_: Invocation, outcome: Outcome) -> None:
+            if not done.done():
+                done.set_result(outcome)
+
+        invocation = Invocation(pool.version.name, payload, uuid4_text(), finish, source="debug", want_log_tail=True)
+        pool.submit(invocation)
+        return invocation, await done
+
     def _refuse(self, invocation: Invocation, outcome: Outcome) -> None:
         self._refusals.add()
         invocation.on_done(invocation, outcome)
@@ -417,12 +469,12 @@ class Functions:
         instance.number = self._numbers
         version, config = pool.version, pool.version.config
         try:
-            plan = self.runtimes.plan(version)
+            plan = self._debugged[pool][1] if pool in self._debugged else self.runtimes.plan(version)
         except DeployFailed as error:  # its program is gone since it was published
             self.logs.platform(version.name, f"no sandbox could be started: {error.message}; {error.remedy}")
             return False
         spec = InstanceSpec(
-            zygote=self._want(plan.zygote, hot=bool(pool.waiting)),
+            zygote=self._want(plan.zygote, hot=bool(pool.waiting) and pool not in self._debugged),
             opt=plan.opt,
             code=str(self._data / "code" / version.code),
             memory_mb=config.memory_mb,
@@ -457,7 +509,12 @@ class Functions:
     def connected(self, pool: Pool, listener: int, sock: socket.socket, begun: bytes = b"") -> None:
         if listener == 0:
             self._serve_private(sock, pool.version, *([begun] if begun else []))
-            return
+        elif pool in self._debugged:
+            self._debugged[pool][0].adopt(sock, partial(self._let_out, pool))
+        else:
+            self._let_out(pool, sock)
+
+    def _let_out(self, pool: Pool, sock: socket.socket) -> None:
         allowed = pool.version.config.egress
         if allowed == "none":
             sock.close()

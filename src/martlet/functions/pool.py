@@ -37,7 +37,7 @@ _MEASURED_US = 1_000
 _DEPTH = 8  # events of a quick function at one instance: one that runs and those that wait in its pipe
 _QUEUED_BEHIND_BYTES = PACKET_BYTES - 1_024  # the rest is for the frame's own line
 _SLOW_NS = 5_000_000  # after this the events behind a running one are taken back
-_NOT_BEGUN = 1 << 62
+_NOT_BEGUN = _FOR_EVER = 1 << 62
 _CHECK_SECONDS = 0.005
 _SWEEP_SECONDS = 0.02
 _CONNECTIONS_AT_MOST = LIMITS["sandbox_connections"].default
@@ -114,7 +114,9 @@ class Pool:
         durations: Histogram | None = None,
         instance: Callable[[int, Pool, int, int], Instance] = Instance,
         share: Share | None = None,
+        patient: bool = False,
     ) -> None:
+        """`patient`: starts and waits may take as long as they take, because somebody debugs there."""
         self.version = version
         self.share = share or Share(version.config.reserved)  # of the function, whatever its version
         self.instances: dict[int, Instance] = {}
@@ -134,6 +136,8 @@ class Pool:
         self._log_stream = str(init.get("log_stream", ""))
         self._init_frame = frames.pack(frames.INIT, 0, json.dumps(init).encode())
         self._arn = version.arn.encode()
+        self._init_ns = _FOR_EVER if patient else _INIT_NS
+        self._queue_wait_us = _FOR_EVER if patient else _QUEUE_WAIT_US
         self._timeout_ms = int(config.timeout_seconds * 1000)
         self._capacity = config.concurrency
         self._free: list[Instance] = []
@@ -189,7 +193,7 @@ class Pool:
         if not queued:
             return None
         wait_us = queued * self._mean_us / max(1, len(self._busy)) if self._mean_us else 0
-        if queued >= _QUEUED_AT_MOST or wait_us > _QUEUE_WAIT_US:
+        if queued >= _QUEUED_AT_MOST or wait_us > self._queue_wait_us:
             seconds = max(1, int(wait_us / 1_000_000))
             return Overloaded(f"function {self.version.name}: {queued} events wait already", retry_after_seconds=seconds)
         return None
@@ -364,7 +368,7 @@ class Pool:
         return lanes
 
     def _expire_waiting(self, now: int) -> None:
-        while self.waiting and (now - self.waiting[0].queue_us) // 1000 > _QUEUE_WAIT_US:
+        while self.waiting and (now - self.waiting[0].queue_us) // 1000 > self._queue_wait_us:
             invocation = self.waiting.popleft()
             seconds = LIMITS["queue_wait_seconds"].default
             self._refuse(invocation, Overloaded(f"function {self.version.name}: no instance was free for {seconds} s"))
@@ -694,7 +698,7 @@ class Pool:
                     break
         if self._starts:
             for instance in list(self._starts.values()):
-                if now - instance.started_ns > _INIT_NS:
+                if now - instance.started_ns > self._init_ns:
                     instance.state = "timeout"
                     self._around.kill_instance(instance)
         if self._busy or self._starts:

@@ -274,6 +274,16 @@ def _match(parts: list[str], segments: list[str] | None) -> dict[str, str] | Non
     return parameters
 
 
+def whole(query: dict[str, str], name: str, default: int, *, low: int = 0, high: int = 1 << 53) -> int:
+    """A query parameter that is a number; `default` where it is absent. Raises `InvalidInput`."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or len(text) > 16 or not low <= int(text) <= high:
+        raise InvalidInput(f"{name} must be a whole number from {low} to {high}, got {text[:40]!r}", field=name)
+    return int(text)
+
+
 def flag(query: dict[str, str], name: str) -> bool:
     """A query parameter that is true or false; false where it is absent. Raises `InvalidInput`."""
     text = query.get(name, "false")

@@ -5,12 +5,13 @@ A function is named "f", "f:3" (a published version), "f:live" (an alias), or by
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
-from martlet.errors import InvalidInput, NotFound
+from martlet.errors import AccessDenied, InvalidInput, NotFound
 from martlet.protocols import asgi
 from martlet.protocols.asgi import Answer, Operation, Request
 from martlet.protocols.rooms import FailedEvent, Failures, Rooms
@@ -20,21 +21,37 @@ __all__ = ["FunctionEndpoints"]
 
 Identify = Callable[[Request, str], Awaitable[tuple[Principal, bytes]]]
 
+
+class Narrate(Protocol):
+    """Runs work whose events become the lines of the answer. Unless it is `lasting`, it ends with its reader."""
+
+    async def __call__(
+        self,
+        work: Callable[[], Awaitable[dict[str, Any]]],
+        events: asyncio.Queue[dict[str, Any]],
+        request: Request,
+        *,
+        lasting: bool = True,
+    ) -> Answer: ...
+
+
 _LISTED_EACH: Final = 20  # failed events of each function, where none is named
 
 
 class FunctionEndpoints:
     """The operations of /v1/functions and /v1/failures."""
 
-    def __init__(self, rooms: Rooms, identify: Identify) -> None:
+    def __init__(self, rooms: Rooms, identify: Identify, narrate: Narrate) -> None:
         self._rooms = rooms
         self._identify = identify
+        self._narrate = narrate
 
     def operations(self) -> tuple[Operation, ...]:
         return (
             Operation("GET", "/v1/functions", self.functions),
             Operation("GET", "/v1/functions/{name}", self.function),
             Operation("POST", "/v1/functions/{name}/invocations", self.invoke),
+            Operation("POST", "/v1/functions/{name}/debug", self.debug),
             Operation("GET", "/v1/failures", self.failures),
             Operation("POST", "/v1/failures/{id}/replays", self.replay),
         )
@@ -93,6 +110,28 @@ class FunctionEndpoints:
         if outcome.refusal is not None:
             raise outcome.refusal
         return asgi.json_answer(_invocation_object(name, invocation, outcome, want_log))
+
+    async def debug(self, request: Request) -> Answer:
+        """Run one event under a debugger. A client that hangs up ends it."""
+        name = self.full_name(request.parameters["name"])
+        principal, payload = await self._identify(request, "payload_bytes")
+        self._rooms.auth.authorize(principal, "lambda:InvokeFunction", name.partition(":")[0])
+        if principal.kind != "root":  # whoever reaches the port has the function's code and data in hand
+            raise AccessDenied(f"{principal.kind} {principal.name} may not debug {name}", principal=principal.name)
+        query = request.query(("port", "log"))
+        port, want_log = asgi.whole(query, "port", 0, high=65_535), asgi.flag(query, "log")
+        _check_json(payload)
+        events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+        async def work() -> dict[str, Any]:
+            invocation, outcome = await self._rooms.functions.debug(
+                name, payload or b"{}", port=port, say=lambda text: events.put_nowait({"type": "progress", "text": text})
+            )
+            if outcome.refusal is not None:
+                raise outcome.refusal
+            return {"type": "result", "invocation": _invocation_object(name, invocation, outcome, want_log)}
+
+        return await self._narrate(work, events, request, lasting=False)
 
     # --- what failed
 

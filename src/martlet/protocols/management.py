@@ -7,7 +7,7 @@ plain problem+json (RFC 9457). A principal in `scope["martlet.context"]` (a sand
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +44,7 @@ def app(rooms: Rooms) -> asgi.ASGIApp:
 class _Management:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
-        self._functions = FunctionEndpoints(rooms, self.identify)
+        self._functions = FunctionEndpoints(rooms, self.identify, _narrated)
         self._description = b""
 
     def router(self) -> asgi.Router:
@@ -111,8 +111,8 @@ class _Management:
         await self._allowed(request, "usage:Read")
         query = request.query(("since_ms", "until_ms"))
         now = self._rooms.now_ms()
-        since = _whole(query, "since_ms", 0)
-        until = _whole(query, "until_ms", now)
+        since = asgi.whole(query, "since_ms", 0)
+        until = asgi.whole(query, "until_ms", now)
         if since > until:
             raise InvalidInput(f"since_ms {since} is after until_ms {until}", field="since_ms")
         return asgi.json_answer({"since_ms": since, "until_ms": until, "functions": list(self._rooms.usage(since, until))})
@@ -173,8 +173,8 @@ class _Management:
         await self._allowed(request, "logs:Read", function or "*")
         if function is not None:
             self._functions.check(function, "logs")
-        since = _whole(query, "since_ms", 0) if "since_ms" in query else None
-        limit = _whole(query, "limit", _LOG_LINES_DEFAULT, low=1, high=_LOG_LINES_MOST)
+        since = asgi.whole(query, "since_ms", 0) if "since_ms" in query else None
+        limit = asgi.whole(query, "limit", _LOG_LINES_DEFAULT, low=1, high=_LOG_LINES_MOST)
         if asgi.flag(query, "follow"):
             return Answer(200, self._follow(function, since, limit), _NDJSON)
         records = await self._rooms.logs.read(function, since, limit)
@@ -208,9 +208,15 @@ class _Management:
 
 
 async def _narrated(
-    work: Callable[[], Awaitable[dict[str, Any]]], events: asyncio.Queue[dict[str, Any]], request: Request
+    work: Callable[[], Awaitable[dict[str, Any]]],
+    events: asyncio.Queue[dict[str, Any]],
+    request: Request,
+    *,
+    lasting: bool = True,
 ) -> Answer:
-    """Run `work`; its events and its end become NDJSON. An error before the first event is raised: it gets its own status."""
+    """Run `work`; its events and its end become NDJSON. An error before the first event is raised: it gets its own status.
+
+    When the client hangs up, what is `lasting` goes on to its end, other work is cancelled."""
     task = asyncio.ensure_future(work())
     first = asyncio.ensure_future(events.get())
     try:
@@ -223,7 +229,7 @@ async def _narrated(
     if task.done() and not opening and task.exception() is not None:
         await task  # raises
 
-    async def lines() -> AsyncIterator[bytes]:
+    async def lines() -> AsyncGenerator[bytes]:
         for event in opening:
             yield _line(event)
         while not (task.done() and events.empty()):
@@ -241,7 +247,17 @@ async def _narrated(
             answer = asgi.problem_answer(error, request.id)
             yield b'{"type":"error","error":' + (answer.body if isinstance(answer.body, bytes) else b"{}") + b"}\n"
 
-    return Answer(200, lines(), _NDJSON)
+    async def ended_with_its_reader() -> AsyncIterator[bytes]:
+        try:
+            async for line in told:
+                yield line
+        finally:
+            task.cancel()
+            await told.aclose()
+            await asyncio.gather(task, return_exceptions=True)
+
+    told = lines()
+    return Answer(200, told if lasting else ended_with_its_reader(), _NDJSON)
 
 
 def _line(event: dict[str, Any]) -> bytes:
@@ -249,15 +265,6 @@ def _line(event: dict[str, Any]) -> bytes:
 
 
 # --- reading parameters
-
-
-def _whole(query: dict[str, str], name: str, default: int, *, low: int = 0, high: int = 1 << 53) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit()) or len(text) > 16 or not low <= int(text) <= high:
-        raise InvalidInput(f"{name} must be a whole number from {low} to {high}, got {text[:40]!r}", field=name)
-    return int(text)
 
 
 def _local_path(text: str, principal: Principal, body: bytes) -> Path:

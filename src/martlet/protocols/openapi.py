@@ -129,6 +129,14 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         },
         "required": ["request_id", "function", "version", "error", "error_type", "duration_us", "payload"],
     },
+    "DebugEvent": {
+        "oneOf": [
+            _object(type={"const": "progress"}, text=_STRING),
+            _object(type={"const": "heartbeat"}),
+            _object(type={"const": "result"}, invocation=_ref("InvocationResult")),
+            _object(type={"const": "error"}, error=_ref("Problem")),
+        ],
+    },
     "Failure": _object(
         request_id=_STRING,
         function=_STRING,
@@ -278,6 +286,22 @@ _OPERATIONS: Final[dict[str, Schema]] = {
             "content": {"application/json": {"schema": _ANY_JSON}},
         },
         "responses": {"200": _answer("It ran; `error` says whether it failed.", _ref("InvocationResult"))},
+    },
+    "POST /v1/functions/{name}/debug": {
+        "operationId": "debugFunction",
+        "summary": "Run one event in an instance that waits for a debugger on the host's loopback; root only",
+        "parameters": [
+            _parameter(
+                "port", {"type": "integer", "minimum": 0, "maximum": 65_535}, "where debuggers connect; 0: any free one"
+            ),
+            _parameter("log", _FLAG, "add the end of its log"),
+        ],
+        "requestBody": {
+            "required": False,
+            "description": "the event; empty: {}",
+            "content": {"application/json": {"schema": _ANY_JSON}},
+        },
+        "responses": {"200": _answer("Events, one a line.", _ref("DebugEvent"), "application/x-ndjson")},
     },
     "GET /v1/failures": {
         "operationId": "listFailures",

@@ -68,6 +68,9 @@ class Functions(Protocol):
         client_context: str = "",
         want_log_tail: bool = False,
     ) -> tuple[Invocation, Outcome]: ...
+    async def debug(
+        self, function: str, payload: bytes, *, port: int = 0, say: Callable[[str], None]
+    ) -> tuple[Invocation, Outcome]: ...
 
 
 class FailedEvent(Protocol):

@@ -33,7 +33,9 @@ _SERVICE: Final = Principal("root", "stacks")
 _ENDPOINT: Final = re.compile(
     r"https://([a-z0-9]+)\.(execute-api|lambda-url)\.[a-z0-9-]+\.(?:martlet\.internal|amazonaws\.com|on\.aws)"
 )
-_FORMER: Final = re.compile(r"http://[\w.\[\]:-]+/(_api|_url)/([a-z0-9]{10,32})(?![a-z0-9])")  # ours, as printed on another port
+_FORMER: Final = re.compile(
+    r"http://[\w.\[\]:-]+/(_api|_url)/([a-z0-9]{10,32})(?![a-z0-9])"
+)  # ours, as printed on another port
 _KEEP_DELETED_MS: Final = 90 * 86_400_000  # CloudFormation: a deleted stack is listed for 90 days
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 
 from martlet.clock import token_hex
-from martlet.errors import DeployFailed
+from martlet.errors import DeployFailed, Unsupported
 from martlet.functions.instance import Instance
 from martlet.functions.runtimes.catalogue import PLATFORM_PYTHON, RUNTIMES, Programs, Runtime
 from martlet.functions.runtimes.channel import ApiInstance
@@ -25,6 +26,7 @@ __all__ = ["Plan", "Runtimes"]
 RUNTIME_API = "127.0.0.1:9001"
 BOOTSTRAPS = ("/var/task/bootstrap", "/opt/bootstrap")
 _NODE = "/var/lang/bin/node"
+_DEBUG_FOLDER = "/var/martlet/debug"
 _BOOTSTRAP_JS = "/var/martlet/inside/node/bootstrap.js"
 # Variables that Node.js reads once, when it starts: a process that was started ahead cannot take them any more.
 _EARLY = frozenset(
@@ -141,6 +143,31 @@ class Runtimes:
         arguments = [*_node_flags(version.config.memory_mb), _BOOTSTRAP_JS]
         return {**native, "mode": "exec", "programs": [_NODE], "arguments": arguments, "environment": environment}
 
+    def debugged(
+        self, version: FunctionVersion, native: dict[str, Any], now_ms: int, where: dict[str, Any]
+    ) -> tuple[Plan, dict[str, Any]]:
+        """`plan` and `init` for an instance that waits for a debugger, which listens in there at `where["port"]`.
+
+        Raises Unsupported for a runtime that is the function's own, DeployFailed when there is no debugger."""
+        plan = self.plan(version)
+        kind, key = plan.runtime.kind, _key("debug", token_hex(16))
+        if kind == "node":
+            binds = ((self.programs.program(plan.runtime), _NODE),)
+            plan = msgspec.structs.replace(plan, zygote=ZygoteSpec(key, binds=binds))
+            init = self.init(version, plan, native, now_ms)
+            arguments = [f"--inspect-brk=127.0.0.1:{where['port']}", *init["arguments"]]
+            return plan, {**init, "arguments": arguments, "debug": {**where, "kind": kind, "path": ""}}
+        if kind != "python":
+            raise Unsupported(
+                f"function {version.name}: Martlet has no debugger for {plan.runtime.identifier}",
+                remedy="start one in `bootstrap`; `martlet invoke --debug` is for Python and Node.js",
+            )
+        bundled = "" if (Path(plan.zygote.layer or "/nowhere") / "debugpy").is_dir() else _debugpy(version)
+        more = ((bundled, f"{_DEBUG_FOLDER}/debugpy"),) if bundled else ()
+        plan = msgspec.structs.replace(plan, zygote=msgspec.structs.replace(plan.zygote, key=key, binds=more))
+        path = _DEBUG_FOLDER if where["relay"] else os.path.dirname(bundled)
+        return plan, {**self.init(version, plan, native, now_ms), "debug": {**where, "kind": kind, "path": path}}
+
     def _environment(self, version: FunctionVersion, runtime: Runtime, native: dict[str, str], now_ms: int) -> dict[str, str]:
         """Lambda's, variable for variable (recorded from the real service), and the address of the platform's own API."""
         config = version.config
@@ -226,6 +253,17 @@ class Runtimes:
             shutil.rmtree(building, ignore_errors=True)
             if not target.is_dir():  # else another one was quicker
                 raise DeployFailed(f"function {version.config.name}: its layers cannot be merged: {error}") from error
+
+
+def _debugpy(version: FunctionVersion) -> str:
+    """The folder of the debugger that is installed beside Martlet."""
+    found = importlib.util.find_spec("debugpy")
+    if found is None or found.origin is None:
+        raise DeployFailed(
+            f"function {version.name}: debugpy is not installed beside Martlet, nor is it among the app's dependencies",
+            remedy="pip install debugpy where Martlet is installed, or add debugpy to the app's requirements",
+        )
+    return os.path.dirname(os.path.realpath(found.origin))
 
 
 def _node_flags(memory_mb: int) -> tuple[str, ...]:

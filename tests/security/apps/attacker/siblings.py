@@ -3,12 +3,12 @@
 import hashlib
 import json
 import os
-import time
 import pipes
 import random
 import secrets
 import ssl
 import tempfile
+import time
 import uuid
 
 

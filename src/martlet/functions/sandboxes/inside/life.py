@@ -27,6 +27,10 @@ def main(
         os._exit(70)
     stream = runtime.LogStream(1)
     sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[assignment,misc]
+    if "debug" in init:
+        from . import debug
+
+        debug.begin(init["debug"])
     if init["mode"] == "exec":
         execute.run(channel, init)
     if init["environment"].get("TZ") != ":UTC":
@@ -41,9 +45,7 @@ def main(
         os._exit(0)
     shared = runtime.Runtime(channel, init, stream)
     try:
-        shared.load()
-        if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
-            runtime.run_snapshot_hooks()
+        _load(shared, init)
     except runtime.Failure as failure:
         shared.fail(0, "", failure, frames.INIT_ERROR)
         os._exit(1)
@@ -60,6 +62,17 @@ def main(
     except BaseException as error:  # KeyboardInterrupt and the like end the process, as they do in Lambda
         stream.record("".join(traceback.format_exception(error)))
         os._exit(1)
+
+
+def _load(shared: runtime.Runtime, init: dict[str, Any]) -> None:
+    """Everything before the first event. Raises `Failure`."""
+    if "debug" in init:
+        from . import debug
+
+        debug.wait(init["debug"])
+    shared.load()
+    if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+        runtime.run_snapshot_hooks()
 
 
 def _told(channel: runtime.Channel, overrides: dict[str, str]) -> dict[str, Any] | None:
