@@ -82,6 +82,9 @@ class FakeFunctions:
     def list(self) -> list[FunctionVersion]:
         return list(self.versions.values())
 
+    def all(self) -> tuple[FunctionVersion, ...]:
+        return tuple(self.versions.values())
+
     async def invoke(self, name: str, payload: bytes, **more: Any) -> tuple[Invocation, Outcome]:
         self.calls.append({"name": name, "payload": payload, **more})
         invocation = Invocation(name, payload, "11111111-2222-4333-8444-555555555555", lambda i, o: None)

@@ -7,6 +7,7 @@ plain problem+json (RFC 9457). A principal in `scope["martlet.context"]` (a sand
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from martlet.types import FunctionVersion, Principal, Route
 
 __all__ = ["app"]
 
+_SUFFIX: Final = re.compile(r"-[0-9A-F]{12}$")  # what a stack adds to the names that it makes
 _HEARTBEAT_SECONDS: Final = 10.0
 _LOG_LINES_DEFAULT: Final = 1_000
 _LOG_LINES_MOST: Final = 10_000
@@ -168,11 +170,18 @@ class _Management:
     # --- functions
 
     async def functions(self, request: Request) -> Answer:
+        """Those of apps, of stacks, and those that were made through the Lambda API, which are of no app."""
         await self._allowed(request, "lambda:ListFunctions")
         app_name = request.query(("app",)).get("app")
-        found = [version for version in self._rooms.functions.list() if app_name in (None, version.app)]
-        found.sort(key=lambda version: version.name)
-        return asgi.json_answer({"functions": [_function_object(version) for version in found]})
+        found = [one for one in self._listed() if app_name in (None, one["app"])]
+        return asgi.json_answer({"functions": sorted(found, key=lambda one: str(one["name"]))})
+
+    def _listed(self) -> list[dict[str, Any]]:
+        stacks = self._rooms.stacks
+        records = stacks.list() if stacks is not None else ()
+        owners = {name: one.name for one in records if stacks is not None for name in stacks.functions(one)}
+        latest = [version for version in self._rooms.functions.all() if version.qualifier == "$LATEST"]
+        return [{**_function_object(one), "app": one.app or owners.get(one.name, "")} for one in latest]
 
     async def function(self, request: Request) -> Answer:
         name = self._full_name(request.parameters["name"])
@@ -183,10 +192,15 @@ class _Management:
         return asgi.json_answer(_function_object(version))
 
     def _full_name(self, name: str) -> str:
-        """`name`, or the one function whose short name it is: "place" for "shop-place" where no other app has a "place"."""
+        """`name`, or the one function whose short name it is: "place" for "shop-place" where no other app has a "place", and
+        for a stack's "shop-Place-0A1B2C3D4E5F" its logical id, with or without the stack's name."""
         if self._rooms.functions.get(name) is not None:
             return name
-        found = [version.name for version in self._rooms.functions.list() if version.config.name == name]
+        found = []
+        for one in self._listed():
+            own = _SUFFIX.sub("", one["name"])
+            if name in (one["config"]["name"], own, own.removeprefix(f"{one['app']}-")):
+                found.append(str(one["name"]))
         return found[0] if len(found) == 1 else name
 
     async def invoke(self, request: Request) -> Answer:
