@@ -6,6 +6,7 @@ A function is named "f", "f:3" (a published version), "f:live" (an alias), or by
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
@@ -35,6 +36,7 @@ class Narrate(Protocol):
     ) -> Answer: ...
 
 
+_SUFFIX: Final = re.compile(r"-[0-9A-F]{12}$")  # what a stack adds to the names that it makes
 _LISTED_EACH: Final = 20  # failed events of each function, where none is named
 
 
@@ -63,11 +65,12 @@ class FunctionEndpoints:
     # --- names
 
     def full_name(self, name: str) -> str:
-        """`name`, or the one function whose short name it is: "place" for "shop-place" where no other app has a "place"."""
+        """`name`, or the one function whose short name it is: "place" for "shop-place" where no other app has a "place", and for
+        a stack's "shop-Place-0A1B2C3D4E5F" its logical id, with or without the stack's name."""
         short, colon, qualifier = name.partition(":")
         if self._rooms.functions.find(short) is not None:
             return name
-        found = [version.name for version in self._rooms.functions.list() if version.config.name == short]
+        found = [one.name for one in self._rooms.functions.all() if one.key == one.name and short in _short_names(one)]
         return found[0] + colon + qualifier if len(found) == 1 else name
 
     def check(self, function: str, what: str) -> None:
@@ -226,3 +229,8 @@ def _json_of(payload: bytes) -> Any:
     except (msgspec.DecodeError, RecursionError):
         return payload.decode("utf-8", "replace")
     return msgspec.Raw(payload or b"null")
+
+
+def _short_names(version: FunctionVersion) -> tuple[str, ...]:
+    own = _SUFFIX.sub("", version.name)
+    return version.config.name, own, own.removeprefix(f"{version.app}-")

@@ -124,6 +124,12 @@ class Engine:
             elif record.deleted_at_ms is not None and now - record.deleted_at_ms > _KEEP_DELETED_MS:
                 await self.transact(partial(forget, id=record.id))
 
+    async def pause(self, id: str, seconds: float) -> None:
+        """Until the stack's operation has ended, at most so long. It goes on in any case."""
+        task = self._tasks.get(id)
+        if task is not None:
+            await asyncio.wait({task}, timeout=seconds)
+
     async def settled(self) -> None:
         """Wait for every operation that runs."""
         while self._tasks:
