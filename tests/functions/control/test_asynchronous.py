@@ -398,12 +398,13 @@ async def test_a_burst_is_acknowledged_first_and_then_all_of_it_runs_once(world:
         nonlocal most
         for turn in range(30):
             await send(world, b"%d" % (number * 100 + turn))
-            queue = world.control.asynchronous
-            most = max(most, *(lane.running for lane in queue._lanes.values()), 0)
+            most = max(most, *(lane.running for lane in world.control.asynchronous._lanes.values()), 0)
 
     await asyncio.gather(*map(client, range(16)))
     assert most < asynchronous._CONCURRENCY
+    queue = world.control.asynchronous
     async with asyncio.timeout(30):
-        while world.control.asynchronous.count:  # nobody calls run_due: it goes on by itself
-            await asyncio.sleep(0.01)
+        while queue.count:  # nobody calls run_due: it goes on by itself
+            await queue._settled.wait()
+            queue._settled.clear()
     assert sorted(event for _, event in calls.events) == sorted(n * 100 + turn for n in range(16) for turn in range(30))
