@@ -45,7 +45,8 @@ _HELD_BYTES: Final = 67_108_864  # payloads in memory; the others are read again
 _SETTLE_BYTES: Final = 8_388_608
 _KEPT_RESPONSE_BYTES: Final = 1_048_576
 _CROWD: Final = 4  # events being accepted at one time, from which on the accepted ones wait a moment to be started
-_BACKLOG: Final = 1_000  # waiting events for which one more of a function runs while events are being accepted
+_CROWD_SECONDS: Final = 0.02  # for so long after the last crowd
+_BACKLOG: Final = 2_000  # waiting events for which one more of a function runs while events are being accepted
 _LINGER_SECONDS: Final = 0.01  # longest time an end waits for an accepted event to share its commit
 _LOOK_AGAIN_SECONDS: Final = 60.0  # the wall clock may jump
 _AFTER_ERROR_SECONDS: Final = 1.0
@@ -156,6 +157,7 @@ class Asynchronous:
         self._lingering: asyncio.TimerHandle | None = None
         self._deferred: asyncio.TimerHandle | None = None
         self._accepting = 0  # events whose commit is under way
+        self._crowded_until = 0.0  # the loop's time
         self._delivering: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_ms = 0
@@ -210,6 +212,7 @@ class Asynchronous:
 
     async def run_due(self) -> None:
         """Start what is due now, and return when all of it has ended and is recorded. For tests with a clock of their own."""
+        self._crowded_until = 0.0
         self._start_due()
         while any(lane.running for lane in self._lanes.values()) or self._delivering:
             await self._idle()
@@ -239,6 +242,8 @@ class Asynchronous:
         if self._ended and self._settling is None:
             self._begin_settling()  # into the same commit
         self._accepting += 1
+        if self._accepting >= _CROWD:
+            self._crowded_until = asyncio.get_running_loop().time() + _CROWD_SECONDS
         try:
             await self._store.transact(lambda tx: tx.put(key, row))
         finally:
@@ -250,24 +255,32 @@ class Asynchronous:
         self._enter(event)
         if self._started and not self._stopping:
             lane = self._lanes[event.function]
-            if self._accepting >= _CROWD:
-                if self._deferred is None:  # acknowledgements first; then several events at once wake an instance once
-                    self._deferred = asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._start_deferred)
+            if self._crowded():
+                self._start_soon()
             elif lane.running < _CONCURRENCY:
                 self._start_lane(lane, self._clock.now_ms())
                 if lane.waiting and lane.running < _CONCURRENCY:
                     self._arm()
+
+    def _start_soon(self) -> None:
+        """Acknowledgements first; then several events at once wake an instance once."""
+        if self._deferred is None:
+            self._deferred = asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._start_deferred)
 
     def _start_deferred(self) -> None:
         self._deferred = None
         if not self._stopping:
             self._start_due()
 
+    def _crowded(self) -> bool:
+        """Whether many events are being accepted, or were a moment ago: those of one commit are all accepted at once."""
+        return asyncio.get_running_loop().time() < self._crowded_until
+
     def _places(self) -> int:
         """How many events of one function may run now. While many are being accepted, few: a burst is acknowledged first
         and run then. The more wait, the more run beside it, so that whoever never stops sending is slowed down, and the
         queue does not only grow."""
-        if self._accepting < _CROWD:
+        if not self._crowded():
             return _CONCURRENCY
         return min(_CROWD + self._count // _BACKLOG, _CONCURRENCY)
 
@@ -409,7 +422,9 @@ class Asynchronous:
             del self._ended[: len(batch)]
             for step in steps:
                 self._after(step)
-            if not self._stopping:
+            if self._crowded():
+                self._start_soon()
+            elif not self._stopping:
                 self._start_due()
             self._settled.set()
         self._settling = None

@@ -65,8 +65,8 @@ class FunctionEndpoints:
     # --- names
 
     def full_name(self, name: str) -> str:
-        """`name`, or the one function whose short name it is: "place" for "shop-place" where no other app has a "place", and for
-        a stack's "shop-Place-0A1B2C3D4E5F" its logical id, with or without the stack's name."""
+        """`name`, or the one function whose short name it is: "place" for "shop-place" where no other app has a "place", and
+        for a stack's "shop-Place-0A1B2C3D4E5F" its logical id, with or without the stack's name."""
         short, colon, qualifier = name.partition(":")
         if self._rooms.functions.find(short) is not None:
             return name

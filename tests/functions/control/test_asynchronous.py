@@ -387,3 +387,24 @@ async def test_a_loop_of_events_ends_at_the_failure_destination(world: World) ->
     assert len(calls.of("f")) == 16
     (record,) = calls.of("last")
     assert record["requestContext"]["condition"] == "RecursiveInvocation"
+
+
+async def test_a_burst_is_acknowledged_first_and_then_all_of_it_runs_once(world: World) -> None:
+    calls = Calls(world)
+    await world.create()
+    most = 0
+
+    async def client(number: int) -> None:
+        nonlocal most
+        for turn in range(30):
+            await send(world, b"%d" % (number * 100 + turn))
+            most = max(most, *(lane.running for lane in world.control.asynchronous._lanes.values()), 0)
+
+    await asyncio.gather(*map(client, range(16)))
+    assert most < asynchronous._CONCURRENCY
+    queue = world.control.asynchronous
+    async with asyncio.timeout(30):
+        while queue.count:  # nobody calls run_due: it goes on by itself
+            await queue._settled.wait()
+            queue._settled.clear()
+    assert sorted(event for _, event in calls.events) == sorted(n * 100 + turn for n in range(16) for turn in range(30))
