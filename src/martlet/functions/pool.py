@@ -499,7 +499,7 @@ class Pool:
     def _on_init_error(self, instance: Instance, outcome: Outcome) -> None:
         """The handler could not be loaded: the event that waits longest gets the error, as in Lambda."""
         self.init_error = outcome
-        lines = instance.take_log(0)
+        lines = instance.take_log(min(instance.inflight, default=0))  # an event may wait in its pipe: then they are that one's
         self._starts.pop(instance.number, None)
         instance.ready = True
         self._put_back(instance)

@@ -5,6 +5,7 @@ A function is named "f", "f:3" (a published version), "f:live" (an alias), or by
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -20,7 +21,14 @@ __all__ = ["FunctionEndpoints"]
 
 Identify = Callable[[Request, str], Awaitable[tuple[Principal, bytes]]]
 
+_SUFFIX: Final = re.compile(r"-[0-9A-F]{12}$")  # what a stack adds to the names that it makes
 _LISTED_EACH: Final = 20  # failed events of each function, where none is named
+
+
+def _of_stack(name: str) -> tuple[str, ...]:
+    """The names by which a function that a stack named may be called, too: "stack-LogicalId" and "LogicalId"."""
+    own = _SUFFIX.sub("", name)
+    return (own, own.rpartition("-")[2]) if own != name else ()
 
 
 class FunctionEndpoints:
@@ -46,11 +54,13 @@ class FunctionEndpoints:
     # --- names
 
     def full_name(self, name: str) -> str:
-        """`name`, or the one function whose short name it is: "place" for "shop-place" where no other app has a "place"."""
+        """`name`, or the one function whose short name it is: "place" for "shop-place" where no other app has a "place", and
+        "shop-Place" or "Place" for a stack's "shop-Place-0A1B2C3D4E5F"."""
         short, colon, qualifier = name.partition(":")
         if self._rooms.functions.find(short) is not None:
             return name
-        found = [version.name for version in self._rooms.functions.list() if version.config.name == short]
+        known = {version.name: version.config.name for version in self._rooms.functions.all()}
+        found = [full for full, own in known.items() if short == own or short in _of_stack(full)]
         return found[0] + colon + qualifier if len(found) == 1 else name
 
     def check(self, function: str, what: str) -> None:

@@ -28,6 +28,9 @@ __all__ = ["CloudFormation"]
 
 T = TypeVar("T")
 _PAGE: Final = 100
+# An operation is answered when it has begun, as CloudFormation does, but not before it has had this long to end: clients look
+# again only every 5 or 30 seconds, and most of ours take a tenth of one.
+_PATIENCE_SECONDS: Final = 2.0
 _IAM: Final = frozenset(f"AWS::IAM::{name}" for name in (
     "AccessKey", "Group", "InstanceProfile", "ManagedPolicy", "Policy", "Role", "RolePolicy", "User", "UserToGroupAddition",
 ))  # fmt: skip
@@ -80,6 +83,7 @@ class CloudFormation:
         id = self._engine.new_id(name)
         prepared = await self._engine.prepare(wanted, id)
         await self._engine.create(wanted, prepared, id)
+        await self._engine.pause(id, _PATIENCE_SECONDS)
         return {"StackId": id}
 
     @_operation
@@ -94,6 +98,7 @@ class CloudFormation:
         if nothing_changes(prepared, before):
             raise ServiceError("ValidationError", "No updates are to be performed.")
         await self._engine.update(wanted, prepared, record.id)
+        await self._engine.pause(record.id, _PATIENCE_SECONDS)
         return {"StackId": record.id}
 
     @_operation
@@ -106,7 +111,9 @@ class CloudFormation:
                 f"Invalid operation on stack [{record.id}]. Specifying RetainResources is only allowed on a stack in the "
                 "DELETE_FAILED state",
             )
-        await self._engine.delete(request["StackName"], retained, token=request.get("ClientRequestToken", ""))
+        task = await self._engine.delete(request["StackName"], retained, token=request.get("ClientRequestToken", ""))
+        if task is not None and record is not None:
+            await self._engine.pause(record.id, _PATIENCE_SECONDS)
         return {}
 
     @_operation
@@ -305,6 +312,7 @@ class CloudFormation:
         found = self._change_sets.find(request["ChangeSetName"], request.get("StackName"))
         on_failure = "DO_NOTHING" if request.get("DisableRollback") else ""
         await self._change_sets.execute(found, request.get("ClientRequestToken", ""), on_failure=on_failure)
+        await self._engine.pause(found.stack_id, _PATIENCE_SECONDS)
         return {}
 
     @_operation

@@ -33,7 +33,9 @@ _SERVICE: Final = Principal("root", "stacks")
 _ENDPOINT: Final = re.compile(
     r"https://([a-z0-9]+)\.(execute-api|lambda-url)\.[a-z0-9-]+\.(?:martlet\.internal|amazonaws\.com|on\.aws)"
 )
-_FORMER: Final = re.compile(r"http://[\w.\[\]:-]+/(_api|_url)/([a-z0-9]{10,32})(?![a-z0-9])")  # ours, as printed on another port
+_FORMER: Final = re.compile(
+    r"http://[\w.\[\]:-]+/(_api|_url)/([a-z0-9]{10,32})(?![a-z0-9])"
+)  # ours, as printed on another port
 _KEEP_DELETED_MS: Final = 90 * 86_400_000  # CloudFormation: a deleted stack is listed for 90 days
 
 
@@ -121,6 +123,12 @@ class Engine:
                 self._spawn(record.id, self._resume(record))
             elif record.deleted_at_ms is not None and now - record.deleted_at_ms > _KEEP_DELETED_MS:
                 await self.transact(partial(forget, id=record.id))
+
+    async def pause(self, id: str, seconds: float) -> None:
+        """Until the stack's operation has ended, at most so long. It goes on in any case."""
+        task = self._tasks.get(id)
+        if task is not None:
+            await asyncio.wait({task}, timeout=seconds)
 
     async def settled(self) -> None:
         """Wait for every operation that runs."""

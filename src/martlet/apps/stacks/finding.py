@@ -12,7 +12,7 @@ from martlet.errors import DeployFailed
 __all__ = ["PACKED", "stack_name", "template_of"]
 
 PACKED: Final = "cloudformation-template-update-stack.json"  # what the Serverless Framework writes
-_TEMPLATES: Final = ("template.yaml", "template.yml", "template.json")
+_TEMPLATES: Final = ("template.yaml", "template.yml", "template.json", "sam.json")  # the last is what Chalice packages write
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json", ".template"})
 _IMPORTS: Final = re.compile(rb"^\s*(?:from|import)\s+martlet\b", re.MULTILINE)
 
