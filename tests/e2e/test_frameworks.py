@@ -50,7 +50,9 @@ def test_powertools_event_handler(powertools: dict[str, str], http: httpx.Client
     assert (before.status_code, before.headers["access-control-allow-methods"]) == (204, "GET,OPTIONS,POST")
 
 
-def test_powertools_logger_and_metrics_in_the_log(platform: RunningPlatform, powertools: dict[str, str], http: httpx.Client) -> None:
+def test_powertools_logger_and_metrics_in_the_log(
+    platform: RunningPlatform, powertools: dict[str, str], http: httpx.Client
+) -> None:
     request_id = http.get(f"{powertools['Rest']}things/9").headers["x-amzn-requestid"]
     name = next(one for one in Api(platform).get("/v1/apps/pt")["functions"] if one.startswith("pt-Rest-"))
     lines = [json.loads(line) for line in Api(platform).log_of(name, request_id) if line.startswith("{")]

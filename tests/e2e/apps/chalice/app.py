@@ -1,4 +1,4 @@
-from chalice import Chalice, Rate, Response, BadRequestError, CORSConfig
+from chalice import BadRequestError, Chalice, CORSConfig, Rate, Response
 
 app = Chalice(app_name="ch")
 
@@ -13,7 +13,9 @@ def hello(name):
     return {"hello": name, "query": app.current_request.query_params, "stage": app.current_request.context["stage"]}
 
 
-@app.route("/items", methods=["POST"], cors=CORSConfig(allow_origin="https://shop.example", allow_headers=["X-Special"], max_age=600))
+@app.route(
+    "/items", methods=["POST"], cors=CORSConfig(allow_origin="https://shop.example", allow_headers=["X-Special"], max_age=600)
+)
 def items():
     body = app.current_request.json_body
     if "name" not in body:
