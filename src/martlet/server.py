@@ -43,7 +43,7 @@ from martlet.functions import Functions
 from martlet.functions.control import Control
 from martlet.functions.log_groups import LogGroups
 from martlet.functions.logs import LogStore
-from martlet.functions.runtimes import RUNTIMES
+from martlet.functions.runtimes import RUNTIMES, nearest
 from martlet.functions.sandbox import SandboxHost
 from martlet.gateway.apis import ApiEdge
 from martlet.gateway.apis import check as check_api
@@ -274,6 +274,7 @@ class Server:
             invoke_base=lambda: f"http://{self.settings.host}:{self.port}",
             sandbox_base=sandbox_base,
             endpoint=lambda: f"http://{self.settings.host}:{self.api_port}",
+            nearest=lambda runtime: nearest(self.functions.runtimes.programs, runtime),
         )
         self._closers.append(self.stacks.close)
 

@@ -35,11 +35,17 @@ Fetch = Callable[[str, str, str], Awaitable[bytes]]  # (bucket, key, version) ->
 
 
 def providers_of(
-    store: Store, control: Control, identities: Identities, apis: Apis, schedules: Schedules, custom: CustomProvider
+    store: Store,
+    control: Control,
+    identities: Identities,
+    apis: Apis,
+    schedules: Schedules,
+    custom: CustomProvider,
+    nearest: Callable[[str], str] = str,
 ) -> dict[str, Any]:
     """Every provider by its type."""
     found = [
-        FunctionProvider(control),
+        FunctionProvider(control, nearest),
         *lambda_providers(control),
         *identity_providers(identities),
         *remembered_providers(),
@@ -73,14 +79,18 @@ def open_stacks(
     invoke_base: Callable[[], str],
     sandbox_base: Callable[[], str],
     endpoint: Callable[[], str] = lambda: "",
+    nearest: Callable[[str], str] = str,
 ) -> Stacks:
     """All stacks over these rooms. `build` makes an `ApiConfig` of ("rest" or "http", parts, app, warn); `invoke_base` is where
     APIs answer, `sandbox_base` where the platform's API answers inside a sandbox. Call `load` on what it gives."""
     responses = Responses()
+    custom = CustomProvider(invoke, responses, sandbox_base)
     engine = Engine(
         store,
         clock,
-        providers=providers_of(store, control, identities, apis, schedules, CustomProvider(invoke, responses, sandbox_base)),
+        providers=providers_of(
+            store, control, identities, apis, schedules, CustomProvider(invoke, responses, sandbox_base), nearest
+        ),
         groups=(ApiGroup(apis, build),),
         translation=Translation(region),
         region=region,

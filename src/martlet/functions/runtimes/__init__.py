@@ -6,7 +6,7 @@ Offers: `Runtimes` (what a version's zygote, instance and INIT frame are), `RUNT
 Never: starts a process, decides which instance takes an event (the pool does), or trusts what a runtime says.
 """
 
-from martlet.functions.runtimes.catalogue import RUNTIMES, Runtime, RuntimeUnavailable, available
+from martlet.functions.runtimes.catalogue import RUNTIMES, Runtime, RuntimeUnavailable, available, nearest
 from martlet.functions.runtimes.plan import Plan, Runtimes
 
-__all__ = ["RUNTIMES", "Plan", "Runtime", "RuntimeUnavailable", "Runtimes", "available"]
+__all__ = ["RUNTIMES", "Plan", "Runtime", "RuntimeUnavailable", "Runtimes", "available", "nearest"]

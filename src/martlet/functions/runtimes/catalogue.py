@@ -16,7 +16,7 @@ import msgspec
 
 from martlet.errors import DeployFailed
 
-__all__ = ["PLATFORM_PYTHON", "RUNTIMES", "Programs", "Runtime", "RuntimeUnavailable", "available"]
+__all__ = ["PLATFORM_PYTHON", "RUNTIMES", "Programs", "Runtime", "RuntimeUnavailable", "available", "nearest"]
 
 PLATFORM_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _ZYGOTE_OLDEST = (3, 9)  # what the code in a sandbox is written for
@@ -146,6 +146,28 @@ def _version(path: str) -> str:
         return ""
     match = re.search(r"(\d+\.\d+\.\d+)", said)
     return match[1] if match else ""
+
+
+def nearest(programs: Programs, identifier: str) -> str:
+    """`identifier` if this host can run it, else the runtime of the same language whose version is nearest (of two as near
+    the newer); `identifier` again if there is none. Blocking."""
+    wanted = RUNTIMES.get(identifier)
+    if wanted is None:
+        return identifier
+
+    def distance(runtime: Runtime) -> tuple[int, int]:
+        minor = int(runtime.version.rpartition(".")[2])
+        return abs(minor - int(wanted.version.rpartition(".")[2])), -minor
+
+    found = []
+    for runtime in RUNTIMES.values():
+        if runtime.identifier and runtime.kind == wanted.kind and runtime.kind in ("python", "node"):
+            try:
+                programs.program(runtime)
+            except RuntimeUnavailable:
+                continue
+            found.append(runtime)
+    return min(found, key=distance).identifier if found else identifier
 
 
 def available(programs: Programs) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
 from martlet.apps.stacks.inline import inline_archive
@@ -167,8 +167,19 @@ class FunctionProvider:
 
     kind = FUNCTION
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, nearest: Callable[[str], str] = str) -> None:
+        """`nearest` gives, for a runtime, the one that this host has in its place; blocking. Asked with `--lenient` only."""
         self._control = control
+        self._nearest = nearest
+
+    async def _runtime(self, context: Context, request: dict[str, Any]) -> None:
+        wanted = request.get("Runtime")
+        if not context.is_lenient or not wanted:
+            return
+        found = await asyncio.to_thread(self._nearest, str(wanted))
+        if found != wanted:
+            context.say(f"WARNING  {context.logical_id} asks for {wanted}, which is not installed here: it runs with {found}")
+            request["Runtime"] = found
 
     def identify(self, context: Context, properties: Mapping[str, Any]) -> Physical:
         name = str(properties.get("FunctionName") or generated_name(context))
@@ -196,6 +207,7 @@ class FunctionProvider:
             request["Tags"] = tags
         if "Role" not in request:
             request["Role"] = f"arn:aws:iam::{context.account}:role/martlet"
+        await self._runtime(context, request)
         await self._control.create_function(context.caller, request, app=context.stack_name)
         try:
             await wait_ready(self._control, context, physical_id)
@@ -228,6 +240,7 @@ class FunctionProvider:
         before = self._configuration(context, name, old)
         if context.is_repair or wanted != before:
             dropped = {key: _DEFAULTS[key] for key in before if key not in wanted and key in _DEFAULTS}
+            await self._runtime(context, wanted)
             await self._control.update_function_configuration(caller, {**dropped, **wanted})
             await wait_ready(self._control, context, name)
         code_changed = old.get("Code") != new.get("Code") or old.get("Architectures") != new.get("Architectures")
