@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -20,6 +20,9 @@ from martlet.store import Reader
 __all__ = ["Catalog", "CollectionConfig", "CollectionRecord", "DatabaseRecord", "IndexConfig", "IndexRecord", "Term"]
 
 DAY_SECONDS: Final = 86_400
+_ENTRIES: Final = LIMITS["index_entries"].default
+_KEY: Final = LIMITS["index_key_bytes"].default
+_NESTED: Final = (list, dict, frozenset)  # equal ones may hold 1 here and true there
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -96,7 +99,19 @@ class DatabaseRecord(msgspec.Struct, frozen=True):
 class CompiledIndex:
     """An index, ready to make entries."""
 
-    __slots__ = ("_multiple", "_paths", "descending", "prefix", "record", "unique", "values")
+    __slots__ = (
+        "_any_multiple",
+        "_multiple",
+        "_paths",
+        "_seen",
+        "_sparse",
+        "_terms",
+        "descending",
+        "prefix",
+        "record",
+        "unique",
+        "values",
+    )
 
     def __init__(self, record: IndexRecord) -> None:
         self.record = record
@@ -104,8 +119,12 @@ class CompiledIndex:
         self.unique = record.config.unique
         self._paths = tuple(path_of(term.path.removesuffix("[]")) for term in record.config.terms)
         self._multiple = tuple(term.path.endswith("[]") for term in record.config.terms)
+        self._any_multiple = any(self._multiple)
+        self._sparse = record.config.sparse
         self.descending = tuple(term.descending for term in record.config.terms)
+        self._terms = tuple(zip(self._paths, self.descending, strict=True))
         self.values = {name: path_of(name) for name in record.config.values}
+        self._seen = (*self._paths, *self.values.values())
 
     @property
     def past(self) -> bytes:
@@ -116,33 +135,52 @@ class CompiledIndex:
         """Rows of this index for a document: key -> value. Covered values end with the time at which it expires.
 
         Raises `InvalidInput` for a term that is no scalar, `LimitExceeded` (index_entries, index_key_bytes)."""
-        rows = [b""]
+        if self._any_multiple:
+            return self._many(value, id, stamp, expires_at_ms)
+        row = self.prefix
         compared = self.unique
-        for path, multiple, descending in zip(self._paths, self._multiple, self.descending, strict=True):
+        for path, descending in self._terms:
+            item = field(value, path)
+            if item is None:
+                if self._sparse:
+                    return {}
+                compared = False
+            row += self.term(item, descending)
+        covered = self._covered(value, expires_at_ms) if self.values else b""
+        return {self._key(row, id, compared): entry_value(stamp, id, compared, covered)}
+
+    def _many(self, value: Any, id: bytes, stamp: int, expires_at_ms: int) -> dict[bytes, bytes]:
+        rows = [self.prefix]
+        compared = self.unique
+        for (path, descending), multiple in zip(self._terms, self._multiple, strict=True):
             found = field(value, path)
             group = found if multiple and isinstance(found, list | frozenset) else (found,)
-            if multiple and not group:
-                return {}
-            if len(group) > LIMITS["index_entries"].default:
+            if len(group) > _ENTRIES:
                 raise exceeded("index_entries", len(group), f"index {self.record.name}")
             terms: list[bytes] = []
             for item in group:
                 if item is None:
-                    if self.record.config.sparse:
-                        if not multiple:
-                            return {}
+                    if self._sparse:
                         continue
                     compared = False
                 terms.append(self.term(item, descending))
             rows = [row + term for row in rows for term in terms]
         covered = self._covered(value, expires_at_ms) if self.values else b""
         entry = entry_value(stamp, id, compared, covered)
-        tail = b"" if compared else id
-        found_rows = {self.prefix + row + tail: entry for row in rows}
-        for row in found_rows:
-            if len(row) + len(id) > LIMITS["index_key_bytes"].default:
-                raise exceeded("index_key_bytes", len(row) + len(id), f"index {self.record.name}")
-        return found_rows
+        return {self._key(row, id, compared): entry for row in rows}
+
+    def _key(self, row: bytes, id: bytes, compared: bool) -> bytes:
+        if len(row) + len(id) > _KEY:
+            raise exceeded("index_key_bytes", len(row) + len(id), f"index {self.record.name}")
+        return row if compared else row + id
+
+    def same(self, one: Any, other: Any) -> bool:
+        """Whether two values certainly have the same entries; seen without making them."""
+        for path in self._seen:
+            left, right = field(one, path), field(other, path)
+            if type(left) is not type(right) or left != right or type(left) in _NESTED:
+                return False
+        return True
 
     def term(self, value: Any, descending: bool) -> bytes:
         try:
@@ -177,25 +215,59 @@ _COLLECTION: Final = msgspec.json.Decoder(CollectionRecord)
 
 
 class Catalog:
-    """Records by name. Reads the stored record each time and keeps what was compiled from equal bytes, so that it can be
-    stale neither across nodes nor after a commit that was not kept."""
+    """Records by name, compiled.
 
-    _MOST = 1024
+    `generation` None: the stored record is read each time, and what was compiled from equal bytes is used again. Else this
+    process is the only one that writes to the store, and a record that was read once holds until one is `changing`, or until
+    the store says that it dropped transactions (its generation grows)."""
 
-    def __init__(self) -> None:
-        self._compiled: OrderedDict[bytes, Compiled] = OrderedDict()
+    _MOST = 4096
+
+    def __init__(self, generation: Callable[[], int] | None = None) -> None:
+        self._compiled: dict[bytes, Compiled] = {}
+        self._generation = generation
+        self._known: dict[tuple[str, str], Compiled] = {}
+        self._known_at = -1
+        self._changes = 0  # under way
 
     def collection(self, reader: Reader, database: str, name: str) -> Compiled | None:
         """The collection, or None."""
+        kept = self._generation is not None and not self._changes
+        if kept and self._generation is not None:
+            now = self._generation()
+            if now != self._known_at:
+                self._known.clear()
+                self._known_at = now
+            found = self._known.get((database, name))
+            if found is not None:
+                return found
         raw = reader.get(collection_key(database, name))
-        return None if raw is None else self.compiled(raw)
+        if raw is None:
+            return None
+        found = self.compiled(raw)
+        if kept:
+            if len(self._known) > self._MOST:
+                self._known.clear()
+            self._known[database, name] = found
+        return found
+
+    def changing(self) -> None:
+        """A transaction is about to change a record: until it is `settled`, transactions and snapshots differ, and each reads
+        its own."""
+        self._changes += 1
+        self._known.clear()
+
+    def settled(self) -> None:
+        """That transaction is durable, or nothing of it is kept."""
+        self._changes -= 1
+        self._known.clear()
 
     def compiled(self, raw: bytes) -> Compiled:
         found = self._compiled.get(raw)
         if found is None:
             found = self._compiled[raw] = Compiled(_COLLECTION.decode(raw))
             if len(self._compiled) > self._MOST:
-                self._compiled.popitem(last=False)
+                self._compiled.clear()
         return found
 
 
@@ -203,11 +275,13 @@ def packed(record: CollectionRecord) -> bytes:
     return _ENCODE(record)
 
 
+@lru_cache(maxsize=4096)
 def check_name(field: str, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise InvalidInput(f"{field} {name[:64]!r}: allowed are 1 to 64 of A-Z, a-z, 0-9, _ and -", field=field)
 
 
+@lru_cache(maxsize=4096)
 def check_path(path: str) -> None:
     """A database's path: names joined by slashes."""
     names = path.split("/")

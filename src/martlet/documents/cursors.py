@@ -47,6 +47,8 @@ class Signer:
         if len(text) <= _LONGEST and text.isascii():
             try:
                 raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+                if urlsafe_b64encode(raw).decode().rstrip("=") != text:
+                    raise ValueError("not the one spelling of its bytes")
                 sign, body = raw[:_SIGNATURE], raw[_SIGNATURE:]
                 if hmac.compare_digest(sign, self._sign(body)):
                     cursor = _DECODE(body)

@@ -69,16 +69,23 @@ class CollectionStatus(msgspec.Struct, frozen=True):
 class Documents:
     """JSON documents in collections of a database (an app's name, or one inside it). Reads see every acknowledged write.
 
-    `record` gets (database, usage) for each request. `start` brings old data into the present layout and runs what goes on
-    in the background (index builds, expiry, removal of old history); without it nothing of that happens by itself."""
+    `record` gets (database, usage) for each request. `exclusive`: no other process writes to this store, so that what is known
+    of collections need not be read each time. `start` brings old data into the present layout and runs what goes on in the
+    background (index builds, expiry, removal of old history); without it nothing of that happens by itself."""
 
     def __init__(
-        self, store: Store, clock: Clock, *, record: Callable[[str, Usage], None] | None = None, holder: str = ""
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        record: Callable[[str, Usage], None] | None = None,
+        holder: str = "",
+        exclusive: bool = True,
     ) -> None:
         self.store = store
         self._clock = clock
         self._record = record
-        self._catalog = Catalog()
+        self._catalog = Catalog((lambda: store.generation) if exclusive else None)
         self._pins: dict[int, list[int]] = {}
         self._signer: Signer | None = None
         self.housekeeping = Housekeeping(store, clock, self._catalog, self._pinned, holder or token_hex(8))
@@ -179,22 +186,24 @@ class Documents:
         """Run `fn` as one strictly serializable transaction and return its result once it is durable. `fn` is synchronous,
         free of other effects, and may run again. If it raises, nothing of it is kept."""
         check_path(database)
-        used = Usage()
-        touched = False
+        last: list[Transaction] = []
 
         def run(tx: Tx) -> T:
-            nonlocal used, touched
-            used = Usage()
-            transaction = Transaction(tx, self._catalog, database, used, self._pinned())
+            transaction = Transaction(tx, self._catalog, database, Usage(), self._pinned())
+            last.append(transaction)
             result = fn(transaction)
             transaction.finish()
-            touched = transaction.has_expiry
             return result
 
-        result = await self.store.transact(run)
-        if touched:
+        try:
+            result = await self.store.transact(run)
+        finally:
+            for transaction in last:
+                if transaction.makes:
+                    self._catalog.settled()
+        if last[-1].has_expiry:
             self.housekeeping.wake()
-        self._account(database, used, usage)
+        self._account(database, last[-1].usage, usage)
         return result
 
     async def transact_once(
@@ -250,6 +259,7 @@ class Documents:
         plan = Plan(query, compiled)
         if at is not None:
             plan.check_past(at)
+            self.store.read(lambda reader: self.view(reader, database, used, at).check_past(compiled))
         work = _Work(self, database, plan, used, at, now)
         if plan.sort:
             return await self._sorted_page(work, cursor, signer)
@@ -280,8 +290,7 @@ class Documents:
 
     async def delete_database(self, path: str) -> None:
         """Remove a database and all that is in it. Raises `NotFound`."""
-        await self.store.transact(lambda tx: definitions.delete_database(tx, path))
-        self.housekeeping.wake()
+        await self._change(lambda tx: definitions.delete_database(tx, path))
 
     def databases(self, parent: str = "") -> _Databases:
         return self.store.read(lambda reader: definitions.databases(reader, parent))
@@ -290,16 +299,21 @@ class Documents:
         self, database: str, name: str, config: CollectionConfig, *, only_new: bool = False
     ) -> CollectionRecord:
         """Make or change a collection. See `definitions.define_collection`."""
-        record = await self.store.transact(
+        return await self._change(
             lambda tx: definitions.define_collection(tx, self._catalog, database, name, config, only_new=only_new)
         )
-        self.housekeeping.wake()
-        return record
 
     async def delete_collection(self, database: str, name: str) -> None:
         """Remove a collection with all that is in it. Raises `NotFound`, `Conflict` (referred to)."""
-        await self.store.transact(lambda tx: definitions.delete_collection(tx, self._catalog, database, name))
-        self.housekeeping.wake()
+        await self._change(lambda tx: definitions.delete_collection(tx, self._catalog, database, name))
+
+    async def _change(self, fn: Callable[[Tx], T]) -> T:
+        self._catalog.changing()
+        try:
+            return await self.store.transact(fn)
+        finally:
+            self._catalog.settled()
+            self.housekeeping.wake()
 
     def collection(self, database: str, name: str) -> CollectionStatus | None:
         """What there is to know of a collection, or None."""
@@ -319,6 +333,13 @@ class Documents:
         )
 
     # for the room's other files
+
+    @property
+    def catalog(self) -> Catalog:
+        return self._catalog
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
 
     async def signer(self) -> Signer:
         """Of cursors; the secret is made at the first need."""
@@ -358,10 +379,12 @@ class Documents:
         return unpack_long(raw) if raw is not None else 0
 
     def _past(self, as_of: int) -> int | None:
-        """The stamp to read at; None: the present, when nothing newer than `as_of` is there."""
-        if as_of < 0 or as_of // 1000 > self._clock.now_ms():
+        """The stamp to read at; None: the present. Stamps may run ahead of the clock by as many microseconds as there were
+        transactions since it moved."""
+        now = max(self._clock.now_ms() * 1000, self._now_stamp())
+        if not 0 <= as_of <= now + 999:
             raise InvalidInput(f"as_of {as_of} is not a time of the past, in microseconds", field="as_of")
-        return None if as_of >= self._now_stamp() else as_of
+        return None if as_of >= now else as_of
 
     def _account(self, database: str, used: Usage, wanted: Usage | None) -> None:
         used.close()
@@ -412,8 +435,6 @@ class _Work:
     def _slice(self, after: bytes, want: int, look: int, room: int) -> Any:
         def run(reader: Any) -> Any:
             view = self.room.view(reader, self.database, self.used, self._paged)
-            if self._paged is not None and self.at is not None:
-                view.check_past(self.plan.compiled)
             return self.plan.run(view, after, want, look, room)
 
         return self.room.store.read(run)

@@ -105,7 +105,11 @@ class Housekeeping:
         def guarded(tx: Tx) -> T | None:
             return fn(tx) if tx.lease_take(_LEASE, self._holder, _LEASE_MS) is not None else None
 
-        return await self._store.transact(guarded)
+        self._catalog.changing()
+        try:
+            return await self._store.transact(guarded)
+        finally:
+            self._catalog.settled()
 
     def _anything(self) -> bool:
         now_ms = self._clock.now_ms()

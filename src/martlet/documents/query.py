@@ -174,7 +174,9 @@ class Plan:
         """At most `want` documents and about `room` bytes of them, having looked at `look` at most, after position `after`."""
         low, high, reverse = self.low, self.high, self.query.reverse
         if after:
-            low, high = (low, min(high, after)) if reverse else (max(low, after + b"\x00"), high)
+            low, high = (
+                (low, min(high, after)) if reverse else (max(low, after + b"\xff"), high)
+            )  # a version that ended has its key after that
         found: list[tuple[bytes, Document]] = []
         looked_at = size = 0
         position = b""

@@ -68,6 +68,7 @@ class Transaction(View):
         self._ids = 0
         self._writes = 0
         self._stats: dict[int, Stats] = {}
+        self.makes = False  # whether it made a collection; then `Catalog.settled` is to be called after it
         self.has_expiry = False  # whether it set a time at which a document expires
 
     # documents
@@ -173,6 +174,9 @@ class Transaction(View):
         return found if found is not None else self.catalog.compiled(self._make(name))
 
     def _make(self, name: str) -> bytes:
+        if not self.makes:
+            self.makes = True
+            self.catalog.changing()
         ensure_database(self.tx, self.database, self.stamp())
         record = CollectionRecord(self.database, name, next_number(self.tx), self.stamp())
         raw = packed(record)
@@ -317,7 +321,10 @@ class Transaction(View):
         """Change the document's entries from what they were to what they must be; `value` None: there is none any more."""
         stamp = self.stamp()
         old_value = values.load(before.body) if before is not None else None
+        expiry_same = before is not None and before.expires_at_ms == expires_at_ms
         for index in compiled.indexes:
+            if expiry_same and value is not None and index.same(old_value, value):
+                continue
             new = index.entries(value, id, stamp, expires_at_ms) if value is not None else {}
             old = index.entries(old_value, id, stamp, before.expires_at_ms) if before is not None else {}
             if old == new:  # terms and covered values are as they were: the entries stand

@@ -244,7 +244,8 @@ _SURROGATES: Final = re.compile(r"[\ud800-\udfff]")
 def id_bytes(id: Id) -> bytes:
     """The id as part of a key. Raises `InvalidInput`, `LimitExceeded` (document_id_bytes)."""
     if isinstance(id, str):
-        if not id or id in (".", "..") or _CONTROL.search(id) or _SURROGATES.search(id):
+        plain = id.isascii() and id.isprintable()
+        if not id or id in (".", "..") or not (plain or not (_CONTROL.search(id) or _SURROGATES.search(id))):
             raise InvalidInput(
                 f"document id {id[:64]!r}: must be a text without control characters, neither empty nor '.' nor '..'",
                 field="id",
