@@ -51,6 +51,7 @@ class Housekeeping:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._swept_at_ms = 0
+        self._standby_until_ms = 0
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._loop(), name="documents housekeeping")
@@ -86,7 +87,8 @@ class Housekeeping:
         times = [self._swept_at_ms + _SWEEP_MS]
         if due:
             times.append(unpack_long(due[0][0][2:10]))
-        return min(max(min(times) - now_ms + 1, 1) / 1000, _LOOK_AGAIN_SECONDS)
+        due_at_ms = max(min(times), self._standby_until_ms)
+        return min(max(due_at_ms - now_ms + 1, 1) / 1000, _LOOK_AGAIN_SECONDS)
 
     async def run_due(self) -> None:
         """Do everything that can be done now."""
@@ -103,7 +105,10 @@ class Housekeeping:
             return None
 
         def guarded(tx: Tx) -> T | None:
-            return fn(tx) if tx.lease_take(_LEASE, self._holder, _LEASE_MS) is not None else None
+            if tx.lease_take(_LEASE, self._holder, _LEASE_MS) is not None:
+                return fn(tx)
+            self._standby_until_ms = tx.now_ms + _LEASE_MS  # another node does it; we look again when it may have gone
+            return None
 
         self._catalog.changing()
         try:

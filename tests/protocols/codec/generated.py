@@ -26,9 +26,7 @@ TEXT = st.text(
     max_size=12,
 )
 WORD = st.text("abcXYZ09 ./%+~&=é雪", min_size=1, max_size=8).filter(lambda text: text.strip() == text)
-HEADER = st.text(
-    st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters='\\"'), min_size=1, max_size=10
-)
+HEADER = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters='\\"'), min_size=1, max_size=10)
 NAME = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=6)
 MOMENTS = st.integers(0, 4_000_000_000).map(lambda seconds: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds))
 JSON = st.recursive(
