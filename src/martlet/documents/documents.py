@@ -19,7 +19,7 @@ from martlet.documents.housekeeping import Housekeeping
 from martlet.documents.layout import numbered, pack_long, stats_of, unpack_long
 from martlet.documents.migrate import migrate
 from martlet.documents.order import Id, encode_term
-from martlet.documents.query import Page, Plan, Query
+from martlet.documents.query import Page, Plan, Query, Slice
 from martlet.documents.transaction import Transaction
 from martlet.documents.usage import Usage
 from martlet.documents.view import Document, Version, View, document, read_id
@@ -236,8 +236,16 @@ class Documents:
 
     # queries
 
-    async def query(self, database: str, query: Query, *, usage: Usage | None = None) -> Page:
+    async def query(
+        self,
+        database: str,
+        query: Query,
+        *,
+        usage: Usage | None = None,
+        may_read: Callable[[str], None] | None = None,
+    ) -> Page:
         """One page of a query; all its pages show one state, where the collection keeps history (else each shows its own).
+        `may_read` is asked (and raises) for each collection that `expand` leads to.
 
         Raises `NotFound` (index), `Conflict` (an index that is not built yet), `InvalidInput`, `LimitExceeded`."""
         check_path(database)
@@ -247,20 +255,20 @@ class Documents:
         of = query.digest(database)
         cursor = signer.open(query.cursor, "query", of) if query.cursor else Cursor("query", of, 0)
         at = cursor.at or (None if query.as_of is None else self._past(query.as_of))
-        page = await self._run(database, query, cursor, at, signer, used)
+        work = _Work(self, database, used, at, self._now_stamp(), may_read)
+        page = await self._run(work, query, cursor, signer)
         self._account(database, used, usage)
         return page
 
-    async def _run(self, database: str, query: Query, cursor: Cursor, at: int | None, signer: Signer, used: Usage) -> Page:
-        now = self._now_stamp()
-        compiled = self.store.read(lambda reader: self._catalog.collection(reader, database, query.collection))
+    async def _run(self, work: _Work, query: Query, cursor: Cursor, signer: Signer) -> Page:
+        at = work.at
+        compiled = self.store.read(lambda reader: self._catalog.collection(reader, work.database, query.collection))
         if compiled is None:
-            return Page([], None, at or now, 0)
-        plan = Plan(query, compiled)
+            return Page([], None, at or work.now, 0)
+        plan = work.plan = Plan(query, compiled)
         if at is not None:
             plan.check_past(at)
-            self.store.read(lambda reader: self.view(reader, database, used, at).check_past(compiled))
-        work = _Work(self, database, plan, used, at, now)
+            self.store.read(lambda reader: work.view(reader, at).check_past(compiled))
         if plan.sort:
             return await self._sorted_page(work, cursor, signer)
         more = await work.gather(cursor.position, query.limit + 1, _SCAN_MOST, _PAGE_BYTES)
@@ -269,7 +277,7 @@ class Documents:
             found = found[: query.limit]
             position = found[-1][0]
         after = None if position is None else signer.seal(Cursor("query", cursor.of, work.bound_to(), position))
-        return Page(work.shown([item for _, item in found]), after, at or now, work.looked_at)
+        return Page(work.shown([item for _, item in found]), after, at or work.now, work.looked_at)
 
     async def _sorted_page(self, work: _Work, cursor: Cursor, signer: Signer) -> Page:
         if await work.gather(b"", _SORT_MOST + 1, _SORT_MOST + 1, 64 * _PAGE_BYTES) is not None or len(work.found) > _SORT_MOST:
@@ -397,16 +405,25 @@ class Documents:
 class _Work:
     """One page under way: slices of it, with others having their turn between."""
 
-    def __init__(self, room: Documents, database: str, plan: Plan, used: Usage, at: int | None, now: int) -> None:
+    plan: Plan
+
+    def __init__(
+        self, room: Documents, database: str, used: Usage, at: int | None, now: int, may_read: Callable[[str], None] | None
+    ) -> None:
         self.room = room
         self.database = database
-        self.plan = plan
         self.used = used
         self.at = at
         self.now = now
         self.found: list[tuple[bytes, Document]] = []
         self.looked_at = 0
+        self._may_read = may_read
         self._paged = at
+
+    def view(self, reader: Any, at: int | None) -> View:
+        view = self.room.view(reader, self.database, self.used, at)
+        view.may_read = self._may_read
+        return view
 
     @property
     def record(self) -> CollectionRecord:
@@ -432,18 +449,11 @@ class _Work:
                 after = part.position
             return after
 
-    def _slice(self, after: bytes, want: int, look: int, room: int) -> Any:
-        def run(reader: Any) -> Any:
-            view = self.room.view(reader, self.database, self.used, self._paged)
-            return self.plan.run(view, after, want, look, room)
-
-        return self.room.store.read(run)
+    def _slice(self, after: bytes, want: int, look: int, room: int) -> Slice:
+        return self.room.store.read(lambda reader: self.plan.run(self.view(reader, self._paged), after, want, look, room))
 
     def shown(self, documents: list[Document]) -> list[Document]:
-        at = self._paged
-        return self.room.store.read(
-            lambda reader: self.plan.shown(self.room.view(reader, self.database, self.used, at), documents)
-        )
+        return self.room.store.read(lambda reader: self.plan.shown(self.view(reader, self._paged), documents))
 
 
 def _status(view: View, record: CollectionRecord) -> CollectionStatus:

@@ -273,6 +273,8 @@ def _expanded(view: View, compiled: Compiled, value: Any, path: tuple[str, ...],
     declared = next((declared for field, declared in compiled.references if field == name), None)
     if declared is None:
         raise InvalidInput(f"{name!r} of {compiled.record.name} is no reference that could be expanded", field="expand")
+    if view.may_read is not None:
+        view.may_read(declared.collection)
     target = view.collection(declared.collection)
 
     def one(id: Any) -> Any:

@@ -92,9 +92,8 @@ async def export(room: Documents, database: str, collection: str, *, as_of: int 
     with room.pin(known.record.number, at):
         position = b""
         while True:
-            rows, more = room.store.read(
-                lambda reader, position=position: _rows(room.view(reader, database, usage, at), collection, position)
-            )
+            part = partial(_rows, room, database, usage, at, collection, position)
+            rows, more = room.store.read(part)
             lines = [_exported(id, row) for id, row in rows if row is not None]
             if lines:
                 yield b"".join(lines)
@@ -104,7 +103,10 @@ async def export(room: Documents, database: str, collection: str, *, as_of: int 
             await asyncio.sleep(0)
 
 
-def _rows(view: Any, collection: str, position: bytes) -> tuple[list[tuple[bytes, Any]], bool]:
+def _rows(
+    room: Documents, database: str, usage: Usage, at: int, collection: str, position: bytes, reader: Any
+) -> tuple[list[tuple[bytes, Any]], bool]:
+    view = room.view(reader, database, usage, at)
     compiled = view.collection(collection)
     found: list[tuple[bytes, Any]] = []
     size = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -68,6 +68,7 @@ class View:
         self.wall_ms = now_ms
         self.usage = usage
         self.at = at
+        self.may_read: Callable[[str], None] | None = None  # asked for collections that a reference leads to
         self.pinned = pinned  # number of a collection -> stamp from which on its past is kept, whatever its settings
 
     def get(self, collection: str, id: Id) -> Document | None:

@@ -17,6 +17,7 @@ from martlet.apps import AppRecord, Deployment
 from martlet.errors import AccessDenied, InvalidInput, MartletError, NotFound
 from martlet.protocols import asgi, openapi
 from martlet.protocols.asgi import Answer, Operation, Request
+from martlet.protocols.collections import CollectionEndpoints
 from martlet.protocols.documents import DocumentEndpoints
 from martlet.protocols.rooms import LogRecord, Rooms
 from martlet.types import FunctionVersion, Principal, Route
@@ -62,6 +63,7 @@ class _Management:
                 Operation("GET", "/v1/logs", self.logs),
                 Operation("GET", "/v1/usage", self.usage),
                 *documents.operations(),
+                *CollectionEndpoints(self._rooms, self.identify).operations(),
             )
         )
         self._description = openapi.document(self._rooms.version, router.operations)
