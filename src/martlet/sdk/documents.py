@@ -126,10 +126,12 @@ class Collection:
 
     def insert(self, value: Any) -> str:
         """Write a new document and return the id that was made for it: 19 digits that sort by time."""
+        from martlet.sdk.client import quote
         from martlet.sdk.encode import dumps
 
         headers = {"content-type": "application/json"}
-        answer = self._call("POST", self._path(), headers, dumps(value).encode(), good=(201,))
+        target = f"/v1/documents/{quote(self.name)}"
+        answer = self._call("POST", target, headers, dumps(value).encode(), good=(201,))
         return str(_loads(answer.body)["id"])
 
     def patch(self, id: str, merge: dict[str, Any], version: int | None = None) -> int:
@@ -175,11 +177,9 @@ class Collection:
         """`query` for coroutines."""
         return _page(await self._acall("POST", *_query(self.name, index, asked)))
 
-    def _path(self, id: str | None = None) -> str:
+    def _path(self, id: str) -> str:
         from martlet.sdk.client import quote
 
-        if id is None:
-            return f"/v1/documents/{quote(self.name)}"
         if not isinstance(id, str) or not id:
             raise ValueError(f"a document's id is a non-empty string, got {id!r}")
         return f"/v1/documents/{quote(self.name)}/{quote(id)}"
