@@ -19,6 +19,7 @@ from martlet.documents import Documents
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.http import HttpServer
 from martlet.protocols import app
+from martlet.sdk import client
 from martlet.server import _CheckedDocuments
 from martlet.store import Store
 from martlet.store.engines.memory import MemoryEngine
@@ -52,8 +53,8 @@ def asgi(room: Documents) -> Any:
 async def root(asgi: Any) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(asgi), base_url="http://test", headers=BEARER, params={"app": "shop"}
-    ) as client:
-        yield client
+    ) as opened:
+        yield opened
 
 
 async def test_define_write_query_change_export_import(root: httpx.AsyncClient, room: Documents) -> None:
@@ -206,6 +207,7 @@ async def test_the_sdk_speaks_it(asgi: Any, room: Documents, monkeypatch: pytest
     server = HttpServer(AsgiHandler(outer), clock=Clock(), name="test")
     port = await server.listen("127.0.0.1", 0)
     monkeypatch.setenv("MARTLET_API", f"127.0.0.1:{port}")
+    monkeypatch.setattr(client, "_pool", client._Pool())
     orders, stock = Collection("orders"), Collection("stock")
     await room.put("shop", "stock", "cup", {"left": 5})
 
@@ -244,4 +246,6 @@ async def test_the_sdk_speaks_it(asgi: Any, room: Documents, monkeypatch: pytest
     transaction = orders.transaction()
     transaction.put(orders, "y", 1, version=0)
     assert (await transaction.acommit())[0]["version"] == 1
+    for _, sock in client._pool._idle:
+        sock.close()
     await server.shutdown(1.0)
