@@ -113,7 +113,7 @@ def place_of(name: str, shape: Shape, depth: int) -> st.SearchStrategy[Any]:
 
 @cache
 def theirs(name: str) -> TheirService:
-    loader = botocore.loaders.Loader()
+    loader = botocore.loaders.Loader(include_default_extras=False)  # the service's own model, without the clients' wishes
     return TheirService(loader.load_service_model(name, "service-2"), name)
 
 
