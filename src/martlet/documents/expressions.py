@@ -5,7 +5,8 @@
 Literals (numbers, "text", 'text', true, false, null, [lists]), fields (a.b, items[0]), $parameters, `+ - * / %`, comparisons,
 `in`, `and or not`, and the functions of FUNCTIONS. Nothing raises while it is evaluated: a field that is not there, a wrong
 type and a division by zero are null, and a comparison with null is false, save == and !=. No loops, no calls out of the
-language: work is bounded by `expression_nodes` and the size of the document.
+language: work is bounded by `expression_nodes` and the size of the document. Whole numbers are exact (beyond 64 bits they
+become decimals); decimals have 38 digits and are rounded to even beyond those, as a quotient must be.
 """
 
 from __future__ import annotations
