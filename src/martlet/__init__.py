@@ -2,7 +2,7 @@
 
 from martlet.sdk.answer import Response
 from martlet.sdk.app import App
-from martlet.sdk.documents import Collection, Document
+from martlet.sdk.documents import Collection, Document, Transaction
 from martlet.sdk.errors import (
     AccessDenied,
     Conflict,
@@ -43,6 +43,7 @@ __all__ = [
     "Request",
     "Response",
     "Throttled",
+    "Transaction",
     "Unauthenticated",
     "Unavailable",
     "Unsupported",

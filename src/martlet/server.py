@@ -120,7 +120,9 @@ class Server:
         self._closers.append(self.functions.close)
         await self._start_sandboxes()
         await self._start_control()
-        self.documents = Documents(self.store, self.clock)
+        self.documents = Documents(self.store, self.clock, holder="local")  # as for `triggers` below
+        await self.documents.start()
+        self._closers.append(self.documents.stop)
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
         self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
         self.apps = Apps(
@@ -414,6 +416,7 @@ class Server:
             apps=self.apps,
             functions=self.functions,
             documents=_CheckedDocuments(self.documents),
+            collections=self.documents,
             logs=self.logs,
             usage=self._usage,
             metrics=self.metrics.render,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from martlet.clock import ManualClock
 from martlet.documents import TOPIC, Change, Document, Documents
-from martlet.errors import Conflict, InvalidInput, LimitExceeded
+from martlet.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from martlet.limits import LIMITS
 from martlet.store import Store
 from martlet.store.engines.memory import Disk, MemoryEngine
@@ -20,10 +20,12 @@ from martlet.store.engines.memory import Disk, MemoryEngine
 async def test_versions_count_from_one(documents: Documents, clock: ManualClock) -> None:
     assert documents.get("shop", "carts", "1") is None
     first = await documents.put("shop", "carts", "1", b'{"a": 1}')
-    assert first == Document("1", 1, b'{"a": 1}', clock.now_ms())
+    made_ms = clock.now_ms()
+    assert first == Document("1", 1, b'{"a": 1}', made_ms, made_ms * 1000, made_ms)
     clock.advance(5)
     assert (await documents.put("shop", "carts", "1", b'{"a": 2}')).version == 2
-    assert documents.get("shop", "carts", "1") == Document("1", 2, b'{"a": 2}', clock.now_ms())
+    now_ms = clock.now_ms()
+    assert documents.get("shop", "carts", "1") == Document("1", 2, b'{"a": 2}', now_ms, now_ms * 1000, made_ms)
 
 
 async def test_names_keep_documents_apart(documents: Documents) -> None:
@@ -84,7 +86,10 @@ async def test_each_write_has_its_change_record(documents: Documents, store: Sto
     await documents.delete("d", "c", "x")
     entries = store.tail(0, 100)
     assert {entry.topic for entry in entries} == {TOPIC}
-    assert [json.loads(entry.body) for entry in entries] == [
+    changes = [json.loads(entry.body) for entry in entries]
+    stamps = [change.pop("ts") for change in changes]
+    assert stamps == sorted(set(stamps))  # each transaction has its own, and they grow even while the clock stands still
+    assert changes == [
         {"operation": "put", "database": "d", "collection": "c", "id": "x", "version": 1, "value": {"a": [1, 2]}},
         {"operation": "put", "database": "d", "collection": "c", "id": "x", "version": 2, "value": None},
         {"operation": "delete", "database": "d", "collection": "c", "id": "x", "version": 2},
@@ -127,16 +132,23 @@ async def test_what_is_not_json_is_refused(documents: Documents, body: bytes) ->
 
 
 async def test_deep_nesting_is_refused_and_does_not_crash(documents: Documents) -> None:
-    with pytest.raises(InvalidInput):
+    with pytest.raises(LimitExceeded, match="document_depth"):
         await documents.put("d", "c", "x", b"[" * 100_000 + b"]" * 100_000)
 
 
 @pytest.mark.parametrize(
-    "body", [b"null", b"true", b"-1.5e300", b"123456789012345678901234567890", '"ü\\u0000"'.encode(), b"[]"]
+    "body", [b"null", b"true", b"-1.5e300", b"-9223372036854775808", b"9223372036854775807", '"ü\\u0000"'.encode(), b"[]"]
 )
 async def test_any_json_value_comes_back_byte_for_byte(documents: Documents, body: bytes) -> None:
     await documents.put("d", "c", "x", body)
     assert documents.get("d", "c", "x").value_bytes == body  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("body", [b"123456789012345678901234567890", b"9223372036854775808", b"-9223372036854775809"])
+async def test_whole_numbers_beyond_64_bits_are_refused(documents: Documents, body: bytes) -> None:
+    """They came back byte for byte once, and every client that reads JSON numbers as 64 bits (or 53) lost digits silently."""
+    with pytest.raises(InvalidInput, match="beyond 64 bits"):
+        await documents.put("d", "c", "x", b'{"n": ' + body + b"}")
 
 
 async def test_a_document_has_a_limit(documents: Documents) -> None:
@@ -163,7 +175,17 @@ async def test_an_id_has_a_limit_in_bytes(documents: Documents) -> None:
         await documents.put("d", "c", "ü" * 257, b"1")
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "a.b", "ü", "a" * 65, "a\n", "*", " "])
+async def test_a_database_inside_another_must_have_been_made(documents: Documents) -> None:
+    for call in (lambda: documents.get("a/b", "c", "x"), lambda: documents.list("a/b", "c")):
+        with pytest.raises(NotFound):
+            call()
+    with pytest.raises(NotFound):
+        await documents.put("a/b", "c", "x", b"1")
+    with pytest.raises(InvalidInput):
+        await documents.put("a", "b/c", "x", b"1")
+
+
+@pytest.mark.parametrize("name", ["", "a//b", "/", "a/", "a.b", "ü", "a" * 65, "a\n", "*", " "])
 async def test_database_and_collection_are_names(documents: Documents, name: str) -> None:
     for place in ((name, "c"), ("d", name)):
         with pytest.raises(InvalidInput):

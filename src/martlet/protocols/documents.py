@@ -17,7 +17,7 @@ from martlet.protocols.asgi import Answer, Operation, Request
 from martlet.protocols.rooms import Rooms, StoredDocument
 from martlet.types import Principal
 
-__all__ = ["DocumentEndpoints"]
+__all__ = ["DocumentEndpoints", "app_of"]
 
 Identify = Callable[[Request, str], Awaitable[tuple[Principal, bytes]]]
 
@@ -42,15 +42,7 @@ class DocumentEndpoints:
         )
 
     def _app(self, principal: Principal, query: dict[str, str]) -> str:
-        given = query.get("app")
-        if principal.kind == "function":
-            own = self._rooms.functions.get(principal.name)
-            if own is None:
-                raise NotFound(f"the function {principal.name} is no longer deployed")
-            return given or own.app  # another app's name is for `documents` to refuse
-        if not given:
-            raise InvalidInput("which app's documents? give ?app=NAME", field="app")
-        return given
+        return app_of(self._rooms, principal, query)
 
     async def get(self, request: Request) -> Answer:
         principal, _ = await self._identify(request, "request_line_bytes")
@@ -127,6 +119,19 @@ class DocumentEndpoints:
         if tag is None or int(tag[1]) == 0:
             raise InvalidInput(f'If-Match must be one strong ETag such as "7", got {match[:60]!r}', field="If-Match")
         return int(tag[1])
+
+
+def app_of(rooms: Rooms, principal: Principal, query: dict[str, str]) -> str:
+    """The database that a request means: a function's own app, unless it says another; everybody else must say."""
+    given = query.get("app")
+    if principal.kind == "function":
+        own = rooms.functions.get(principal.name)
+        if own is None:
+            raise NotFound(f"the function {principal.name} is no longer deployed")
+        return given or own.app  # another app's name is for `authorize` to refuse
+    if not given:
+        raise InvalidInput("which app's documents? give ?app=NAME", field="app")
+    return given
 
 
 def _precondition(error: Conflict) -> PreconditionFailed:

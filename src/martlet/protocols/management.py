@@ -17,6 +17,7 @@ from martlet.apps import AppRecord, Deployment
 from martlet.errors import AccessDenied, Conflict, InvalidInput, MartletError
 from martlet.protocols import asgi, openapi
 from martlet.protocols.asgi import Answer, Operation, Request
+from martlet.protocols.collections import CollectionEndpoints
 from martlet.protocols.documents import DocumentEndpoints
 from martlet.protocols.functions import FunctionEndpoints
 from martlet.protocols.rooms import LogRecord, Rooms
@@ -64,6 +65,7 @@ class _Management:
                 Operation("GET", "/v1/usage", self.usage),
                 *self._functions.operations(),
                 *documents.operations(),
+                *CollectionEndpoints(self._rooms, self.identify).operations(),
                 *stacks.operations(),
             )
         )

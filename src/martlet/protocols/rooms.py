@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from martlet.apps import AppRecord, Deployment
+from martlet.documents import Documents as CollectionsRoom
 from martlet.types import FunctionVersion, Invocation, Outcome, Principal
 
 __all__ = [
@@ -224,5 +225,6 @@ class Rooms:
     version: str
     services: Mapping[str, object] = field(default_factory=dict)  # AWS's, by boto3's names: see `codec.service`
     region: str = "us-east-1"
+    collections: CollectionsRoom | None = None  # the whole of documents; its face authorizes each operation itself
     stacks: Stacks | None = None
     failures: Failures | None = None

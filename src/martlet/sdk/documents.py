@@ -1,7 +1,8 @@
 """`Collection`: versioned JSON documents, kept by the platform, over the sandbox's private loopback.
 
-Every document has a version that grows by each change; a write that says which version it saw is refused with `Conflict` when
-another came first. That is all that is needed for counters, stock and state machines without a lock; see `update`.
+`Transaction` is many changes at one moment. Every document has a version that grows by each change; a write that says which
+version it saw is refused with `Conflict` when another came first. That is all that is needed for counters, stock and state
+machines without a lock; see `update`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from martlet.sdk.client import Answer
 
-__all__ = ["Collection", "Document", "Page"]
+__all__ = ["Collection", "Document", "Page", "Transaction"]
 
 _TIMEOUT_SECONDS = 30.0
 _UPDATE_TRIES = 10
@@ -43,7 +44,7 @@ class Document:
 
 
 class Page(list[Document]):
-    """Documents in the order of their ids. `next` is the `after` of the following page, or None when this is the last."""
+    """Documents in order. `next` is the `after` (of `query` the `cursor`) of the following page; None: this is the last."""
 
     next: str | None = None
 
@@ -123,6 +124,59 @@ class Collection:
             _pause(attempt)
         raise ValueError(f"tries must be at least 1, got {tries}")
 
+    def insert(self, value: Any) -> str:
+        """Write a new document and return the id that was made for it: 19 digits that sort by time."""
+        from martlet.sdk.client import quote
+        from martlet.sdk.encode import dumps
+
+        headers = {"content-type": "application/json"}
+        target = f"/v1/documents/{quote(self.name)}"
+        answer = self._call("POST", target, headers, dumps(value).encode(), good=(201,))
+        return str(_loads(answer.body)["id"])
+
+    def patch(self, id: str, merge: dict[str, Any], version: int | None = None) -> int:
+        """Change fields (JSON Merge Patch: None removes one) and return the new version. Raises `NotFound`, `Conflict`."""
+        from martlet.sdk.encode import dumps
+
+        headers = {"content-type": "application/merge-patch+json"} | _condition(version)
+        return _version(self._call("PATCH", self._path(id), headers, dumps(merge).encode(), good=(204,)))
+
+    def query(self, index: str = "", **asked: Any) -> Page:
+        """One page of documents by `index` ("": by id). `equals=[...]`: values of its first terms; `low`, `high`: bounds of the
+        next ({"value": 5, "inclusive": False} or a bare value), or `prefix`; `filter`: an expression such as "left > $n" with
+        `parameters={"n": 0}`; `sort`, `select`, `expand`: lists of fields; `reverse`, `limit`, `cursor`, `as_of`.
+
+        Raises `InvalidInput`, and `Conflict` while the index is being built."""
+        return _page(self._call("POST", *_query(self.name, index, asked)))
+
+    def transaction(self) -> Transaction:
+        """An empty transaction: what is added to it happens at one moment, over any collections of this app."""
+        return Transaction()
+
+    # for coroutines: the same, without blocking the event loop
+
+    async def aget(self, id: str) -> Document | None:
+        """`get` for coroutines."""
+        answer = await self._acall("GET", self._path(id), good=(200, 404))
+        return None if answer.status == 404 else Document(id, _loads(answer.body), _version(answer))
+
+    async def aput(self, id: str, value: Any, version: int | None = None) -> int:
+        """`put` for coroutines."""
+        from martlet.sdk.encode import dumps
+
+        headers = {"content-type": "application/json"} | _condition(version)
+        return _version(await self._acall("PUT", self._path(id), headers, dumps(value).encode(), good=(200, 201, 204)))
+
+    async def adelete(self, id: str, version: int | None = None) -> bool:
+        """`delete` for coroutines."""
+        if version == 0:
+            raise ValueError("version=0 means that the document does not exist: there is nothing to delete")
+        return (await self._acall("DELETE", self._path(id), _condition(version), good=(200, 204, 404))).status != 404
+
+    async def aquery(self, index: str = "", **asked: Any) -> Page:
+        """`query` for coroutines."""
+        return _page(await self._acall("POST", *_query(self.name, index, asked)))
+
     def _path(self, id: str) -> str:
         from martlet.sdk.client import quote
 
@@ -140,12 +194,137 @@ class Collection:
     ) -> Answer:
         from martlet.sdk.client import call
 
-        answer = call(method, target, headers=headers, body=body, timeout_seconds=_TIMEOUT_SECONDS)
-        if answer.status not in good or (answer.status == 404 and not _absent(answer)):
-            from martlet.sdk.errors import from_answer
+        return _checked(call(method, target, headers=headers, body=body, timeout_seconds=_TIMEOUT_SECONDS), good)
 
-            raise from_answer(answer.status, answer.headers, answer.body)
-        return answer
+    async def _acall(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+        good: tuple[int, ...] = (200,),
+    ) -> Answer:
+        from martlet.sdk.client import acall
+
+        return _checked(await acall(method, target, headers=headers, body=body, timeout_seconds=_TIMEOUT_SECONDS), good)
+
+
+class Transaction:
+    """Operations on documents that happen together or not at all. Nothing is sent before `commit`; as a context manager it
+    commits at the end of the block, unless that raises.
+
+        with stock.transaction() as tx:
+            tx.patch(stock, "cup", increment={"left": -1}, condition="left >= 1")
+            tx.put(orders, None, {"product": "cup"})
+    """
+
+    def __init__(self) -> None:
+        self._operations: list[dict[str, Any]] = []
+        self.results: list[Any] = []  # one for each operation, after the commit
+
+    def get(self, collection: Collection, id: str) -> int:
+        """Read a document within the transaction; its result is {"id", "version", "value"} or None. Returns its place."""
+        return self._add("get", collection, id)
+
+    def put(
+        self,
+        collection: Collection,
+        id: str | None,
+        value: Any,
+        version: int | None = None,
+        condition: str = "",
+        parameters: dict[str, Any] | None = None,
+    ) -> int:
+        """Write a document; `id` None: one is made. `condition`: an expression over the document as it is that must be true."""
+        return self._add("put", collection, id, value=value, version=version, condition=condition, parameters=parameters)
+
+    def patch(
+        self,
+        collection: Collection,
+        id: str,
+        merge: dict[str, Any] | None = None,
+        increment: dict[str, Any] | None = None,
+        version: int | None = None,
+        condition: str = "",
+        parameters: dict[str, Any] | None = None,
+    ) -> int:
+        """Change fields of a document, and add to numbers in it."""
+        asked = {"merge": merge, "increment": increment, "version": version, "condition": condition, "parameters": parameters}
+        return self._add("patch", collection, id, **asked)
+
+    def delete(self, collection: Collection, id: str, version: int | None = None, condition: str = "") -> int:
+        """Delete a document."""
+        return self._add("delete", collection, id, version=version, condition=condition)
+
+    def check(self, collection: Collection, id: str, version: int) -> int:
+        """The document must still be at this version (0: not be there): for what was read before."""
+        return self._add("check", collection, id, version=version)
+
+    def commit(self, key: str | None = None) -> list[Any]:
+        """Do all of it and return the results, one for each operation. With an idempotency `key` (use the request's id) a
+        second commit does nothing and gets the first one's results. Raises `Conflict` when a version or condition fails.
+        """
+        from martlet.sdk.client import call
+
+        asked = self._ask(key)
+        return self._took(call(*asked[:2], headers=asked[2], body=asked[3], timeout_seconds=_TIMEOUT_SECONDS))
+
+    async def acommit(self, key: str | None = None) -> list[Any]:
+        """`commit` for coroutines."""
+        from martlet.sdk.client import acall
+
+        asked = self._ask(key)
+        return self._took(await acall(*asked[:2], headers=asked[2], body=asked[3], timeout_seconds=_TIMEOUT_SECONDS))
+
+    def __enter__(self) -> Transaction:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            self.commit()
+
+    def _add(self, op: str, collection: Collection, id: str | None, **asked: Any) -> int:
+        if id is not None and (not isinstance(id, str) or not id):
+            raise ValueError(f"a document's id is a non-empty string, got {id!r}")
+        given = {name: value for name, value in asked.items() if name == "value" or value not in (None, "")}
+        self._operations.append({"op": op, "collection": collection.name, "id": id, **given})
+        return len(self._operations) - 1
+
+    def _ask(self, key: str | None) -> tuple[str, str, dict[str, str], bytes]:
+        from martlet.sdk.encode import dumps
+
+        headers = {"content-type": "application/json"} | ({"idempotency-key": key} if key is not None else {})
+        return "POST", "/v1/transactions", headers, dumps({"operations": self._operations}).encode()
+
+    def _took(self, answer: Answer) -> list[Any]:
+        self.results = _loads(_checked(answer, (200,)).body)["results"]
+        return self.results
+
+
+def _checked(answer: Answer, good: tuple[int, ...]) -> Answer:
+    if answer.status not in good or (answer.status == 404 and not _absent(answer)):
+        from martlet.sdk.errors import from_answer
+
+        raise from_answer(answer.status, answer.headers, answer.body)
+    return answer
+
+
+def _query(name: str, index: str, asked: dict[str, Any]) -> tuple[str, dict[str, str], bytes]:
+    from martlet.sdk.client import quote
+    from martlet.sdk.encode import dumps
+
+    body = {"index": index, **asked}
+    for side in ("low", "high"):
+        if side in body and not isinstance(body[side], dict):
+            body[side] = {"value": body[side]}
+    return f"/v1/collections/{quote(name)}/query", {"content-type": "application/json"}, dumps(body).encode()
+
+
+def _page(answer: Answer) -> Page:
+    body = _loads(answer.body)
+    page = Page(Document(item["id"], item["value"], int(item["version"])) for item in body["items"])
+    page.next = body["cursor"]
+    return page
 
 
 def _absent(answer: Answer) -> bool:

@@ -201,6 +201,11 @@ class Store:
                 self._waiters.discard(waiter)
         return self._head
 
+    @property
+    def generation(self) -> int:
+        """Grows when transactions were not kept (no space, a failure): what was learned inside them may be wrong."""
+        return self._generation
+
     def statistics(self) -> Statistics:
         return Statistics(self._transactions, self._commits, self._waiting, self._waiting_bytes)
 
