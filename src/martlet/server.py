@@ -40,6 +40,7 @@ from martlet.gateway.http import HttpServer
 from martlet.metering import Ledger
 from martlet.protocols import Rooms
 from martlet.protocols import app as protocols_app
+from martlet.queues import Queues, Sqs
 from martlet.store import Store
 from martlet.telemetry import Registry
 from martlet.triggers import Triggers
@@ -97,6 +98,7 @@ class Server:
         self._closers.append(self.functions.close)
         await self._start_sandboxes()
         self.documents = Documents(self.store, self.clock)
+        await self._start_queues()
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
         self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
         self.apps = Apps(
@@ -110,6 +112,7 @@ class Server:
         )
         self._closers.append(self.apps.close)
         await self._listen()
+        self._closers.append(self._release_receivers)
         await self.apps.load()
         self._on_routes()
         await self.triggers.start()
@@ -171,6 +174,15 @@ class Server:
                 remedy="run as root or allow user namespaces; `--sandbox process` runs your own code without isolation",
             )
 
+    async def _start_queues(self) -> None:
+        self.queues = Queues(self.store, self.clock, region=self.settings.region)
+        await self.queues.start()
+        self._closers.append(self.queues.stop)
+
+    async def _release_receivers(self) -> None:
+        """Long polls are answered before the listeners shut, so that none holds up the stop."""
+        self.queues.release()
+
     async def _listen(self) -> None:
         self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
@@ -214,6 +226,7 @@ class Server:
             try:
                 await self.store.maintain(keep_log_ms=_KEEP_LOG_MS)
                 await self.log_groups.expire()
+                await self.queues.expire()
             except MartletError as error:
                 self.logs.platform("_platform", f"maintenance of the store failed: {error}")
 
@@ -286,7 +299,12 @@ class Server:
 
     def _services(self) -> dict[str, object]:
         """AWS's services that Martlet has, by the names that boto3 gives them."""
-        return {"iam": Identities(self.store), "logs": self.log_groups, "sts": Sessions(self.store, self.clock)}
+        return {
+            "iam": Identities(self.store),
+            "logs": self.log_groups,
+            "sqs": Sqs(self.queues),
+            "sts": Sessions(self.store, self.clock),
+        }
 
     def _usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
         import msgspec

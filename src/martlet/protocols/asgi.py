@@ -22,6 +22,7 @@ from martlet.types import Principal
 __all__ = [
     "ASGIApp",
     "Answer",
+    "ClientGone",
     "Handler",
     "Operation",
     "Receive",
@@ -128,6 +129,10 @@ class Request:
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
+
+    async def gone(self) -> None:
+        """Return when the client has gone away. To be called once the body has been read."""
+        await _disconnected(self._receive)
 
     def content_length(self) -> int | None:
         text = self.headers.get("content-length", "")
