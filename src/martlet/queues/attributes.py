@@ -179,8 +179,8 @@ def _check_redrive(text: str, *, fifo: bool, region: str, find: Find, name: str)
     if target_name is None:
         raise wrong("Invalid value for deadLetterTargetArn.")
     target = find(target_name)
-    if target is None or target_name == name:
-        raise wrong("Dead letter target does not exist." if target is None else "Dead letter target is the queue itself.")
+    if target is None:
+        raise wrong("Dead letter target does not exist.")
     if target.fifo != fifo:
         raise wrong("Dead-letter queue must be same type of queue as the source.")
     if not _allows(target, arn_of(name, region)):

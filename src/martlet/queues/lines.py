@@ -169,7 +169,9 @@ class Line:
 
 
 class StandardLine(Line):
-    """Messages go out in about the order in which they became visible; each on its own."""
+    """Messages go out in about the order in which they were sent, each on its own. One whose time ran out is back in its old
+    place; one that was given back at once stands behind those that are there, so that it does not come again and again before
+    them."""
 
     def take(self, most: int, visibility_ms: int, bury: Bury) -> list[Taken]:
         taken: list[Taken] = []
@@ -207,7 +209,7 @@ class StandardLine(Line):
         return taken
 
     def hide(self, sent_at_ms: int, seq: int, state: State, until_ms: int) -> None:
-        self._leave(state.visible_at_ms, seq)
+        self._leave(sent_at_ms, seq, state.visible_at_ms)
         visible_at_ms = max(until_ms, self.now_ms)
         self._place(sent_at_ms, seq, IN_FLIGHT, visible_at_ms)
         self.heap.put_state(self.tx, sent_at_ms, seq, msgspec.structs.replace(state, visible_at_ms=visible_at_ms))
@@ -215,7 +217,7 @@ class StandardLine(Line):
     def drop(self, sent_at_ms: int, seq: int, message: Message | None, state: State | None) -> None:
         at = state or message
         assert at is not None
-        self._leave(at.visible_at_ms, seq)
+        self._leave(sent_at_ms, seq, at.visible_at_ms)
         self.heap.forget(self.tx, sent_at_ms, seq)
 
     def _stand(self, sent_at_ms: int, seq: int, message: Message) -> None:
@@ -231,13 +233,14 @@ class StandardLine(Line):
         self.tx.put(self.heap.ready + self.heap.place(at_ms, seq), _SENT.pack(sent_at_ms))
         self.ready += 1
 
-    def _leave(self, at_ms: int, seq: int) -> None:
+    def _leave(self, sent_at_ms: int, seq: int, at_ms: int) -> None:
         if not self._untime(at_ms, seq):
-            self.tx.delete(self.heap.ready + self.heap.place(at_ms, seq))
+            for place in {at_ms, sent_at_ms}:  # it stands in one of the two: see `_promoted`
+                self.tx.delete(self.heap.ready + self.heap.place(place, seq))
             self.ready -= 1
 
     def _promoted(self, visible_at_ms: int, seq: int, value: bytes) -> None:
-        self.tx.put(self.heap.ready + self.heap.place(visible_at_ms, seq), value)
+        self.tx.put(self.heap.ready + self.heap.place(self._sent_at(value), seq), value)
 
 
 class FifoLine(Line):

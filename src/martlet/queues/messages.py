@@ -105,7 +105,7 @@ def _attribute(name: str, given: Mapping[str, Any]) -> Value:
         raise invalid(f"Message (user) attribute '{name}' must contain a non-empty value of type '{_carrier(kind)}'.")
     if isinstance(data, str):
         if not _ALLOWED.fullmatch(data):
-            raise ServiceError("InvalidMessageContents", _BAD_TEXT)
+            raise invalid(f"Message (user) attribute '{name}' has a value with invalid characters. {_BAD_TEXT}")
         if kind == "Number" and not _NUMBER.fullmatch(data):
             raise invalid(f"Can't cast the value of message (user) attribute '{name}' to a number.")
     return Value(type, data)

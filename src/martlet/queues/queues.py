@@ -33,7 +33,7 @@ _HIDDEN_MS_MAX: Final = 43_200_000  # a message is in flight for twelve hours at
 _IN_FLIGHT_MAX: Final = LIMITS["queue_in_flight"].default
 _SWEEP: Final = 500  # rows in one step behind a purge
 _EXPIRE: Final = 50  # messages that one step drops because of their age
-_FIRST_NUMBER: Final = 18_850_000_000_000_000_000  # SQS's sequence numbers have 20 digits and leave gaps
+_FIRST_NUMBER: Final = 18_849_496_460_467_696_128  # SQS's sequence numbers have 20 digits and leave gaps
 _NUMBER_STEP: Final = 256
 _LOG: Final = logging.getLogger("martlet.queues")
 
@@ -47,6 +47,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     deduplication_id: str | None = None
     delay_ms: int | None = None
     trace: str = ""
+    trace_given: bool = False  # by the sender as a system attribute, not by the way of the request
     sender: str = ""
     size: int = 0  # bytes that count; 0: not known yet
 

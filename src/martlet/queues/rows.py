@@ -5,7 +5,7 @@ away, both in one commit whatever the number of messages; what lies under the ol
 
     heap m (sent_at, seq)        the message, written once
     heap s (sent_at, seq)        what has happened to it, once it was received
-    heap r (visible_at, seq)     standard queue: may be received now · FIFO queue: a group whose first message may be
+    heap r (since, seq)          standard queue: may be received now · FIFO queue: a group whose first message may be
     heap t (visible_at, seq)     in flight or delayed: moves to r (FIFO: its group may) when that time has come
     heap o (group) (seq)         FIFO queue: the group's messages in their order
     heap d (id), e (expires, id) FIFO queue: deduplication ids, and when they are forgotten

@@ -50,6 +50,8 @@ class Caller(Protocol):
     def principal(self) -> Any: ...
     @property
     def endpoint(self) -> str: ...
+    @property
+    def trace_id(self) -> str: ...
 
 
 class Sqs:
@@ -388,13 +390,15 @@ def _draft(request: Request, caller: Caller) -> Draft:
     if id is not None:
         messages.check_id(id, "MessageDeduplicationId")
     principal = caller.principal
+    trace = messages.trace_of(request.get("MessageSystemAttributes"))
     return Draft(
         body=body,
         attributes=found,
         group=group,
         deduplication_id=id,
         delay_ms=None if delay is None else delay * 1000,
-        trace=messages.trace_of(request.get("MessageSystemAttributes")),
+        trace=trace or caller.trace_id,
+        trace_given=bool(trace),
         sender=principal.name if principal.kind in ("function", "role") and principal.name else ACCOUNT,
         size=messages.size_of(body, found),
     )
@@ -448,7 +452,7 @@ def _sent(draft: Draft, sent: Sent) -> Request:
         "MessageId": sent.id,
         "MD5OfMessageBody": messages.md5(draft.body),
         "MD5OfMessageAttributes": messages.attributes_md5(draft.attributes),
-        "MD5OfMessageSystemAttributes": messages.trace_md5(draft.trace),
+        "MD5OfMessageSystemAttributes": messages.trace_md5(draft.trace) if draft.trace_given else None,
         "SequenceNumber": sent.sequence_number or None,
     }
 
