@@ -416,7 +416,8 @@ class Queues:
         self._waiting.due(name, due_at_ms)
 
     def _sweep(self) -> None:
-        if self._sweeper is None or self._sweeper.done():
+        idle = self._sweeper is None or self._sweeper.done()
+        if idle and self._store.read(rows.has_garbage):
             self._sweeper = asyncio.get_running_loop().create_task(self._sweep_up())
 
     async def _sweep_up(self) -> None:

@@ -169,6 +169,10 @@ def discard(tx: Tx, heap: int) -> None:
     tx.put(keys.encode(_GARBAGE, heap), b"")
 
 
+def has_garbage(reader: Reader) -> bool:
+    return bool(reader.scan(*keys.prefix_range(_GARBAGE), limit=1))
+
+
 def sweep(tx: Tx, most: int) -> bool:
     """Delete some rows that are nobody's any more; False when there are none left."""
     found = tx.scan(*keys.prefix_range(_GARBAGE), limit=1)
