@@ -84,6 +84,7 @@ _ALL = (
     Limit("delivery_concurrency", 64, "events", "events of triggers that run at one time"),
     Limit("dead_letter_days", 14, "days", "SQS: longest retention; older dead letters are removed"),
     Limit("queue_in_flight", 120_000, "messages", "SQS: messages of one queue that are received and neither deleted nor back"),
+    Limit("queue_consumers", 1_000, "batches", "Lambda: batches of one event source mapping that run at one time"),
     Limit("transaction_bytes", 16_777_216, "bytes", "keys and values that one transaction writes"),
     Limit("key_bytes", 1_024, "bytes", "one key of the store"),
     Limit("value_bytes", 16_777_216, "bytes", "one value of the store"),

@@ -43,7 +43,7 @@ from martlet.protocols import app as protocols_app
 from martlet.queues import Queues, Sqs
 from martlet.store import Store
 from martlet.telemetry import Registry
-from martlet.triggers import Triggers
+from martlet.triggers import EventSources, Target, Triggers
 from martlet.types import FunctionVersion, Principal, Route
 
 __all__ = ["ENGINES", "SANDBOXES", "Server", "run"]
@@ -117,6 +117,7 @@ class Server:
         self._on_routes()
         await self.triggers.start()
         self._closers.append(self.triggers.stop)
+        await self._start_event_sources()
         maintenance = asyncio.get_running_loop().create_task(self._maintain())
         self._closers.append(lambda: _cancelled(maintenance))
         self._write_endpoint()
@@ -178,6 +179,20 @@ class Server:
         self.queues = Queues(self.store, self.clock, region=self.settings.region)
         await self.queues.start()
         self._closers.append(self.queues.stop)
+
+    async def _start_event_sources(self) -> None:
+        """Event source mappings: queues to functions. Their operations belong to the service "lambda"."""
+        self.event_sources = EventSources(
+            self.store, self.clock, self.queues, self.functions.dispatch, self._event_target, region=self.settings.region
+        )
+        await self.event_sources.start()
+        self._closers.append(self.event_sources.stop)
+
+    def _event_target(self, reference: str) -> Target | None:
+        """The function that an event source mapping names: by its name or its ARN, whole or partial."""
+        name = reference.rpartition("function:")[2]
+        found = self.functions.get(name)
+        return None if found is None else Target(found.name, found.arn, found.config.timeout_seconds)
 
     async def _release_receivers(self) -> None:
         """Long polls are answered before the listeners shut, so that none holds up the stop."""

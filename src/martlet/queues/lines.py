@@ -156,16 +156,16 @@ class Line:
 
     def _received(self, sent_at_ms: int, seq: int, message: Message, before: State | None, visibility_ms: int) -> Taken:
         first = message.first_received_at_ms or self.now_ms
-        receives = 1
+        receives, returned = 1, 0
         if before is not None:
-            first, receives = before.first_received_at_ms, before.receives + 1
-        state = State(self.now_ms + visibility_ms, receives, first, self.now_ms)
+            first, receives, returned = before.first_received_at_ms, before.receives + 1, before.returned
+        state = State(self.now_ms + visibility_ms, receives, first, self.now_ms, returned)
         self.heap.put_state(self.tx, sent_at_ms, seq, state)
         return Taken(sent_at_ms, seq, message, state)
 
     def _is_dead(self, before: State | None) -> bool:
         attempts = self.queue.attempts
-        return attempts > 0 and before is not None and before.receives >= attempts
+        return attempts > 0 and before is not None and before.tries >= attempts
 
 
 class StandardLine(Line):

@@ -329,7 +329,7 @@ class Queues:
             handle=self._signed.handle(receipt),
             sent_at_ms=taken.sent_at_ms,
             sequence_number=_sequence_number(taken.seq) if queue.fifo else "",
-            receives=taken.message.receives + state.receives,
+            receives=taken.message.receives + state.tries,
             first_received_at_ms=state.first_received_at_ms,
         )
 
@@ -386,6 +386,26 @@ class Queues:
         ends, woken, due_at_ms = await self._store.transact(hide)
         self._woken(name, woken, due_at_ms)
         return ends
+
+    async def give_back(self, name: str, handles: Sequence[str], delay_ms: int = 0) -> None:
+        """Undo a receive, for who could not even try: the messages are visible again after `delay_ms`, and the receive does not
+        count toward the dead-letter queue. Handles that are no longer good are left alone. Raises QueueDoesNotExist."""
+
+        def undo(tx: Tx) -> tuple[int, int]:
+            line = line_of(tx, registry.demand(tx, name), self._clock.now_ms())
+            ready = line.ready
+            for handle in handles:
+                receipt = self._signed.read(handle)
+                state = None if receipt is None or receipt.queue != line.queue.id else self._standing(line, receipt)
+                if receipt is None or state is None or state.receives != receipt.receives:
+                    continue
+                if state.visible_at_ms > line.now_ms:  # else it has come back by itself, and may have been seen
+                    state = msgspec.structs.replace(state, returned=state.returned + 1)
+                    line.hide(receipt.sent_at_ms, receipt.seq, state, line.now_ms + delay_ms)
+            line.close()
+            return line.ready - ready, line.due_at_ms
+
+        self._woken(name, *await self._store.transact(undo))
 
     def _hide(self, line: Line, handle: str, visibility_ms: int) -> ServiceError | None:
         receipt = self._signed.read(handle)
@@ -460,7 +480,7 @@ class _Burial:
             message,
             visible_at_ms=self._now_ms,
             source=self._source_arn,
-            receives=message.receives + state.receives,
+            receives=message.receives + state.tries,
             first_received_at_ms=state.first_received_at_ms,
         )
         # A standard queue's dead letters keep their age, a FIFO queue's begin anew (developer guide, "Dead-letter queues").

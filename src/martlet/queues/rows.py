@@ -106,6 +106,12 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     receives: int
     first_received_at_ms: int
     received_at_ms: int
+    returned: int = 0  # of `receives`: given back by a trigger that could not run its function
+
+    @property
+    def tries(self) -> int:
+        """Receives that count."""
+        return self.receives - self.returned
 
 
 class Counts(msgspec.Struct, frozen=True, array_like=True):
