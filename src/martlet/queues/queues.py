@@ -83,6 +83,7 @@ class Queues:
         self._rest_ms = rest_ms
         self._receipts: Receipts | None = None
         self._waiting = Waiting(clock)
+        self._waits: dict[str, int] = {}  # name -> ReceiveMessageWaitTimeSeconds in ms, of the queues that have one
         self._sweeper: asyncio.Task[None] | None = None
         self.moves = Moves(store, clock, region, self._woken)
 
@@ -99,6 +100,8 @@ class Queues:
             return found or secret
 
         self._receipts = Receipts(await self._store.transact(take_key))
+        for queue in self._store.read(lambda reader: list(registry.every(reader))):
+            self._note(queue)
         self._sweep()
         self.moves.start()
 
@@ -134,14 +137,17 @@ class Queues:
 
     async def create(self, name: str, attributes: Mapping[str, Any] = {}, tags: Mapping[str, str] = {}) -> Queue:
         """See `registry.create`."""
-        return await self._store.transact(
-            lambda tx: registry.create(tx, name, attributes, tags, self.region, self._clock.now_ms(), self._rest_ms)
+        return self._note(
+            await self._store.transact(
+                lambda tx: registry.create(tx, name, attributes, tags, self.region, self._clock.now_ms(), self._rest_ms)
+            )
         )
 
     async def set_attributes(self, name: str, attributes: Mapping[str, Any]) -> Queue:
         """See `registry.set_attributes`."""
         now_ms = self._clock.now_ms()
-        return await self._store.transact(lambda tx: registry.set_attributes(tx, name, attributes, self.region, now_ms))
+        change = lambda tx: registry.set_attributes(tx, name, attributes, self.region, now_ms)  # noqa: E731
+        return self._note(await self._store.transact(change))
 
     async def change(self, name: str, fn: Callable[[Tx, Queue], T]) -> T:
         """Run `fn` on the queue in one transaction. Raises QueueDoesNotExist."""
@@ -150,6 +156,7 @@ class Queues:
     async def delete(self, name: str) -> None:
         """See `registry.delete`."""
         await self._store.transact(lambda tx: registry.delete(tx, name, self._clock.now_ms(), self._rest_ms))
+        self._waits.pop(name, None)
         self._waiting.wake_all(name)
         self._sweep()
 
@@ -240,6 +247,10 @@ class Queues:
             deduplication.remember(line.tx, queue, now_ms, group, deduplication_id, id, seq)
         return Sent(id, _sequence_number(seq) if queue.fifo else "")
 
+    def waits(self, name: str) -> bool:
+        """Whether a receive that does not say how long it waits may wait."""
+        return name in self._waits
+
     # --- receiving ------------------------------------------------------------------------------------------------
 
     async def receive(
@@ -253,8 +264,8 @@ class Queues:
     ) -> list[Received]:
         """Up to `most` messages, in flight for `visibility_ms` from now on; waits up to `wait_ms` for the first (None: what the
         queue says). Raises QueueDoesNotExist, OverLimit."""
-        queue = self._store.read(lambda reader: registry.demand(reader, name))
-        wait_ms = queue.wait_ms if wait_ms is None else wait_ms
+        if wait_ms is None:
+            wait_ms = self._waits.get(name, 0)
         step = lambda tx: self._receive(tx, name, most, visibility_ms, attempt_id)  # noqa: E731
         if not wait_ms:
             return (await self._take(name, step))[0]
@@ -434,6 +445,14 @@ class Queues:
     def _woken(self, name: str, count: int, due_at_ms: int) -> None:
         self._waiting.wake(name, count)
         self._waiting.due(name, due_at_ms)
+
+    def _note(self, queue: Queue) -> Queue:
+        """Remember what a receive must know before it looks at the queue."""
+        if queue.wait_ms:
+            self._waits[queue.name] = queue.wait_ms
+        else:
+            self._waits.pop(queue.name, None)
+        return queue
 
     def _sweep(self) -> None:
         idle = self._sweeper is None or self._sweeper.done()

@@ -68,10 +68,10 @@ class Sqs:
 
     def waits(self, operation: str, request: Request) -> bool:
         """Whether the call may wait for long."""
-        if operation != "ReceiveMessage" or request.get("WaitTimeSeconds") == 0:
+        if operation != "ReceiveMessage":
             return False
-        queue = self._queues.find(_name_in_url(request.get("QueueUrl")) or "")
-        return queue is not None and bool(request.get("WaitTimeSeconds") or queue.wait_ms)
+        wait = request.get("WaitTimeSeconds")
+        return bool(wait) if wait is not None else self._queues.waits(_name_in_url(request.get("QueueUrl")) or "")
 
     # --- queues -----------------------------------------------------------------------------------------------------
 
