@@ -101,6 +101,7 @@ class Server:
         await self._start_queues()
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
         self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
+        self._make_event_sources()
         self.apps = Apps(
             self.store,
             self.functions,
@@ -109,6 +110,7 @@ class Server:
             on_routes=self._on_routes,
             clock=self.clock,
             settings=self.settings,
+            consumers=self.event_sources,
         )
         self._closers.append(self.apps.close)
         await self._listen()
@@ -117,7 +119,8 @@ class Server:
         self._on_routes()
         await self.triggers.start()
         self._closers.append(self.triggers.stop)
-        await self._start_event_sources()
+        await self.event_sources.start()
+        self._closers.append(self.event_sources.stop)
         maintenance = asyncio.get_running_loop().create_task(self._maintain())
         self._closers.append(lambda: _cancelled(maintenance))
         self._write_endpoint()
@@ -180,13 +183,11 @@ class Server:
         await self.queues.start()
         self._closers.append(self.queues.stop)
 
-    async def _start_event_sources(self) -> None:
+    def _make_event_sources(self) -> None:
         """Event source mappings: queues to functions. Their operations belong to the service "lambda"."""
         self.event_sources = EventSources(
             self.store, self.clock, self.queues, self.functions.dispatch, self._event_target, region=self.settings.region
         )
-        await self.event_sources.start()
-        self._closers.append(self.event_sources.stop)
 
     def _event_target(self, reference: str) -> Target | None:
         """The function that an event source mapping names: by its name or its ARN, whole or partial."""
@@ -278,7 +279,7 @@ class Server:
         if principal is None:
             if len(self._principals) > 10_000:
                 self._principals.clear()
-            principal = self._principals[key] = function_principal(version)
+            principal = self._principals[key] = function_principal(version, self.settings.region)
         self._private_server.accept(sock, client=("127.0.0.1", 0), context=principal, begun=begun)
 
     def _guarded(self, inner: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from martlet.store import Store, Tx
 from martlet.triggers import mappings
 from martlet.triggers.consumers import Consumer, Dispatch
 from martlet.triggers.mappings import Mapping, invalid
-from martlet.types import ACCOUNT
+from martlet.types import ACCOUNT, AppGraph, ConsumerConfig, QueueConfig
 
 __all__ = ["OPERATIONS", "EventSources", "Target"]
 
@@ -167,17 +168,69 @@ class EventSources:
 
     # --- what apps deploy -----------------------------------------------------------------------------------------
 
-    async def put_app(self, app: str, wanted: Sequence[Mapping]) -> None:
-        """The mappings of an app are these from now on: `wanted` with `app` set, each known by queue and function."""
+    async def prepare(self, app: str, graph: AppGraph) -> None:
+        """Make the app's queues as `graph` says, or set their attributes so. May be repeated. Raises `ServiceError`."""
+        timeouts = {function.name: function.timeout_seconds for function in graph.functions}
+        for config in graph.queues:
+            slowest = max((timeouts[one.function] for one in graph.consumers if one.queue == config.name), default=0.0)
+            for consumer in graph.consumers:
+                if consumer.queue == config.name:
+                    self._wanted(app, config, consumer)
+            attributes = _attributes(config, slowest)
+            if config.retries is not None:
+                dead = await self._queues.create(_queue_name(app, config, "-dead"), _kind(config))
+                policy = {"deadLetterTargetArn": self._queue_arn(dead.name), "maxReceiveCount": config.retries}
+                attributes["RedrivePolicy"] = json.dumps(policy)
+            name = _queue_name(app, config)
+            await self._queues.create(name, _kind(config))
+            await self._queues.set_attributes(name, attributes)
+
+    async def consume(self, app: str, graph: AppGraph) -> None:
+        """From now on these functions take these queues' messages, and no others of the app. May be repeated."""
+        queues = {config.name: config for config in graph.queues}
+        await self._put_app(app, [self._wanted(app, queues[one.queue], one) for one in graph.consumers])
+
+    def _wanted(self, app: str, queue: QueueConfig, consumer: ConsumerConfig) -> Mapping:
+        function = f"{app}-{consumer.function}"
+        bare = Mapping(
+            uuid=uuid4_text(),
+            queue=_queue_name(app, queue),
+            queue_arn=self._queue_arn(_queue_name(app, queue)),
+            function=function,
+            function_arn=f"arn:aws:lambda:{self._region}:{ACCOUNT}:function:{function}",
+            state="Creating",
+            enabled=True,
+            modified_at_ms=self._clock.now_ms(),
+            app=app,
+        )
+        request: dict[str, Any] = {
+            "BatchSize": consumer.batch_size,
+            "MaximumBatchingWindowInSeconds": consumer.window_seconds,
+            "FilterCriteria": {"Filters": [{"Pattern": pattern} for pattern in consumer.patterns]},
+            "FunctionResponseTypes": ["ReportBatchItemFailures"] if consumer.report_failures else [],
+        }
+        if consumer.concurrency:
+            request["ScalingConfig"] = {"MaximumConcurrency": consumer.concurrency}
+        return mappings.checked(bare, request, fifo=queue.fifo)
+
+    def _queue_arn(self, name: str) -> str:
+        return f"arn:aws:sqs:{self._region}:{ACCOUNT}:{name}"
+
+    async def _put_app(self, app: str, wanted: Sequence[Mapping]) -> None:
+        """The mappings of an app are these, each known by queue and function; one that is as it was is left alone."""
 
         def write(tx: Tx) -> list[str]:
             now = {(one.queue, one.function): one for one in mappings.every(tx) if one.app == app}
             touched = []
             for one in wanted:
                 before = now.pop((one.queue, one.function), None)
-                uuid = one.uuid if before is None else before.uuid
-                mappings.put(tx, msgspec.structs.replace(one, uuid=uuid, app=app))
-                touched.append(uuid)
+                if before is not None:
+                    same = {"uuid": before.uuid, "enabled": before.enabled, "state": before.state}
+                    if msgspec.structs.replace(one, **same, modified_at_ms=before.modified_at_ms) == before:
+                        continue
+                    one = msgspec.structs.replace(one, uuid=before.uuid, enabled=before.enabled, state="Updating")
+                mappings.put(tx, one)
+                touched.append(one.uuid)
             for gone in now.values():
                 mappings.put(tx, msgspec.structs.replace(gone, state="Deleting"))
                 touched.append(gone.uuid)
@@ -279,6 +332,25 @@ class EventSources:
         if mapping.concurrency:
             shown["ScalingConfig"] = {"MaximumConcurrency": mapping.concurrency}
         return shown
+
+
+def _queue_name(app: str, config: QueueConfig, suffix: str = "") -> str:
+    return f"{app}-{config.name}{suffix}{'.fifo' if config.fifo else ''}"
+
+
+def _kind(config: QueueConfig) -> dict[str, str]:
+    return {"FifoQueue": "true"} if config.fifo else {}
+
+
+def _attributes(config: QueueConfig, slowest_seconds: float) -> dict[str, str]:
+    """As SQS has them. The default of visibility is AWS's advice for Lambda: six times the function's timeout."""
+    visibility = config.visibility_seconds
+    if visibility is None:
+        visibility = min(max(30, -(-int(slowest_seconds * 6000) // 1000)), 43_200)
+    found = {"VisibilityTimeout": str(visibility), "RedrivePolicy": ""}
+    found["MessageRetentionPeriod"] = str(config.retention_seconds or 345_600)
+    found["DelaySeconds"] = str(config.delay_seconds or 0)
+    return found | ({"ContentBasedDeduplication": "true"} if config.fifo else {})
 
 
 def _unknown() -> ServiceError:
