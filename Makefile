@@ -8,7 +8,8 @@ ONLY ?=
 ONCE ?=
 
 # Programs that a target needs besides Python: "program:Debian package". Only missing ones are installed.
-TEST_PROGRAMS :=
+TEST_PROGRAMS := gcc:gcc g++:g++ make:make cmake:cmake autoreconf:autoconf automake:automake libtoolize:libtool \
+  node:nodejs npm:npm go:golang-go cargo:cargo mvn:maven jlink:openjdk-17-jdk-headless
 BENCH_PROGRAMS := wrk:wrk node:nodejs npm:npm
 
 define need

@@ -22,7 +22,19 @@ from bench.table import Row, render
 __all__ = ["BENCHMARKS", "main"]
 
 # In the order they run; each is a module of bench.benchmarks with `run(ctx) -> list[Row]`.
-BENCHMARKS = ("imports", "cold_start", "burst", "warm", "memory", "redeploy", "overload")
+BENCHMARKS = (
+    "imports",
+    "cold_start",
+    "burst",
+    "warm",
+    "memory",
+    "redeploy",
+    "overload",
+    "runtimes",
+    "lambda_api",
+    "deploys",
+    "codec",
+)
 
 
 def main(arguments: list[str]) -> int:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
-from martlet import config, errors, limits
+from martlet import config, errors, limits, server
+from martlet.apps.stacks.assembly import catalogue
+from martlet.apps.stacks.kinds import Property
 from martlet.cli import arguments
+from martlet.functions.runtimes import RUNTIMES
+from martlet.protocols import codec
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 MADE = "<!-- Made from {source} by docs/generate.py (`make fmt`); edit that instead. -->"
@@ -19,7 +23,15 @@ MADE = "<!-- Made from {source} by docs/generate.py (`make fmt`); edit that inst
 
 def pages() -> dict[str, str]:
     """File name below docs/reference → its text."""
-    return {"limits.md": limits_page(), "errors.md": errors_page(), "settings.md": settings_page(), "cli.md": cli_page()}
+    return {
+        "limits.md": limits_page(),
+        "errors.md": errors_page(),
+        "settings.md": settings_page(),
+        "cli.md": cli_page(),
+        "templates.md": templates_page(),
+        "runtimes.md": runtimes_page(),
+        "aws.md": aws_page(),
+    }
 
 
 def limits_page() -> str:
@@ -78,6 +90,86 @@ def cli_page() -> str:
         f"```text\n{(parser.epilog or '').strip()}\n```",
         "\n\n".join(_command(name, command) for name, command in commands),
     )
+
+
+def templates_page() -> str:
+    found = catalogue()
+    parts = [
+        _table(
+            ("resource type", "", "attributes of Fn::GetAtt"),
+            (
+                (f"[`{name}`](#{re.sub('[^a-z0-9]', '', name.lower())})", kind.state, ", ".join(kind.attributes) or "-")
+                for name, kind in sorted(found.items())
+            ),
+        )
+    ]
+    for name, kind in sorted(found.items()):
+        note = f"\n\n{kind.note[0].upper()}{kind.note[1:]}." if kind.note else ""
+        rows = list(_properties(kind.properties, ""))
+        parts.append(f"## {name}{note}\n\n{_table(('property', '', 'update', 'note'), rows) if rows else ''}".rstrip())
+    return _page(
+        "Templates",
+        "src/martlet/apps/stacks/providers/",
+        "SAM and CloudFormation templates are deployed as they are: `martlet deploy template.yaml --param NAME=VALUE`.\n"
+        "*Honoured* has its effect. *Taken* is remembered without one, because it has no meaning here that a program could\n"
+        "see. *Refused*, and whatever is not named here, fails the deploy by name with the template's line, before anything\n"
+        "is made; `--lenient` leaves it out and says so. SAM's own types become these. What an API may hold is said\n"
+        "in [gateway](gateway.md).",
+        "\n\n".join(parts),
+    )
+
+
+_KINDS = {
+    "python": "a fork of a process that has imported its packages ahead",
+    "node": "a process started ahead takes the handler; its own bootstrap",
+    "provided": "the function's own `bootstrap`, through the Runtime API",
+    "absent": "not brought: package it with its runtime interface client and a `bootstrap`, as `provided.al2023`",
+}
+
+
+def runtimes_page() -> str:
+    rows = [
+        (f"`{name}`", known.version or "-", _KINDS[known.kind] if known.version != "3.8" else "refused: too old to be run here")
+        for name, known in RUNTIMES.items()
+        if name
+    ]
+    return _page(
+        "Runtimes",
+        "src/martlet/functions/runtimes/catalogue.py",
+        "Functions of apps (decorators) run on the Python that runs Martlet, or the one that `MARTLET_PYTHON` names.\n"
+        "Functions of templates and of the Lambda API name one of these. `martlet runtimes` says which of them this host can\n"
+        "run, and `martlet runtimes install NAME` gets one. How to bring your own: [runtimes](../how-to/runtimes.md).",
+        _table(("runtime", "version", "how it runs"), rows),
+    )
+
+
+def aws_page() -> str:
+    parts = []
+    for name, service in sorted(server.SERVICES.items()):
+        model = codec.load(name)
+        assert model is not None
+        kinds = getattr(service, "parts", (service,))
+        found = [one.name for one in model.operations.values() if any(hasattr(kind, one.method_name) for kind in kinds)]
+        parts.append(f"## {name}\n\n{len(found)} operations: {', '.join(f'`{one}`' for one in sorted(found))}.")
+    return _page(
+        "AWS operations",
+        "the services in src/martlet/server.py",
+        "What answers on the API port to AWS's own clients. The service is the one in the request's signature. An operation\n"
+        "that is not served, and every service that is not listed, is answered with status 501 and an error that names it, in\n"
+        "the service's own form. Requests are checked by the service's own model before they are served. Which types and\n"
+        "properties of templates are honoured: [templates](templates.md).",
+        "\n\n".join(parts),
+    )
+
+
+def _properties(properties: Mapping[str, Property], path: str) -> Iterator[tuple[str, ...]]:
+    for name, rule in sorted(properties.items()):
+        update = "replacement" if rule.replace else "in place" if rule.state == "honoured" else ""
+        required = "required" if rule.required else ""
+        yield (f"`{path}{name}`", rule.state, update, _cell("; ".join(one for one in (required, rule.why) if one)))
+        inner = rule.item if rule.type == "list" and rule.item else rule
+        if inner.members:
+            yield from _properties(inner.members, f"{path}{name}{'[]' if inner is not rule else ''}.")
 
 
 def _command(name: str, command: argparse.ArgumentParser) -> str:

@@ -111,6 +111,11 @@ def test_every_limit_is_documented_and_enforced() -> None:
     assert not [name for name in limits.LIMITS if not named.fullmatch(name)], "a limit that nothing enforces is a lie"
 
 
+def test_every_limit_has_a_name_of_its_own() -> None:
+    names = [limit.name for limit in limits._ALL]
+    assert len(names) == len(set(names)), "the second of two limits would silently replace the first"
+
+
 def test_every_error_is_documented_and_drawn() -> None:
     assert not [kind.code for kind in every_error() if not documented(kind.code)]
     assert not [kind.__name__ for kind in every_error() if kind.__name__ not in str(errors.__doc__)]

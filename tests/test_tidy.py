@@ -250,3 +250,12 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert package[1] == declared
     assert newest, "CHANGELOG.md has no section"
     assert newest[1].strip("[]") in {"Unreleased", declared}
+
+
+def test_limit_names_are_given_once() -> None:
+    import ast
+
+    tree = ast.parse((ROOT / "src/martlet/limits.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Limit"]
+    names = [ast.literal_eval(call.args[0]) for call in calls if call.args]
+    assert sorted(names) == sorted(set(names))

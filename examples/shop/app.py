@@ -140,7 +140,7 @@ def add_review(product: str, review: Review) -> Review:
     return review
 
 
-app.mount("/reviews", api, uses=[reviews], concurrency=8)
+web = app.mount("/reviews", api, uses=[reviews], concurrency=8)
 
 
 # --- every five minutes ----------------------------------------------------------------------------

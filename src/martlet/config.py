@@ -29,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stem_cells: int = 4  # isolated blank instances parked for each hot zygote
     keep_alive_seconds: float = 300.0  # an idle instance is kept this long at most
     region: str = "us-east-1"  # named in ARNs and in AWS request signatures
+    integration_hosts: str = ""  # hosts that HTTP integrations may call although they are this machine's or local; "*": all
     quiet: bool = False  # print nothing but errors
 
     @property
@@ -53,6 +54,16 @@ def load(overrides: dict[str, Any], environ: dict[str, str] | None = None) -> Se
     settings = Settings(**values)
     if not settings.api_port:
         settings = msgspec.structs.replace(settings, api_port=settings.port + 1 if settings.port else 0)
+    if settings.port and settings.port == settings.api_port:
+        raise InvalidInput(
+            f"port and api_port are both {settings.port}: apps and the platform's API need a port each",
+            remedy="give --api-port another number, or leave it out: then it is the next one",
+        )
+    if not 0 <= settings.port <= 65_535 or not 0 <= settings.api_port <= 65_535:
+        raise InvalidInput(
+            f"port {settings.port} and api_port {settings.api_port} must be from 0 to 65535",
+            remedy="give --port and --api-port",
+        )
     return settings
 
 

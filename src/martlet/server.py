@@ -15,47 +15,88 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 import uvloop
 
 from martlet import __version__
 from martlet.apps import Apps, Deployment
+from martlet.apps.apis import Apis, http_api_from, rest_api_from
 from martlet.apps.archive import UPLOAD_BYTES
-from martlet.apps.watch import watch
-from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal
+from martlet.apps.layers import Layers
+from martlet.apps.stacks.api import CloudFormation
+from martlet.apps.stacks.assembly import open_stacks, stored_code
+from martlet.apps.stacks.finding import stack_name, template_of
+from martlet.apps.stacks.stacks import StackDeployment
+from martlet.apps.stacks.syntax import Sources
+from martlet.apps.watch import Deploys, watch
+from martlet.apps.zips import Zips
+from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal, with_role
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
-from martlet.errors import DeployFailed, MartletError, StartFailed
+from martlet.errors import DeployFailed, InvalidInput, MartletError, StartFailed
 from martlet.functions import Functions
+from martlet.functions.control import Control
 from martlet.functions.log_groups import LogGroups
 from martlet.functions.logs import LogStore
+from martlet.functions.runtimes import RUNTIMES
 from martlet.functions.sandbox import SandboxHost
+from martlet.gateway.apis import ApiEdge
+from martlet.gateway.apis import check as check_api
+from martlet.gateway.apis.backend import Backend
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.metering import Ledger
-from martlet.protocols import Rooms
+from martlet.protocols import Rooms, archives
 from martlet.protocols import app as protocols_app
 from martlet.queues import Queues, Sqs
 from martlet.store import Store
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, Target, Triggers
-from martlet.types import FunctionVersion, Principal, Route
+from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
+from martlet.types import ACCOUNT, FunctionVersion, Principal, Route
 
-__all__ = ["ENGINES", "SANDBOXES", "Server", "run"]
+__all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server", "run"]
 
 ENGINES = {"sqlite": "martlet.store.engines.sqlite:open_engine", "memory": "martlet.store.engines.memory:open_engine"}
 SANDBOXES = {
     "isolated": "martlet.functions.sandboxes.isolated:IsolatedHost",
     "process": "martlet.functions.sandboxes.process:ProcessHost",
 }
+
+
+class Lambda:
+    """The service "lambda": the control plane of functions, and the event source mappings of the triggers beside it."""
+
+    parts = (Control, EventSources)
+
+    def __init__(self, control: Control, sources: EventSources) -> None:
+        self._control = control
+        for name in EVENT_SOURCE_OPERATIONS:
+            setattr(self, name, getattr(sources, name))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._control, name)
+
+
+SERVICES: dict[str, type] = {
+    "cloudformation": CloudFormation,
+    "iam": Identities,
+    "lambda": Lambda,
+    "logs": LogGroups,
+    "sqs": Sqs,
+    "sts": Sessions,
+}
 _GRACE_SECONDS = 30.0
 _MINIMUM_LEVEL = 2
 _KEEP_LOG_MS = 24 * 3_600_000
+_SERVING = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"})
+T = TypeVar("T")
 
 
 class Server:
@@ -97,6 +138,7 @@ class Server:
         self.functions = self._make_functions()
         self._closers.append(self.functions.close)
         await self._start_sandboxes()
+        await self._start_control()
         self.documents = Documents(self.store, self.clock)
         await self._start_queues()
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
@@ -111,11 +153,17 @@ class Server:
             clock=self.clock,
             settings=self.settings,
             consumers=self.event_sources,
+            also_used=lambda: self.control.addresses() | self.stacks.referenced(),
         )
         self._closers.append(self.apps.close)
+        self.apis = Apis(self.store, on_apis=self._on_apis, check=check_api)
+        self._open_stacks()
         await self._listen()
         self._closers.append(self._release_receivers)
         await self.apps.load()
+        await self.apis.load()
+        self._on_urls()
+        await self.stacks.load()
         self._on_routes()
         await self.triggers.start()
         self._closers.append(self.triggers.stop)
@@ -129,12 +177,14 @@ class Server:
         gc.set_threshold(50_000, 20, 20)  # a request makes some thirty objects and leaves no cycle behind
 
     def _prepare_data(self) -> None:
+        remedy = "choose another folder with --data DIR, or make this one writable"
+        if self.data.exists() and not self.data.is_dir():
+            raise StartFailed(f"data folder {self.data} is a file, not a folder", remedy="give a folder: --data DIR")
         try:
             self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in ("code", "layers", "logs"):
                 (self.data / name).mkdir(exist_ok=True)
         except OSError as error:
-            remedy = "choose another folder with --data DIR, or make this one writable"
             raise StartFailed(f"data folder {self.data}: {error.strerror}", remedy=remedy) from error
 
     def _raise_descriptors(self) -> None:
@@ -186,29 +236,131 @@ class Server:
     def _make_event_sources(self) -> None:
         """Event source mappings: queues to functions. Their operations belong to the service "lambda"."""
         self.event_sources = EventSources(
-            self.store, self.clock, self.queues, self.functions.dispatch, self._event_target, region=self.settings.region
+            self.store,
+            self.clock,
+            self.queues,
+            self.functions.dispatch,
+            self._event_target,
+            authorize=authorize,
+            region=self.settings.region,
         )
 
     def _event_target(self, reference: str) -> Target | None:
         """The function that an event source mapping names: by its name or its ARN, whole or partial."""
         name = reference.rpartition("function:")[2]
-        found = self.functions.get(name)
-        return None if found is None else Target(found.name, found.arn, found.config.timeout_seconds)
+        found = self.functions.find(name)
+        if found is None:
+            return None
+        arn = f"arn:aws:lambda:{self.settings.region}:{ACCOUNT}:function:{name}"
+        return Target(name, arn, found.config.timeout_seconds)
 
     async def _release_receivers(self) -> None:
         """Long polls are answered before the listeners shut, so that none holds up the stop."""
         self.queues.release()
 
+    async def _start_control(self) -> None:
+        """The Lambda control plane: after the functions it speaks of, before anything that could call them."""
+        zips = Zips(self.data)
+        self.control = Control(
+            self.store,
+            self.functions,
+            zips,
+            data=self.data,
+            clock=self.clock,
+            region=self.settings.region,
+            authorize=authorize,
+            available=self._lacking_runtime,
+            fetch_object=stored_code(self.data),
+            on_urls=self._on_urls,
+            url_of=lambda id: f"http://{self.settings.host}:{self.port}/_url/{id}/",
+        )
+        await asyncio.to_thread(zips.collect, self.control.archives(), self.control.addresses())
+        await self.control.start()
+        self._closers.append(self.control.stop)
+
+    def _lacking_runtime(self, runtime: str) -> str:
+        """ "" if functions of this runtime can run here, else what to do about it. Blocking."""
+        known = RUNTIMES.get(runtime)
+        if known is None:
+            return f"The runtime {runtime} is not supported by Martlet."
+        try:
+            self.functions.runtimes.programs.program(known)
+        except DeployFailed as error:
+            return f"{error.message} ({error.remedy})"
+        return ""
+
+    def node_program(self) -> str:
+        """A Node.js to read sources with, the newest that functions may run on; "" if there is none. Blocking."""
+        for runtime in sorted((one for one in RUNTIMES.values() if one.kind == "node"), key=lambda one: -int(one.version)):
+            try:
+                return self.functions.runtimes.programs.program(runtime)
+            except DeployFailed:
+                continue
+        return ""
+
+    def _open_stacks(self) -> None:
+        """SAM and CloudFormation templates: providers over the control plane, the APIs and the schedules."""
+
+        async def invoke(name: str, event: bytes) -> Any:
+            _, outcome = await self.functions.invoke(name, event, source="cloudformation")
+            return outcome
+
+        def build(kind: str, parts: Any, app: str, warn: Any) -> Any:
+            if kind == "rest":
+                return rest_api_from(parts, app=app, asynchronous=True, warn=warn)
+            return http_api_from(parts, app=app, warn=warn)
+
+        def sandbox_base() -> str:
+            inside = self.settings.sandbox == "isolated"
+            return "http://127.0.0.1:9001" if inside else f"http://{self.settings.host}:{self.api_port}"
+
+        self.stacks = open_stacks(
+            self.store,
+            self.clock,
+            control=self.control,
+            identities=Identities(self.store),
+            apis=self.apis,
+            build=build,
+            schedules=self.triggers,
+            invoke=invoke,
+            layers=Layers(self.data / "layers", self.settings.python),
+            data=self.data,
+            region=self.settings.region,
+            invoke_base=lambda: f"http://{self.settings.host}:{self.port}",
+            sandbox_base=sandbox_base,
+            endpoint=lambda: f"http://{self.settings.host}:{self.api_port}",
+        )
+        self._closers.append(self.stacks.close)
+
     async def _listen(self) -> None:
         self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
+        self.api_edge = self._make_api_edge()
+        self.edge.set_apis(self.api_edge)
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
-        api = AsgiHandler(self._guarded(protocols_app(self._rooms())))
+        api = AsgiHandler(self._guarded(archives.beside(self.control.download, protocols_app(self._rooms()))))
         self._api_server = HttpServer(api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)")
         # Connections from sandboxes have a server, and so a limit of connections, of their own.
         self._private_server = HttpServer(api, clock=self.clock, name="private endpoints")
         self._closers.append(self._shut_listeners)
         self.port = await self._app_server.listen(self.settings.host, self.settings.port)
         self.api_port = await self._api_server.listen(self.settings.host, self.settings.api_port)
+
+    def _make_api_edge(self) -> ApiEdge:
+        """API Gateway's part of the edge: REST and HTTP APIs, function URLs."""
+        hosts = tuple(name.strip() for name in self.settings.integration_hosts.split(",") if name.strip())
+        edge = ApiEdge(
+            self.functions.dispatch,
+            clock=self.clock,
+            region=self.settings.region,
+            backend=Backend(hosts),
+            authenticate=self.auth.authenticate,
+            permit=authorize,
+            enqueue=self._enqueue,
+            may_invoke=lambda function, arn: self.control.may_be_invoked_by(function, "apigateway.amazonaws.com", arn),
+            may_invoke_url=self.control.may_invoke_url,
+        )
+        self._closers.append(edge.close)
+        return edge
 
     async def _shut_listeners(self) -> None:
         await asyncio.gather(self._app_server.shutdown(_GRACE_SECONDS), self._api_server.shutdown(2.0))
@@ -266,6 +418,17 @@ class Server:
         if len(apps) == 1:
             self.edge.set_default(next(iter(apps)))
 
+    def _on_apis(self) -> None:
+        self.api_edge.set_apis(self.apis.apis())
+
+    def _on_urls(self) -> None:
+        if self.port:  # before that there is no edge; it asks when it is made
+            self.api_edge.set_urls(self.control.url_configs())
+
+    async def _enqueue(self, function: str, payload: bytes, request_id: str) -> None:
+        name, _, qualifier = function.partition(":")
+        await self.control.asynchronous.accept(name, qualifier, payload, request_id=request_id)
+
     def _route_access(self, app: str, route: Route, function: str) -> Callable[..., None] | None:
         """A declared route is public: it grants the gateway, and so anybody, to invoke its function and nothing else."""
         gateway = Principal("service", f"gateway for {app}", frozenset({(INVOKE, function)}))
@@ -280,6 +443,9 @@ class Server:
             if len(self._principals) > 10_000:
                 self._principals.clear()
             principal = self._principals[key] = function_principal(version, self.settings.region)
+        if version.role:  # read anew: what a role may do can change while its functions run
+            known = principal
+            principal = self.store.read(lambda reader: with_role(known, version.role, ACCOUNT, reader))
         self._private_server.accept(sock, client=("127.0.0.1", 0), context=principal, begun=begun)
 
     def _guarded(self, inner: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
@@ -311,12 +477,16 @@ class Server:
             version=__version__,
             services=self._services(),
             region=self.settings.region,
+            stacks=self.stacks,
+            failures=self.control,
         )
 
     def _services(self) -> dict[str, object]:
-        """AWS's services that Martlet has, by the names that boto3 gives them."""
+        """AWS's services that Martlet has, by the names that boto3 gives them: instances of `SERVICES`."""
         return {
+            "cloudformation": CloudFormation(self.stacks.engine),
             "iam": Identities(self.store),
+            "lambda": Lambda(self.control, self.event_sources),
             "logs": self.log_groups,
             "sqs": Sqs(self.queues),
             "sts": Sessions(self.store, self.clock),
@@ -337,7 +507,7 @@ class Server:
             "data": str(self.data),
             "app_url": f"http://{self.settings.host}:{self.port}",
             "api_url": f"http://{self.settings.host}:{self.api_port}",
-            "apps": len(self.apps.list()),
+            "apps": len(self.apps.list()) + len(self.stacks.list()),
             **found,
         }
 
@@ -392,12 +562,26 @@ async def _send_problem(send: Any, error: MartletError) -> None:
 # --- the command `up` -------------------------------------------------------------------------------------------------
 
 
-def run(settings: Settings, path: Path | None = None, watching: bool = True, name: str | None = None) -> int:
+class TemplateOptions(NamedTuple):
+    """What a template is deployed with."""
+
+    parameters: Mapping[str, str] = MappingProxyType({})
+    lenient: bool = False
+
+
+def run(
+    settings: Settings,
+    path: Path | None = None,
+    watching: bool = True,
+    name: str | None = None,
+    parameters: Mapping[str, str] | None = None,
+    lenient: bool = False,
+) -> int:
     """Start, deploy `path`, print where it answers, serve until SIGINT or SIGTERM. Returns the exit code."""
-    return uvloop.run(_up(settings, path, watching, name))
+    return uvloop.run(_up(settings, path, watching, name, TemplateOptions(parameters or {}, lenient)))
 
 
-async def _up(settings: Settings, path: Path | None, watching: bool, name: str | None) -> int:
+async def _up(settings: Settings, path: Path | None, watching: bool, name: str | None, given: TemplateOptions) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -407,12 +591,14 @@ async def _up(settings: Settings, path: Path | None, watching: bool, name: str |
     _print_missing(server)
     follower: asyncio.Task[None] | None = None
     try:
+        failed: str | None = ""
         if path is not None:
-            await _unless(stop, _first_deployment(server, path, name, watching))
+            target, folder = await asyncio.to_thread(_target, server, path, given)
+            failed = await _unless(stop, _first_deployment(server, target, path, name, watching))
         if not stop.is_set():
             _print_addresses(server)
             if path is not None and watching:
-                follower = loop.create_task(watch(server.apps, path, name, _report, stop))
+                follower = loop.create_task(watch(target, folder, name, _report, stop, failed or ""))
             await stop.wait()
         print("stopping: what was accepted is finished first", file=sys.stderr, flush=True)
     finally:
@@ -424,33 +610,82 @@ async def _up(settings: Settings, path: Path | None, watching: bool, name: str |
     return 0
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Do the work, or leave it when `stop` is set: a layer may take minutes to build."""
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Do the work and return what it does, or leave it when `stop` is set: a layer may take minutes to build."""
     doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if stop.is_set():
         doing.cancel()
         await asyncio.gather(doing, return_exceptions=True)  # why a deployment failed that nobody waits for is not news
-    else:
-        await doing
+        return None
+    return await doing
 
 
-async def _first_deployment(server: Server, path: Path, name: str | None, watching: bool) -> None:
-    """A failed one does not stop `up` while it watches: the error is shown, and the next save is tried."""
+class _Template:
+    """A template in the place of an app's folder. Code that cannot be read does not replace what serves."""
+
+    def __init__(self, server: Server, template: Path, given: TemplateOptions) -> None:
+        self._stacks = server.stacks
+        self._template = template
+        self._given = given
+        self._sources = Sources(template.parent, server.node_program)
+
+    async def deploy(
+        self,
+        source: Path,
+        name: str | None = None,
+        *,
+        skip_unchanged: bool = False,
+        progress: Callable[[str], None] | None = None,
+    ) -> StackDeployment:
+        await asyncio.to_thread(self._sources.check)
+        return await self._stacks.deploy(
+            self._template,
+            name or stack_name(self._template),
+            self._given.parameters,
+            is_lenient=self._given.lenient,
+            progress=progress or (lambda text: None),
+        )
+
+
+def _target(server: Server, path: Path, given: TemplateOptions) -> tuple[Deploys, Path]:
+    """What deploys `path`, and the folder or file to watch."""
+    template = template_of(path.absolute())
+    if template is not None:
+        return _Template(server, template, given), template.parent
+    if given.parameters or given.lenient:
+        raise InvalidInput(f"{path} is no template: --param and --lenient are for templates")
+    return server.apps, path
+
+
+def _serves(server: Server) -> bool:
+    """Whether anything is deployed: a stack whose creation was rolled back is not."""
+    return bool(server.apps.list()) or any(record.status in _SERVING for record in server.stacks.list())
+
+
+async def _first_deployment(server: Server, target: Deploys, path: Path, name: str | None, watching: bool) -> str:
+    """A failed one does not stop `up` while it watches and something serves: the error is shown, and the next save is tried.
+
+    Returns what was shown, so that it is shown once."""
 
     def say(text: str) -> None:
         if not server.settings.quiet:
             print(f"  {text}", file=sys.stderr, flush=True)
 
     try:
-        done = await server.apps.deploy(path, name, progress=say)
+        done = await target.deploy(path, name, progress=say)
     except MartletError as error:
-        if not watching or not server.apps.list():
+        if not watching or not _serves(server):
             raise DeployFailed(error.message, remedy=error.remedy, **error.details) from error
         _report(error)
+        return error.message
     else:
-        server.edge.set_default(done.app)
+        if isinstance(done, Deployment):
+            server.edge.set_default(done.app)
+        for output, value in sorted(done.outputs.items()) if isinstance(done, StackDeployment) else ():
+            print(f"  {output}  {value}", flush=True)
+        return ""
 
 
 def _print_missing(server: Server) -> None:
@@ -465,16 +700,18 @@ def _print_missing(server: Server) -> None:
 
 def _print_addresses(server: Server) -> None:
     host = server.settings.host
-    apps = server.apps.list()
+    apps: list[Any] = [*server.apps.list(), *server.stacks.list()]
     routes: dict[str, int] = {}
     for app, _, _ in server.apps.routes():
         routes[app] = routes.get(app, 0) + 1
+    for record in server.stacks.list():
+        routes[record.name] = sum(len(api.routes) for api in server.apis.apis() if api.app == record.name)
     told = ", ".join(f"{app.name}: {routes.get(app.name, 0)} route{'s' * (routes.get(app.name, 0) != 1)}" for app in apps)
     print(f"app   http://{host}:{server.port}     {told or 'no app yet: martlet deploy PATH'}")
     print(f"api   http://{host}:{server.api_port}     AWS_ENDPOINT_URL for boto3 and the AWS CLI; management API", flush=True)
 
 
-def _report(outcome: Deployment | MartletError) -> None:
+def _report(outcome: Deployment | StackDeployment | MartletError) -> None:
     if isinstance(outcome, MartletError):
         print(f"deploy failed, the version before still serves: {outcome.message}", file=sys.stderr)
         stack = outcome.details.get("stack")

@@ -5,6 +5,7 @@ Sizes are in the unit their name ends with; wall times are milliseconds since th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,6 +16,13 @@ from martlet.errors import MartletError
 __all__ = [
     "ACCOUNT",
     "ANONYMOUS",
+    "ApiAuthorizer",
+    "ApiConfig",
+    "ApiGatewayResponse",
+    "ApiIntegration",
+    "ApiIntegrationResponse",
+    "ApiRoute",
+    "ApiStage",
     "AppGraph",
     "ConsumerConfig",
     "Cors",
@@ -58,6 +66,7 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     concurrency: int = 1  # events at one time in one instance
     reserved: int | None = None  # most instances × concurrency at one time; 0 switches the function off
     provisioned: int = 0  # instances kept warm
+    snap_start: bool = False  # Lambda's SnapStart: its hooks run in every instance
     environment: dict[str, str] = {}
     egress: Literal["none", "all"] | tuple[str, ...] = "none"  # a tuple: host names, "*.example.com" allowed
     uses: tuple[str, ...] = ()  # functions of the same app that this one may invoke
@@ -94,6 +103,105 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     payload_format: Literal["1.0", "2.0"] = "2.0"
     cors: Cors | None = None
     throttle: Throttle | None = None
+
+
+ContentHandling = Literal["", "CONVERT_TO_TEXT", "CONVERT_TO_BINARY"]
+
+
+class ApiIntegrationResponse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a backend's answer becomes the API's: chosen by `pattern`, which must match a function's errorMessage or a status as
+    a whole; "" is the default. `parameters` maps "method.response.header.X" to an expression, `templates` a media type to VTL.
+    """
+
+    status: int
+    pattern: str = ""
+    parameters: dict[str, str] = {}
+    templates: dict[str, str] = {}
+    content_handling: ContentHandling = ""
+
+
+class ApiIntegration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a route of an API calls. `function` is "name" or "name:qualifier" and, like `uri`, may hold ${stageVariables.x}."""
+
+    kind: Literal["AWS_PROXY", "AWS", "MOCK", "HTTP", "HTTP_PROXY"]
+    function: str = ""
+    uri: str = ""
+    method: str = ""  # towards the backend; "": the request's own
+    payload_format: Literal["1.0", "2.0"] = "1.0"
+    parameters: dict[str, str] = {}  # "integration.request.header.X" (REST) or "append:header.X" (HTTP) to an expression
+    templates: dict[str, str] = {}  # media type to VTL
+    passthrough: Literal["WHEN_NO_MATCH", "WHEN_NO_TEMPLATES", "NEVER"] = "WHEN_NO_MATCH"
+    content_handling: ContentHandling = ""
+    timeout_ms: int = 29_000
+    asynchronous: bool = False  # X-Amz-Invocation-Type 'Event': answered as soon as the event is queued
+    responses: tuple[ApiIntegrationResponse, ...] = ()
+    response_parameters: dict[str, dict[str, str]] = {}  # HTTP APIs: status to "append:header.X" to an expression
+
+
+class ApiAuthorizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A function that decides who may call a route. `identity` are expressions such as "method.request.header.Authorization"
+    (REST) or "$request.header.Authorization" (HTTP); all of them must be there."""
+
+    name: str
+    kind: Literal["TOKEN", "REQUEST"]
+    function: str
+    identity: tuple[str, ...] = ()
+    ttl_seconds: int = 300
+    validation: str = ""  # TOKEN: a pattern that the token must match as a whole
+    payload_format: Literal["1.0", "2.0"] = "1.0"
+    simple: bool = False  # format 2.0: {"isAuthorized": true} instead of a policy
+
+
+class ApiRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A method on a path of an API. `path` is "/pets/{id}", "/{proxy+}" or, in HTTP APIs, "$default"; `method` may be "ANY"."""
+
+    method: str
+    path: str
+    integration: ApiIntegration
+    resource_id: str = ""
+    required: tuple[str, ...] = ()  # names in the order they were declared: "method.request.querystring.page"
+    models: dict[str, str] = {}  # media type to the name of a model
+    validate_body: bool = False
+    validate_parameters: bool = False
+    authorization: Literal["NONE", "AWS_IAM", "CUSTOM"] = "NONE"
+    authorizer: str = ""
+    operation: str = ""
+
+
+class ApiStage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A stage. `throttles` are by "METHOD /path"; `throttle` holds for each route that has none of its own."""
+
+    name: str
+    variables: dict[str, str] = {}
+    throttle: Throttle | None = None
+    throttles: dict[str, Throttle] = {}
+    deployment_id: str = ""
+
+
+class ApiGatewayResponse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A REST API's own words for an error of the gateway. `kind` is e.g. "UNAUTHORIZED" or "DEFAULT_4XX"."""
+
+    kind: str
+    status: int | None = None
+    parameters: dict[str, str] = {}  # "gatewayresponse.header.X" to an expression
+    templates: dict[str, str] = {}
+
+
+class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An API as the edge serves it. `id` is ten lower-case letters and digits; `app` is who owns it."""
+
+    id: str
+    name: str
+    kind: Literal["rest", "http"]
+    app: str = ""
+    stages: tuple[ApiStage, ...] = ()
+    routes: tuple[ApiRoute, ...] = ()
+    models: dict[str, Any] = {}  # name to JSON schema, draft 4
+    authorizers: tuple[ApiAuthorizer, ...] = ()
+    responses: tuple[ApiGatewayResponse, ...] = ()
+    binary_media_types: tuple[str, ...] = ()
+    cors: Cors | None = None  # HTTP APIs
+    disabled: bool = False  # DisableExecuteApiEndpoint
 
 
 class ScheduleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -151,11 +259,24 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     layer: str = ""  # content address of the dependency layer, or "" for none
     imports: tuple[str, ...] = ()  # modules that the zygote imports ahead (learned at deploy)
     created_at_ms: int = 0
+    qualifier: str = "$LATEST"  # or the number of a published version of the Lambda API, "1", "2" …
+    region: str = "us-east-1"
+    role: str = ""  # ARN of the IAM role whose policies its code acts by, beside what the configuration declares
+
+    @property
+    def key(self) -> str:
+        """By which it is called: "f" for $LATEST, "f:3" for a published version."""
+        return self.name if self.qualifier == "$LATEST" else f"{self.name}:{self.qualifier}"
+
+    @property
+    def runtime(self) -> str:
+        """Lambda's identifier of what it runs with; of an app's function the platform's own Python."""
+        return self.config.runtime or f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
     @property
     def arn(self) -> str:
-        """The function's Amazon-style name."""
-        return f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:{self.name}"
+        """The function's Amazon-style name, with the number of a published version."""
+        return f"arn:aws:lambda:{self.region}:{ACCOUNT}:function:{self.key}"
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -181,6 +302,7 @@ class Invocation:
     """
 
     __slots__ = (
+        "arn",
         "bytes_in",
         "bytes_out",
         "client_context",
@@ -188,6 +310,7 @@ class Invocation:
         "control",
         "cpu_us",
         "duration_us",
+        "executed",
         "function",
         "init_us",
         "log_stream",
@@ -217,23 +340,26 @@ class Invocation:
         source: str = "api",
         trace_id: str = "",
         client_context: str = "",
+        arn: str = "",
         on_head: Callable[[bytes], None] | None = None,
         on_chunk: Callable[[bytes], None] | None = None,
         want_log_tail: bool = False,
     ) -> None:
-        self.function = function  # full name, "<app>-<function>"
+        self.function = function  # full name, "<app>-<function>"; or with ":" and a version or alias; then without it
         self.payload = payload  # JSON bytes
         self.request_id = request_id
         self.on_done = on_done
         self.source = source  # "http", "api", "schedule" …: for the log and the ledger
         self.trace_id = trace_id  # X-Amzn-Trace-Id text, or ""
         self.client_context = client_context  # JSON text, or ""
+        self.arn = arn  # as it was called, alias included; "": that of the version that runs
         self.on_head = on_head
         self.on_chunk = on_chunk
         self.want_log_tail = want_log_tail
         # Filled in by `functions`:
         self.control: Any = None  # set once it runs: `.pause()`, `.resume()` for streams, `.cancel()` drops the rest
         self.version = 0
+        self.executed = "$LATEST"  # or the number of the published version that ran
         self.cold = False
         self.queue_us = 0
         self.init_us = 0

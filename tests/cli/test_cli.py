@@ -22,7 +22,7 @@ from martlet.errors import StartFailed, Throttled
 from martlet.protocols import app
 
 SOURCE = {**os.environ, "PYTHONPATH": str(Path(martlet.__file__).parents[1])}
-COMMANDS = ("up", "env", "deploy", "apps", "functions", "invoke", "logs", "usage", "destroy", "status", "version")
+COMMANDS = ("up", "env", "deploy", "apps", "functions", "invoke", "replay", "logs", "usage", "destroy", "status", "version")
 
 
 @pytest.fixture
@@ -116,6 +116,7 @@ def test_help_loads_no_more_than_it_needs() -> None:
         ["env"],
         ["functions"],
         ["invoke", "f"],
+        ["replay", "--list"],
         ["logs"],
         ["usage"],
         ["status"],
@@ -164,7 +165,10 @@ def test_no_apps(running: int, world: World, capsys: Capture) -> None:
 
 
 def test_functions_usage_status_version(running: int, capsys: Capture) -> None:
-    assert "shop-echo" in ran(capsys, "functions")[0]
+    listed = ran(capsys, "functions")[0]
+    assert "shop-echo" in listed
+    assert [line.split()[:4] for line in listed.splitlines() if "stack" in line] == [["stack-node", "stack", "nodejs22.x", "3"]]
+    assert "stack-node:1" in ran(capsys, "functions", "--versions", "--app", "stack")[0]
     assert ran(capsys, "functions", "--app", "none")[0] == "no functions\n"
     assert ran(capsys, "usage")[0].splitlines()[1].split() == [
         "shop-echo", "1", "1970-01-01", "00:00", "7", "2", "1", "3", "600", "70", "1.5", "64",
@@ -188,12 +192,14 @@ def test_env_can_be_evaluated_by_a_shell(running: int, capsys: Capture) -> None:
 
 def test_deploy(running: int, world: World, project: Path, capsys: Capture) -> None:
     out, err = ran(capsys, "deploy", ".")
-    assert out == "shop revision 1: 1 functions, 0 routes, 12 ms\n  publish function  shop-echo  (new)\n"
+    assert out == "shop revision 1: 1 function, 0 routes, 12 ms\n  publish function  shop-echo  (new)\n"
     assert err == "packed 2 files\npublished\n"
     out, _ = ran(capsys, "deploy", str(project), "--app", "other", "--dry-run", "--json")
     assert json.loads(out)["dry_run"] is True
     assert all(b"app.py" in source for source in world.apps.sources)
     assert "other" not in world.apps.records
+    out, _ = ran(capsys, "deploy", ".", "--dry-run")
+    assert out.startswith("shop: dry run, nothing was changed; it would become 1 function, 0 routes\n")
 
 
 def test_deploy_finds_the_platform_of_the_working_folder(running: int, world: World, tmp_path: Path, capsys: Capture) -> None:
@@ -248,6 +254,37 @@ def test_invoke_that_fails(running: int, world: World, capsys: Capture) -> None:
 def test_invoke_with_a_bad_payload(project: Path, capsys: Capture) -> None:
     assert "not JSON" in ran(capsys, "invoke", "f", "--payload", "{", code=2)[1]
     assert "cannot read absent" in ran(capsys, "invoke", "f", "--payload", "@absent", code=2)[1]
+
+
+def test_replay(running: int, world: World, capsys: Capture) -> None:
+    out, _ = ran(capsys, "replay", "--list")
+    assert [line.split() for line in out.splitlines()] == [
+        ["REQUEST_ID", "FUNCTION", "FAILED", "SOURCE", "ERROR", "BYTES"],
+        ["r1", "shop-fail", "2023-11-14", "22:13:20Z", "http", "ValueError", "7"],
+        ["r2", "shop-echo:1", "2023-11-14", "22:13:20Z", "http", "ValueError", "7"],
+    ]
+    assert "r2" not in ran(capsys, "replay", "--list", "shop-fail")[0]
+    assert ran(capsys, "replay", "--list", "shop-busy")[0] == "no failed events\n"
+    assert json.loads(ran(capsys, "replay", "--list", "--json")[0])["failures"][0]["request_id"] == "r1"
+    assert ran(capsys, "replay", "r2")[0] == '{"n": 1}\n'
+    out, err = ran(capsys, "replay", "r1", "--log", code=1)
+    assert json.loads(out)["errorType"] == "ValueError"
+    assert "hello" in err
+    assert "martlet: the function failed: ValueError" in err
+    assert "no failed event r3" in ran(capsys, "replay", "r3", code=1)[1]
+    assert "--list" in ran(capsys, "replay", code=2)[1]
+    assert "there is no function" in ran(capsys, "replay", "--list", "none", code=1)[1]
+
+
+def test_a_file_is_no_data_folder(project: Path, capsys: Capture) -> None:
+    _, err = ran(capsys, "apps", "--data", str(project / "app.py"), code=3)
+    assert "app.py is a file, not a folder" in err
+
+
+def test_the_two_ports_differ(project: Path, capsys: Capture) -> None:
+    _, err = ran(capsys, "up", "--port", "9000", "--api-port", "9000", code=2)
+    assert "port and api_port are both 9000" in err
+    assert "65536 must be from 0 to 65535" in ran(capsys, "up", "--port", "65535", code=2)[1]
 
 
 def test_logs(running: int, world: World, capsys: Capture) -> None:

@@ -129,7 +129,7 @@ async def test_echo_and_its_log(functions: Functions, publish: Publish) -> None:
     invocation, value, outcome = await invoke(functions, name, {"é": [1, None, "\u2028"]})
     assert (value, outcome.error) == ({"é": [1, None, "\u2028"]}, "")
     lines = invocation.log_tail.decode().split("\n")
-    assert lines[0].startswith(f"START RequestId: {invocation.request_id} Version: 1")
+    assert lines[0].startswith(f"START RequestId: {invocation.request_id} Version: $LATEST")
     assert lines[1].startswith("echo {")
     assert lines[2] == f"END RequestId: {invocation.request_id}"
     assert lines[3].startswith("REPORT RequestId:")

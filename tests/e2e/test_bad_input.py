@@ -398,6 +398,7 @@ def as_nobody(home: Path) -> subprocess.CompletedProcess[str]:
         "httptools",
         "msgspec",
         "orjson",
+        "re2",
         "uvloop",
         "watchfiles",
         "anyio",

@@ -17,7 +17,7 @@ from tests.e2e.driving import ENTRY, EXAMPLES, ROOT, Api, Command, RunningPlatfo
 
 pytestmark = pytest.mark.e2e
 
-COMMANDS = ("up", "deploy", "env", "apps", "functions", "usage", "status", "version", "invoke", "logs", "destroy")
+COMMANDS = ("up", "deploy", "env", "apps", "functions", "usage", "status", "version", "invoke", "logs", "destroy", "runtimes")
 GREETER = """
     import os
     from martlet import App, Collection, Schedule
@@ -236,7 +236,7 @@ def test_exit_codes_and_messages(
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("up", "version")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("up", "version", "runtimes")])
 def test_without_a_platform_every_command_says_so(martlet: Command, app: Path, tmp_path: Path, command: str) -> None:
     arguments = {"deploy": [app], "invoke": ["x"], "destroy": ["x", "--yes"]}.get(command, [])
     done = martlet(command, *arguments, data=tmp_path / "empty")
@@ -280,7 +280,7 @@ def second_app(tmp_path: Path) -> Path:
 def test_deploy_beside_another_app_and_destroy(greeter: RunningPlatform, martlet: Command, second_app: Path) -> None:
     done = martlet("deploy", second_app, data=greeter.data)
     assert done.code == 0, done.err
-    assert "other revision 1: 3 functions, 1 routes" in done.out
+    assert "other revision 1: 3 functions, 1 route," in done.out
     assert [app["name"] for app in martlet("apps", "--json", data=greeter.data).json["apps"]] == ["greeter", "other"]
     assert httpx.get(f"{greeter.app_url}/moin/eva", headers={"host": "other.localhost"}).json()["hello"] == "eva"
     assert httpx.get(f"{greeter.app_url}/hello/eva", headers={"host": "greeter.localhost"}).json()["hello"] == "eva"

@@ -128,7 +128,8 @@ def test_trace_ids_reach_the_handler_and_the_log(
 def test_boto3s_trace_header_reaches_the_handler(api: Api) -> None:
     path = "/2015-03-31/functions/all-context_of/invocations"
     answer = api.request("POST", path, content=b"{}", headers={"x-amzn-trace-id": AMAZON})
-    assert answer.json()["trace"] == AMAZON
+    trace = answer.json()["trace"]
+    assert trace == AMAZON or trace.startswith(f"{AMAZON};Lineage=")  # its way so far, against endless recursion
 
 
 def record_of(api: Api, function: str, request_id: str) -> dict[str, object] | None:

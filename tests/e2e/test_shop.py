@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -28,8 +29,27 @@ PRICES = {"cup": 1250, "kettle": 6400, "tea": 890}
 
 
 @pytest.fixture(scope="module")
-def shop(start: Start) -> RunningPlatform:
+def app_shop(start: Start) -> RunningPlatform:
     return start(EXAMPLES / "shop", "--no-watch")
+
+
+@pytest.fixture(scope="module", params=["app", "template"])
+def shop(request: pytest.FixtureRequest, start: Start, app_shop: RunningPlatform) -> RunningPlatform:
+    """The shop in both its forms: as decorators say it, and as a SAM template."""
+    if request.param == "app":
+        return app_shop
+    platform = start(None)
+    template = EXAMPLES / "shop-sam/template.yaml"
+    done = martlet("deploy", str(template), "--app", "shop", "--data", str(platform.data), "--json")
+    assert done.returncode == 0, done.stderr
+    platform.app_url = json.loads(done.stdout)["outputs"]["ShopUrl"]  # where its API answers
+    return platform
+
+
+def martlet(*arguments: str) -> subprocess.CompletedProcess[str]:
+    entry = "import sys; from martlet.cli import main; sys.exit(main())"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run([sys.executable, "-c", entry, *arguments], env=environ, capture_output=True, text=True, timeout=55)
 
 
 def buy(platform: RunningPlatform, product: str, quantity: int = 1, **changes: Any) -> httpx.Response:
@@ -146,20 +166,20 @@ def test_reviews_through_fastapi(shop: RunningPlatform, http: httpx.Client) -> N
     assert http.post(f"{shop.app_url}/reviews/boat", json=review).status_code == 404
 
 
-def test_a_function_has_no_right_that_it_did_not_ask_for(shop: RunningPlatform) -> None:
+def test_a_function_has_no_right_that_it_did_not_ask_for(app_shop: RunningPlatform) -> None:
     """`picture` uses no collection, so it is given none: seen from the graph that was deployed."""
-    functions = {found["name"]: found["config"] for found in Api(shop).get("/v1/functions")["functions"]}
+    functions = {found["name"]: found["config"] for found in Api(app_shop).get("/v1/functions")["functions"]}
     assert functions["shop-update_stock"]["documents"] == ["stock"]
     assert functions["shop-picture"]["documents"] == []
     assert functions["shop-validate_payment"]["uses"] == []
     assert {config["egress"] for config in functions.values()} == {"none"}
 
 
-def test_the_schedule_is_listed(shop: RunningPlatform) -> None:
-    (app,) = Api(shop).get("/v1/apps")["apps"]
+def test_the_schedule_is_listed(app_shop: RunningPlatform) -> None:
+    (app,) = Api(app_shop).get("/v1/apps")["apps"]
     assert [(found["expression"], found["function"]) for found in app["schedules"]] == [("rate(5 minutes)", "restock_report")]
-    assert Api(shop).invoke("shop-restock_report")["error"] == ""
-    assert "restock-report" in outbox(shop)
+    assert Api(app_shop).invoke("shop-restock_report")["error"] == ""
+    assert "restock-report" in outbox(app_shop)
 
 
 def test_what_was_acknowledged_survives_kill_9(start: Start) -> None:

@@ -411,6 +411,24 @@ async def test_new_events_do_not_go_to_an_instance_that_waits_for_a_slow_client(
     assert pool.inflight == 0
 
 
+async def test_there_are_never_more_instances_than_events(world: World) -> None:
+    """Quick events queue behind busy instances; once they turn slow, the free ones are used before any is started."""
+    pool = world.pool()
+    events = [world.submit(pool) for _ in range(12)]
+    for step in range(60):
+        await world.until(world.running)
+        world.clock.advance(step % 4 * 0.002)
+        for inside, sequence in world.running():
+            inside.answer(sequence)
+        await asyncio.sleep(0.001)
+        events += [world.submit(pool) for _ in range(12 - pool.inflight)]
+        assert len(pool.instances) <= 12
+    while not all(world.outcome(event) for event in events):
+        for inside, sequence in world.running():
+            inside.answer(sequence)
+        await asyncio.sleep(0.001)
+
+
 # --- the first event, in the pipe before the instance is there
 
 

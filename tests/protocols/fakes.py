@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
+
 from martlet.apps import AppRecord, Deployment
 from martlet.apps.plan import PublishFunction
 from martlet.errors import AccessDenied, Conflict, DeployFailed, MartletError, NotFound, Unauthenticated
@@ -75,12 +77,22 @@ class FakeFunctions:
         }
         self.refusal: MartletError = NotFound("gone")
         self.calls: list[dict[str, Any]] = []
+        self.attached = asyncio.Event()
+        self.debugging_ended = False
 
     def get(self, name: str) -> FunctionVersion | None:
         return self.versions.get(name)
 
     def list(self) -> list[FunctionVersion]:
         return list(self.versions.values())
+
+    def find(self, function: str) -> FunctionVersion | None:
+        return self.versions.get(function.removesuffix(":live"))
+
+    def all(self) -> list[FunctionVersion]:
+        """Those of the app, and one of a template with a published version."""
+        made = version("stack-node", "stack", runtime="nodejs22.x")
+        return [*self.versions.values(), made, msgspec.structs.replace(made, qualifier="1")]
 
     async def invoke(self, name: str, payload: bytes, **more: Any) -> tuple[Invocation, Outcome]:
         self.calls.append({"name": name, "payload": payload, **more})
@@ -94,6 +106,49 @@ class FakeFunctions:
         if name == "shop-busy":
             return invocation, Outcome(refusal=self.refusal)
         return invocation, Outcome(payload)
+
+    async def debug(
+        self, function: str, payload: bytes, *, port: int = 0, say: Callable[[str], None]
+    ) -> tuple[Invocation, Outcome]:
+        if self.find(function) is None:
+            raise NotFound(f"no function {function}")
+        say(f"{function} waits for a debugger on 127.0.0.1:{port}")
+        try:
+            await self.attached.wait()
+        finally:
+            self.debugging_ended = True
+        return await self.invoke(function, payload)
+
+
+@dataclass(frozen=True)
+class Failed:
+    id: str
+    function: str = "shop-fail"
+    qualifier: str = ""
+    payload: bytes = b'{"n":1}'
+    at_ms: int = 1_700_000_000_000
+    source: str = "http"
+    error_type: str = "ValueError"
+
+
+class FakeFailures:
+    """One failed event of `shop-fail`, and one of version 1 of `shop-echo`."""
+
+    def __init__(self, functions: FakeFunctions) -> None:
+        self.functions = functions
+        self.kept = {"r1": Failed("r1"), "r2": Failed("r2", "shop-echo", "1")}
+
+    async def failed_events(self, function: str = "", limit: int = 100) -> list[Failed]:
+        return [event for event in self.kept.values() if function in ("", event.function)]
+
+    async def recorded(self, request_id: str) -> Failed:
+        if request_id not in self.kept:
+            raise NotFound(f"there is no failed event {request_id}")
+        return self.kept[request_id]
+
+    async def replay(self, request_id: str) -> tuple[Failed, Invocation, Outcome]:
+        event = await self.recorded(request_id)
+        return event, *await self.functions.invoke(event.function, event.payload, want_log_tail=True)
 
 
 class FakeApps:
@@ -256,6 +311,7 @@ class World:
         self.auth = FakeAuth()
         self.apps = FakeApps()
         self.functions = FakeFunctions()
+        self.failures = FakeFailures(self.functions)
         self.documents = FakeDocuments(self.auth)
         self.logs = FakeLogs()
         self.rooms = Rooms(
@@ -269,6 +325,7 @@ class World:
             status=lambda: {"instances": 2, "sandbox": {"level": 3}, "functions": [{"function": "f", "busy": 1}]},
             now_ms=lambda: 1_700_000_000_000,
             version="9.9.9",
+            failures=self.failures,
         )
 
     def deploy_fails(self, says: list[str]) -> None:

@@ -250,6 +250,75 @@ async def test_invoke(root: httpx.AsyncClient, world: World) -> None:
     assert [call["payload"] for call in world.functions.calls] == [b'{"a": 1}', b"{}"]
 
 
+async def test_a_version_or_an_alias_is_invoked_by_its_name(root: httpx.AsyncClient, world: World) -> None:
+    async with root:
+        answer = await root.post("/v1/functions/echo%3Alive/invocations", content=b"{}")  # the short name is enough
+        assert answer.json()["function"] == "shop-echo:live"
+        assert (await root.get("/v1/functions/shop-echo:live")).json()["name"] == "shop-echo"
+        said = problem(await root.get("/v1/logs?function=shop-echo:live"), 400, "invalid_input")
+    assert "kept by function" in said["detail"]
+
+
+async def test_debugging_tells_what_to_do_and_ends_with_the_event(root: httpx.AsyncClient, world: World) -> None:
+    world.functions.attached.set()
+    async with root:
+        answer = await root.post("/v1/functions/shop-echo/debug?port=5678", content=b"[1]")
+        told, result = events(answer)
+        assert told["text"] == "shop-echo waits for a debugger on 127.0.0.1:5678"
+        assert (result["type"], result["invocation"]["payload"]) == ("result", [1])
+        problem(await root.post("/v1/functions/shop-nothing/debug"), 404, "not_found")
+        problem(await root.post("/v1/functions/shop-echo/debug?port=70000"), 400, "invalid_input")
+    async with client_of(world, CALLER) as inside:  # may invoke it, which is not the same
+        problem(await inside.post("/v1/functions/shop-echo/debug"), 403, "access_denied")
+
+
+async def test_debugging_ends_when_the_client_goes(world: World) -> None:
+    went = asyncio.Event()
+    body = [{"type": "http.request", "body": b"{}", "more_body": False}]
+
+    async def receive() -> Any:
+        if body:
+            return body.pop()
+        await went.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if b"waits for a debugger" in message.get("body", b""):
+            went.set()
+        elif went.is_set():
+            raise OSError
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/functions/shop-echo/debug",
+        "raw_path": b"/v1/functions/shop-echo/debug",
+        "query_string": b"",
+        "headers": [(b"authorization", BEARER["authorization"].encode())],
+    }
+    await asyncio.wait_for(app(world.rooms)(scope, receive, send), 10)
+    assert world.functions.debugging_ended
+
+
+async def test_failed_events(root: httpx.AsyncClient, world: World) -> None:
+    async with root:
+        listed = (await root.get("/v1/failures")).json()["failures"]
+        assert [(found["request_id"], found["function"], found["qualifier"]) for found in listed] == [
+            ("r1", "shop-fail", ""),
+            ("r2", "shop-echo", "1"),
+        ]
+        assert "payload" not in listed[0]  # what was sent may be secret; its size is not
+        again = (await root.post("/v1/failures/r2/replays?log=true")).json()
+        assert (again["replay_of"], again["function"], again["payload"]) == ("r2", "shop-echo:1", {"n": 1})
+        assert "hello" in again["log"]
+        problem(await root.post("/v1/failures/r3/replays"), 404, "not_found")
+        problem(await root.get("/v1/failures?function=none"), 404, "not_found")
+    async with client_of(world, CALLER) as inside:
+        assert (await inside.post("/v1/failures/r2/replays")).status_code == 200  # it may invoke shop-echo
+        problem(await inside.post("/v1/failures/r1/replays"), 403, "access_denied")
+        problem(await inside.get("/v1/failures"), 403, "access_denied")
+
+
 async def test_invoke_refused(root: httpx.AsyncClient, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.functions.refusal = Throttled("too many", retry_after_seconds=3)
     async with root:

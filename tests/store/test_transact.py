@@ -512,3 +512,66 @@ async def test_the_stores_own_rows_do_not_show(store: Store) -> None:
     await store.transact(lambda tx: (tx.lease_take("l", "a", 1000), tx.cursor_move("c", 0, 0), tx.put(b"\x01", b"")))
     assert store.read(lambda reader: reader.scan(b"", b"\xff")) == [(b"\x01", b"")]
     assert await store.transact(lambda tx: tx.scan(b"", b"\xff", reverse=True)) == [(b"\x01", b"")]
+
+
+# --- rows from memory
+
+
+async def test_get_follows_every_write(store: Store) -> None:
+    assert store.get(b"a") is None
+    await store.transact(lambda tx: tx.put(b"a", b"1"))
+    assert store.get(b"a") == b"1"
+    assert store.get(b"a") == b"1"
+    await store.transact(lambda tx: tx.put(b"a", b"2"))
+    assert store.get(b"a") == b"2"
+    await store.transact(lambda tx: tx.delete(b"a"))
+    assert store.get(b"a") is None
+
+
+async def test_get_shows_nothing_before_it_is_durable_and_everything_once_it_is_acknowledged(
+    store: Store, engine: FaultyEngine
+) -> None:
+    assert store.get(b"a") is None
+    engine.gate.clear()
+    put = asyncio.ensure_future(store.transact(lambda tx: tx.put(b"a", b"1")))
+    await settle()
+    assert store.get(b"a") is None
+    engine.gate.set()
+    await put
+    assert store.get(b"a") == b"1"
+
+
+async def test_get_after_a_failed_commit_and_after_the_end(store: Store, engine: FaultyEngine) -> None:
+    await store.transact(lambda tx: tx.put(b"a", b"1"))
+    assert store.get(b"a") == b"1"
+    engine.faults += [StoreFull("no space left")]
+    with pytest.raises(StoreFull):
+        await store.transact(lambda tx: tx.delete(b"a"))
+    assert store.get(b"a") == b"1"
+    await store.close()
+    with pytest.raises(StoreFailed):
+        store.get(b"a")
+
+
+async def test_get_remembers_a_bounded_number_of_rows_and_no_large_ones(store: Store) -> None:
+    large = b"x" * 100_000
+    await store.transact(lambda tx: tx.put(b"large", large))
+    assert store.get(b"large") == large
+    for number in range(5_000):
+        assert store.get(b"absent%d" % number) is None
+    assert len(store._kept) <= 2_048
+    assert b"large" not in store._kept
+
+
+async def test_transactions_of_one_turn_of_the_loop_share_a_commit(store: Store, engine: FaultyEngine) -> None:
+    def put(number: int) -> asyncio.Future[None]:
+        return asyncio.ensure_future(store.transact(lambda tx: tx.put(b"%d" % number, b"")))
+
+    await asyncio.gather(*map(put, range(50)))
+    assert engine.commits == 1
+
+
+async def test_what_waits_when_the_store_closes_is_committed(store: Store) -> None:
+    last = asyncio.ensure_future(store.transact(lambda tx: tx.put(b"a", b"1")))
+    await asyncio.sleep(0)
+    await asyncio.gather(store.close(), last)

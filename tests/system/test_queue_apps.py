@@ -9,6 +9,7 @@ from typing import Any
 
 from martlet.config import Settings
 from martlet.server import Server
+from martlet.triggers import mappings
 
 APP = """
 from martlet import App, Collection, Queue
@@ -85,6 +86,6 @@ async def test_an_app_sends_and_takes_messages(tmp_path: Path) -> None:
         assert json.loads(dead.message.body) == {"n": "poison"}
         await server.apps.destroy("mail")
         await server.event_sources.settled()
-        assert (await server.event_sources.list_event_source_mappings(None, {}))["EventSourceMappings"] == []
+        assert server.store.read(mappings.every) == []
     finally:
         await server.stop()

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from martlet.clock import ManualClock
-from martlet.errors import NotFound, ServiceError, Throttled
+from martlet.errors import AccessDenied, NotFound, ServiceError, Throttled
 from martlet.queues import Queues
 from martlet.queues.queues import Draft
 from martlet.store import Store
 from martlet.triggers import EventSources, Target
-from martlet.types import Invocation, Outcome
+from martlet.triggers.sources import OPERATIONS
+from martlet.types import Invocation, Outcome, Principal
 
 ARN = "arn:aws:sqs:us-east-1:000000000000:"
+CALLER = SimpleNamespace(principal=Principal("root", "root"))
 GOOD = Outcome(b"null")
 BAD = Outcome(b'{"errorMessage":"no","errorType":"ValueError"}', "Unhandled", "ValueError")
 
@@ -70,6 +73,11 @@ async def queues(store: Store, clock: ManualClock) -> AsyncIterator[Queues]:
     await room.stop()
 
 
+def allow(principal: Principal, action: str, resource: str) -> None:
+    if principal.kind != "root":
+        raise AccessDenied(f"{principal.name} may not {action} on {resource}")
+
+
 def resolve(reference: str) -> Target | None:
     name = reference.rpartition("function:")[2]
     arn = f"arn:aws:lambda:us-east-1:000000000000:function:{name}"
@@ -78,7 +86,7 @@ def resolve(reference: str) -> Target | None:
 
 @pytest.fixture
 async def sources(store: Store, clock: ManualClock, queues: Queues, functions: Functions) -> AsyncIterator[EventSources]:
-    room = EventSources(store, clock, queues, functions, resolve)
+    room = EventSources(store, clock, queues, functions, resolve, authorize=allow)
     await room.start()
     yield room
     await room.stop(0.1)
@@ -86,7 +94,7 @@ async def sources(store: Store, clock: ManualClock, queues: Queues, functions: F
 
 async def create(sources: EventSources, queue: str = "q", **more: Any) -> str:
     request = {"EventSourceArn": ARN + queue, "FunctionName": "f", **more}
-    answer = await sources.create_event_source_mapping(None, request)
+    answer = await sources.create_event_source_mapping(CALLER, request)
     await sources.settled()
     return str(answer["UUID"])
 
@@ -109,7 +117,7 @@ def _of(counts: Any) -> tuple[int, int, int]:
 
 
 async def test_a_mapping_s_life(sources: EventSources, clock: ManualClock) -> None:
-    made = await sources.create_event_source_mapping(None, {"EventSourceArn": ARN + "q", "FunctionName": "f"})
+    made = await sources.create_event_source_mapping(CALLER, {"EventSourceArn": ARN + "q", "FunctionName": "f"})
     uuid = made["UUID"]
     assert made == {
         "UUID": uuid,
@@ -124,14 +132,14 @@ async def test_a_mapping_s_life(sources: EventSources, clock: ManualClock) -> No
         "StateTransitionReason": "USER_INITIATED",
     }
     await sources.settled()
-    assert (await sources.get_event_source_mapping(None, {"UUID": uuid}))["State"] == "Enabled"
+    assert (await sources.get_event_source_mapping(CALLER, {"UUID": uuid}))["State"] == "Enabled"
     states = []
     for change in ({"Enabled": False}, {"Enabled": True}, {"BatchSize": 5}):
-        states.append((await sources.update_event_source_mapping(None, {"UUID": uuid, **change}))["State"])
+        states.append((await sources.update_event_source_mapping(CALLER, {"UUID": uuid, **change}))["State"])
         await sources.settled()
-        states.append((await sources.get_event_source_mapping(None, {"UUID": uuid}))["State"])
+        states.append((await sources.get_event_source_mapping(CALLER, {"UUID": uuid}))["State"])
     assert states == ["Disabling", "Disabled", "Enabling", "Enabled", "Updating", "Enabled"]
-    assert (await sources.delete_event_source_mapping(None, {"UUID": uuid}))["State"] == "Deleting"
+    assert (await sources.delete_event_source_mapping(CALLER, {"UUID": uuid}))["State"] == "Deleting"
     await sources.settled()
     for operation in (
         sources.get_event_source_mapping,
@@ -139,7 +147,7 @@ async def test_a_mapping_s_life(sources: EventSources, clock: ManualClock) -> No
         sources.delete_event_source_mapping,
     ):
         with pytest.raises(ServiceError) as caught:
-            await operation(None, {"UUID": uuid})
+            await operation(CALLER, {"UUID": uuid})
         assert (caught.value.name, caught.value.http_status) == ("ResourceNotFoundException", 404)
         assert caught.value.message == "The resource you requested does not exist."
 
@@ -171,9 +179,9 @@ async def test_a_mapping_s_life(sources: EventSources, clock: ManualClock) -> No
 async def test_mappings_that_are_refused(sources: EventSources, request_: dict[str, Any], text: str) -> None:
     request = {"EventSourceArn": ARN + "q", "FunctionName": "f", **request_}
     with pytest.raises(ServiceError) as caught:
-        await sources.create_event_source_mapping(None, request)
+        await sources.create_event_source_mapping(CALLER, request)
     assert (caught.value.name, text in caught.value.message) == ("InvalidParameterValueException", True), caught.value.message
-    assert (await sources.list_event_source_mappings(None, {}))["EventSourceMappings"] == []
+    assert (await sources.list_event_source_mappings(CALLER, {}))["EventSourceMappings"] == []
 
 
 async def test_fifo_queues_have_bounds_of_their_own(sources: EventSources, queues: Queues) -> None:
@@ -199,14 +207,21 @@ async def test_one_mapping_for_a_queue_and_a_function(sources: EventSources) -> 
 async def test_mappings_are_listed_by_page_and_by_what_they_join(sources: EventSources, queues: Queues) -> None:
     await queues.create("other")
     made = [await create(sources), await create(sources, FunctionName="g"), await create(sources, "other")]
-    first = await sources.list_event_source_mappings(None, {"MaxItems": 2})
-    rest = await sources.list_event_source_mappings(None, {"Marker": first["NextMarker"]})
+    first = await sources.list_event_source_mappings(CALLER, {"MaxItems": 2})
+    rest = await sources.list_event_source_mappings(CALLER, {"Marker": first["NextMarker"]})
     both = [one["UUID"] for one in first["EventSourceMappings"] + rest["EventSourceMappings"]]
     assert both == sorted(made)
-    by_queue = await sources.list_event_source_mappings(None, {"EventSourceArn": ARN + "other"})
-    by_function = await sources.list_event_source_mappings(None, {"FunctionName": "f"})
+    by_queue = await sources.list_event_source_mappings(CALLER, {"EventSourceArn": ARN + "other"})
+    by_function = await sources.list_event_source_mappings(CALLER, {"FunctionName": "f"})
     assert [one["UUID"] for one in by_queue["EventSourceMappings"]] == [made[2]]
     assert {one["UUID"] for one in by_function["EventSourceMappings"]} == {made[0], made[2]}
+
+
+async def test_who_may_not_is_refused(sources: EventSources) -> None:
+    stranger = SimpleNamespace(principal=Principal("function", "f"))
+    for name in OPERATIONS:
+        with pytest.raises(AccessDenied):
+            await getattr(sources, name)(stranger, {"UUID": "x"})
 
 
 # --- consumers
@@ -375,12 +390,12 @@ async def test_paused_it_takes_nothing_and_resumed_it_goes_on(
     sources: EventSources, queues: Queues, functions: Functions
 ) -> None:
     uuid = await create(sources)
-    await sources.update_event_source_mapping(None, {"UUID": uuid, "Enabled": False})
+    await sources.update_event_source_mapping(CALLER, {"UUID": uuid, "Enabled": False})
     await sources.settled()
     await send(queues, "waits")
     await asyncio.sleep(0.02)
     assert (functions.runs, _of(await queues.counts("q"))) == ([], (1, 0, 0))
-    await sources.update_event_source_mapping(None, {"UUID": uuid, "Enabled": True})
+    await sources.update_event_source_mapping(CALLER, {"UUID": uuid, "Enabled": True})
     await drained(queues)
     assert functions.bodies == [["waits"]]
 
@@ -392,7 +407,7 @@ async def test_a_batch_that_runs_ends_well_while_its_mapping_changes(
     uuid = await create(sources)
     await send(queues, "one")
     await functions.until(1)
-    await sources.update_event_source_mapping(None, {"UUID": uuid, "FunctionName": "g"})
+    await sources.update_event_source_mapping(CALLER, {"UUID": uuid, "FunctionName": "g"})
     await sources.settled()
     functions.end(functions.runs[0])
     functions.answer = lambda records: GOOD
@@ -407,18 +422,18 @@ async def test_a_batch_that_runs_ends_well_while_its_mapping_changes(
 async def test_a_restart_goes_on_and_finishes_what_was_under_way(
     store: Store, clock: ManualClock, queues: Queues, functions: Functions
 ) -> None:
-    first = EventSources(store, clock, queues, functions, resolve)
+    first = EventSources(store, clock, queues, functions, resolve, authorize=allow)
     await first.start()
-    kept = (await first.create_event_source_mapping(None, {"EventSourceArn": ARN + "q", "FunctionName": "f"}))["UUID"]
-    gone = (await first.create_event_source_mapping(None, {"EventSourceArn": ARN + "q", "FunctionName": "g"}))["UUID"]
+    kept = (await first.create_event_source_mapping(CALLER, {"EventSourceArn": ARN + "q", "FunctionName": "f"}))["UUID"]
+    gone = (await first.create_event_source_mapping(CALLER, {"EventSourceArn": ARN + "q", "FunctionName": "g"}))["UUID"]
     await first.settled()
     first._soon = lambda uuid: None  # type: ignore[method-assign]  # the process dies before the next step
-    await first.delete_event_source_mapping(None, {"UUID": gone})
-    await first.update_event_source_mapping(None, {"UUID": kept, "BatchSize": 3})
+    await first.delete_event_source_mapping(CALLER, {"UUID": gone})
+    await first.update_event_source_mapping(CALLER, {"UUID": kept, "BatchSize": 3})
     await first.stop(0.1)
-    second = EventSources(store, clock, queues, functions, resolve)
+    second = EventSources(store, clock, queues, functions, resolve, authorize=allow)
     await second.start()
-    found = (await second.list_event_source_mappings(None, {}))["EventSourceMappings"]
+    found = (await second.list_event_source_mappings(CALLER, {}))["EventSourceMappings"]
     assert [(one["UUID"], one["State"], one["BatchSize"]) for one in found] == [(kept, "Enabled", 3)]
     await send(queues, "after")
     await drained(queues)
@@ -430,5 +445,5 @@ async def test_a_mapping_whose_queue_is_gone_waits_for_it(sources: EventSources,
     uuid = await create(sources)
     await queues.delete("q")
     await asyncio.sleep(0.02)
-    assert (await sources.get_event_source_mapping(None, {"UUID": uuid}))["State"] == "Enabled"
+    assert (await sources.get_event_source_mapping(CALLER, {"UUID": uuid}))["State"] == "Enabled"
     assert functions.runs == []

@@ -89,12 +89,14 @@ class Apps:
         clock: Clock,
         settings: Settings,
         consumers: Consumers | None = None,
+        also_used: Callable[[], set[str]] = set,
     ) -> None:
         self._store = store
         self._functions = functions
         self._schedules = schedules
         self._consumers = consumers
         self._on_routes = on_routes
+        self._also_used = also_used  # content addresses that others refer to
         self._clock = clock
         self._code = data / "code"
         self._layers = Layers(data / "layers", settings.python)
@@ -483,7 +485,7 @@ class Apps:
                 self._claims.pop(name, None)
 
     def _referenced(self) -> set[str]:
-        used = set(self._held)
+        used = set(self._held) | self._also_used()
         for record in self._records.values():
             used |= {record.code, record.layer}
         for version in self._functions.list():

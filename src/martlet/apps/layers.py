@@ -28,7 +28,7 @@ from martlet.clock import token_hex
 from martlet.errors import DeployFailed
 from martlet.limits import LIMITS, exceeded
 
-__all__ = ["Layers", "folder_bytes"]
+__all__ = ["Layers", "folder_bytes", "run"]
 
 T = TypeVar("T")
 
@@ -205,7 +205,7 @@ class Layers:
             if not quiet:
                 say(line)
 
-        status = await _run([str(find_uv_bin()), "--no-progress", "--color", "never", *arguments], self._environment(), heard)
+        status = await run([str(find_uv_bin()), "--no-progress", "--color", "never", *arguments], self._environment(), heard)
         if status:
             raise _explain(lines, wanted, status)
 
@@ -221,7 +221,7 @@ class Layers:
         lines: list[str] = []
         code = "import sys; print(sys.implementation.cache_tag, '%d.%d.%d' % sys.version_info[:3])"
         try:
-            status = await _run([self._python, "-I", "-c", code], self._environment(), lines.append)
+            status = await run([self._python, "-I", "-c", code], self._environment(), lines.append)
         except OSError as error:
             raise DeployFailed(
                 f"cannot start the interpreter {self._python}: {error.strerror}", remedy="fix MARTLET_PYTHON"
@@ -320,7 +320,7 @@ async def _in_thread(work: Callable[..., T], *arguments: object) -> T:
         raise
 
 
-async def _run(command: list[str], environ: dict[str, str], heard: Callable[[str], None]) -> int:
+async def run(command: list[str], environ: dict[str, str], heard: Callable[[str], None]) -> int:
     """Run a program in a process group of its own, its output line by line to `heard`; killed whole if we are cancelled."""
     process = await asyncio.create_subprocess_exec(
         *command,

@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,18 @@ __all__ = [
     "DigestCache",
     "Package",
     "PackageFile",
+    "address_of",
     "app_name",
     "folders_of",
     "project_settings",
+    "publish_folder",
     "scan",
     "store",
     "sync_folder",
 ]
 
 ENTRY_MODULES = ("app", "main", "function")  # of an app by decorators, in this order
+_NEVER = frozenset({".git", ".martlet", ".aws-sam", "__pycache__"})  # even of a whole folder
 _CHUNK = 1 << 20
 _SETTLED_NS = 50_000_000  # a file written in the last 50 ms may change again without a new time stamp
 _STAMP_SECONDS = 315_532_800  # 1980-01-01: stored files carry no time of their own
@@ -104,10 +107,11 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
 class _Walk:
     """One walk over a source folder, with what it counts."""
 
-    def __init__(self, root: Path, cache: DigestCache | None, *, files: bool = True) -> None:
+    def __init__(self, root: Path, cache: DigestCache | None, *, files: bool = True, whole: bool = False) -> None:
         self.real_root = os.path.realpath(root)
         self.cache = cache
         self.wants_files = files
+        self.is_whole = whole
         self.files: list[PackageFile] = []
         self.folders: list[str] = []
         self.size = 0
@@ -120,11 +124,11 @@ class _Walk:
         self.folders.append(real)
         if len(self.folders) > LIMITS["code_files"].default:
             raise exceeded("code_files", len(self.folders), "folders of the package")
-        rules = (*rules, *rules_of(Path(real), base))
+        rules = () if self.is_whole else (*rules, *rules_of(Path(real), base))
         with os.scandir(real) as found:
             entries = sorted(found, key=lambda entry: entry.name)
         for entry in entries:
-            if not always_skipped(entry.name):
+            if entry.name not in _NEVER if self.is_whole else not always_skipped(entry.name):
                 self._entry(entry, base + entry.name, rules, (*above, real))
 
     def _entry(self, entry: os.DirEntry[str], path: str, rules: tuple[Rule, ...], above: tuple[str, ...]) -> None:
@@ -173,18 +177,19 @@ class _Walk:
         self.files.append(PackageFile(path, mode, status.st_size, digest, real))
 
 
-def scan(source: Path, cache: DigestCache | None = None) -> Package:
-    """Walk a folder, or take one `.py` file, and compute its content address. Blocking.
+def scan(source: Path, cache: DigestCache | None = None, *, whole: bool = False) -> Package:
+    """Walk a folder, or take one `.py` file, and compute its content address. Blocking. `whole`: everything that is there,
+    whatever ignore files say (a template's own code, which SAM packs so too).
 
     Raises `DeployFailed` (no such folder, a link that leaves it, a device, an unreadable file), `LimitExceeded` (code_bytes,
     code_files), `Conflict` (a file went away meanwhile).
     """
-    walk = _Walk(source, cache)
+    walk = _Walk(source, cache, whole=whole)
     _walk(walk, source)
     if cache:
         cache.keep_only({file.source for file in walk.files})
     files = tuple(sorted(walk.files, key=lambda file: file.path.encode()))
-    return Package(source, files, _address(files), walk.size, tuple(walk.folders))
+    return Package(source, files, address_of(files), walk.size, tuple(walk.folders))
 
 
 def folders_of(source: Path) -> tuple[str, ...]:
@@ -212,7 +217,8 @@ def _walk(walk: _Walk, source: Path) -> None:
         raise Conflict(f"{error.filename} went away while the folder was read", remedy="deploy again") from error
 
 
-def _address(files: tuple[PackageFile, ...]) -> str:
+def address_of(files: Sequence[PackageFile]) -> str:
+    """The content address of files in order of their path."""
     total = hashlib.sha256(b"martlet-code-1\0")
     for file in files:
         total.update(f"{file.path}\0{file.mode:o}\0{file.size}\0".encode())
@@ -271,17 +277,23 @@ def store(package: Package, code: Path) -> Path:
     try:
         for file in package.files:
             _store_file(file, building)
+        publish_folder(building, final)
+    finally:
+        if building.exists():
+            shutil.rmtree(building)
+    return final
+
+
+def publish_folder(building: Path, final: Path) -> None:
+    """Give a folder its name, durably and whole; if the name is taken, by the same content, nothing happens. Blocking."""
+    if not final.is_dir():
         sync_folder(building)
         try:
             building.rename(final)
         except OSError:
             if not final.is_dir():  # another deploy stored the same first
                 raise
-    finally:
-        if building.exists():
-            shutil.rmtree(building)
-    _fsync(code)
-    return final
+    _fsync(final.parent)
 
 
 def _store_file(file: PackageFile, folder: Path) -> None:
@@ -299,7 +311,8 @@ def sync_folder(folder: Path) -> None:
     """fsync every file and folder below and make the folders world-readable. Called before the rename that publishes them."""
     for current, _, names in os.walk(folder):
         for name in names:
-            _fsync(Path(current, name))
+            if not os.path.islink(os.path.join(current, name)):
+                _fsync(Path(current, name))
         os.chmod(current, 0o755)
         _fsync(Path(current))
 

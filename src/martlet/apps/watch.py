@@ -6,30 +6,46 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from watchfiles import Change, awatch
 
-from martlet.apps.deployment import Apps, Deployment
+from martlet.apps.deployment import Deployment
 from martlet.apps.ignore import always_skipped
 from martlet.apps.package import folders_of
+from martlet.apps.stacks.stacks import StackDeployment
 from martlet.errors import MartletError
 
-__all__ = ["watch"]
+__all__ = ["Deploys", "watch"]
 
 _STEP_MS = 20  # a save is over when nothing has changed for this long …
 _DEBOUNCE_MS = 40  # … or after this long at most
 
-Report = Callable[[Deployment | MartletError], None]
+
+class Deploys(Protocol):
+    """The apps room, or what deploys a template."""
+
+    async def deploy(
+        self,
+        source: Path,
+        name: str | None = None,
+        *,
+        skip_unchanged: bool = False,
+        progress: Callable[[str], None] | None = None,
+    ) -> Deployment | StackDeployment: ...
 
 
-async def watch(apps: Apps, source: Path, name: str | None, report: Report, stop: asyncio.Event) -> None:
+Report = Callable[[Deployment | StackDeployment | MartletError], None]
+
+
+async def watch(apps: Deploys, source: Path, name: str | None, report: Report, stop: asyncio.Event, failed: str = "") -> None:
     """Deploy `source` whenever it changes until `stop` is set; `report` gets each deployment that changed something, or
-    its error, the same error once.
+    its error, the same error once; `failed` has been told already.
 
     Only folders that belong to the app are watched, one by one: not `node_modules`, `.venv` or the platform's own data.
     A change before a watch is up is not lost: the folder is compared once it runs. Saved while deploying: deployed next.
     """
-    saved = _Redeploy(apps, source, name, report)
+    saved = _Redeploy(apps, source, name, report, failed)
     while not stop.is_set():
         folders = await asyncio.to_thread(_folders, source)
         await _until_folders_change(saved, source, folders, stop)
@@ -38,12 +54,12 @@ async def watch(apps: Apps, source: Path, name: str | None, report: Report, stop
 class _Redeploy:
     """Deploys when called; remembers the last failure, so that it is told once."""
 
-    def __init__(self, apps: Apps, source: Path, name: str | None, report: Report) -> None:
+    def __init__(self, apps: Deploys, source: Path, name: str | None, report: Report, failure: str) -> None:
         self._apps = apps
         self._source = source
         self._name = name
         self._report = report
-        self._failure = ""
+        self._failure = failure
 
     async def __call__(self) -> None:
         try:

@@ -55,7 +55,7 @@ _FORMS: Final = {
 
 
 class Auth:
-    """Tells who sends a request. Reads come from the store each time, so that a revoked key stops at once."""
+    """Tells who sends a request. The store is asked each time, so that a revoked key stops at once."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -94,13 +94,13 @@ class Auth:
             raise sigv4.refused(
                 "SignatureDoesNotMatch", f"the request is signed for service {claim.service!r}, not {service!r}"
             )
-        session = self._store.read(lambda reader: find_session(reader, claim.access_key_id))
+        session = find_session(self._store, claim.access_key_id)
         now_ms = self._clock.now_ms()
         if session is not None:
             sigv4.verify(claim, session.secret, now_ms, method, path, query, headers, body)
             session.check(claim.session_token, now_ms)
-            return self._store.read(session.acting)
-        raw = self._store.read(lambda reader: reader.get(keys.encode(_KEY, claim.access_key_id)))
+            return self._store.read(session.acting) if session.role_id else session.principal
+        raw = self._store.get(keys.encode(_KEY, claim.access_key_id))
         if raw is None:
             raise sigv4.refused("InvalidClientTokenId", "the access key id is not known")
         stored = _DECODE_KEY.decode(raw)
@@ -117,7 +117,7 @@ class Auth:
             raise sigv4.refused("IncompleteSignature", "the Authorization header is neither Bearer nor AWS4-HMAC-SHA256")
         # Only hashes are compared: their timing tells nothing about the token.
         digest = _digest(token.strip())
-        raw = self._store.read(lambda reader: reader.get(keys.encode(_TOKEN, digest)))
+        raw = self._store.get(keys.encode(_TOKEN, digest))
         if raw is None:
             raise sigv4.refused("InvalidClientTokenId", "the bearer token is not known")
         return _DECODE_TOKEN.decode(raw)

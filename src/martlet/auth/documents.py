@@ -23,6 +23,7 @@ _FIELDS: Final = frozenset(
 _ACTION = re.compile(r"\*|[A-Za-z0-9-]+:[A-Za-z0-9*?]+")
 _RESOURCE = re.compile(r"\*|arn:[^:]*:[^:]*:[^:]*:[^:]*:.+", re.DOTALL)
 _FUNCTION = re.compile(r"arn:aws:lambda:[^:]*:[^:]*:function:(?P<name>[A-Za-z0-9_*-]+)(?::[A-Za-z0-9$_*-]+)?")
+_DOCUMENTS = re.compile(r"arn:martlet:documents:[^:]*:[^:]*:(?P<name>[A-Za-z0-9_-]+/[A-Za-z0-9_.*-]+)")
 _VERSIONS: Final = ("2012-10-17", "2008-10-17")
 
 Grants = frozenset[tuple[str, str]]
@@ -176,6 +177,6 @@ def _is_prefix(pattern: str) -> bool:
 
 
 def _our_name(resource: str) -> str:
-    """The name that rooms know a resource by: a function's own, else the ARN."""
-    function = _FUNCTION.fullmatch(resource)
-    return function["name"] if function is not None else resource
+    """The name that rooms know a resource by: a function's own, "app/collection" of documents, else the ARN."""
+    found = _FUNCTION.fullmatch(resource) or _DOCUMENTS.fullmatch(resource)
+    return found["name"] if found is not None else resource

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from martlet.errors import AccessDenied
 
@@ -17,10 +18,15 @@ def check_host(host_header: str, allowed: Iterable[str] = ()) -> None:
     Good are "localhost", names below ".localhost" (RFC 6761 section 6.3: always loopback), IP addresses (rebinding needs
     a name) and the `allowed` names, where "*.example.com" stands for every name below example.com.
     """
-    name = _host_name(host_header)
-    if name is not None and (_is_local(name) or any(_matches(name, entry.lower().rstrip(".")) for entry in allowed)):
+    if _is_good(host_header, tuple(allowed)):
         return
     raise AccessDenied(f"the API does not answer to host {host_header[:255]!r}", host=host_header[:255])
+
+
+@lru_cache(maxsize=64)
+def _is_good(host_header: str, allowed: tuple[str, ...]) -> bool:
+    name = _host_name(host_header)
+    return name is not None and (_is_local(name) or any(_matches(name, entry.lower().rstrip(".")) for entry in allowed))
 
 
 def _host_name(host_header: str) -> str | None:

@@ -22,7 +22,7 @@ from martlet.errors import ServiceError, Unsupported
 from martlet.store import Reader, Store, Tx, keys
 from martlet.types import Principal
 
-__all__ = ["Caller", "Session", "Sessions", "find_session"]
+__all__ = ["Caller", "Session", "Sessions", "find_session", "with_role"]
 
 _SESSION: Final = "auth.session"  # (.., access key id) -> Session
 _ENDS: Final = "auth.session.ends"  # (.., expires_at_ms, access key id) -> nothing
@@ -69,11 +69,30 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self.principal, grants=documents.grants_of(roles.policy_texts(reader, role)))
 
 
+def with_role(principal: Principal, role_arn: str, account: str, reader: Reader) -> Principal:
+    """`principal`, a function, with what the policies of its role grant now. A role that is not there grants nothing, and
+    neither does one whose policies say more than Martlet decides (a Deny): less is allowed then, never more."""
+    role = _role_of(reader, role_arn, account)
+    if role is None:
+        return principal
+    try:
+        granted = documents.grants_of(roles.policy_texts(reader, role))
+    except Unsupported:
+        return principal
+    return msgspec.structs.replace(principal, grants=principal.grants | granted)
+
+
 _ENCODE: Final = msgspec.msgpack.Encoder()
 _DECODE: Final = msgspec.msgpack.Decoder(Session)
 
 
-def find_session(reader: Reader, access_key_id: str) -> Session | None:
+class Rows(Protocol):
+    """Where rows are looked up: one state of the store (`Reader`), or the store itself."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+
+def find_session(reader: Rows, access_key_id: str) -> Session | None:
     """The session with this key, over or not."""
     raw = reader.get(keys.encode(_SESSION, access_key_id))
     return None if raw is None else _DECODE.decode(raw)

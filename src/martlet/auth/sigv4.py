@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
@@ -25,6 +25,7 @@ from martlet.errors import Unauthenticated, Unsupported
 __all__ = ["ALGORITHM", "Claim", "Headers", "claim_of", "verify"]
 
 Headers = Sequence[tuple[bytes, bytes]]
+_Fields: TypeAlias = dict[str, list[bytes]]
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 SKEW_SECONDS: Final = 15 * 60
@@ -35,6 +36,11 @@ _MISMATCH: Final = (
     "signing method. Consult the service documentation for details."
 )
 _SHOWN_BYTES: Final = 16_384
+_PLAIN_PATH: Final = re.compile(rb"[A-Za-z0-9/._~-]+")
+_KEY_ID: Final = re.compile(r"[A-Za-z0-9_]{3,128}", re.ASCII)
+_TIMESTAMP: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z", re.ASCII)
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_OF_CLAIMS: Final = frozenset({b"x-amz-date", b"date", b"x-amz-security-token"})
 _QUERY_NAMES: Final = frozenset(
     {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature"}
 )
@@ -76,27 +82,29 @@ def verify(
 ) -> None:
     """Check time, signed headers, signature and body against `claim`. Raises `Unauthenticated` naming what failed."""
     _check_time(claim, now_ms)
-    _check_signed_headers(claim, headers)
-    declared = _payload_hash(claim, headers, body)
-    request = canonical_request(claim, method, path, query, headers, declared)
+    fields = _by_name(headers)
+    _check_signed_headers(claim, fields)
+    declared = _payload_hash(claim, fields)
+    digest = "" if declared == _UNSIGNED else hashlib.sha256(body).hexdigest()
+    request = _canonical_request(claim, method, path, query, fields, declared or digest)
     scope = f"{claim.date}/{claim.region}/{claim.service}/aws4_request"
     text = "\n".join((ALGORITHM, claim.timestamp, scope, hashlib.sha256(request).hexdigest()))
     key = _signing_key(secret, claim.date, claim.region, claim.service)
-    expected = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+    expected = hmac.digest(key, text.encode(), "sha256").hex()
     if not hmac.compare_digest(expected.encode(), claim.signature.encode()):
         raise refused("SignatureDoesNotMatch", _MISMATCH, canonical_request=_shown(request), string_to_sign=text)
-    if declared != _UNSIGNED and not hmac.compare_digest(declared, hashlib.sha256(body).hexdigest()):
+    if declared and digest and not hmac.compare_digest(declared, digest):
         raise refused("XAmzContentSHA256Mismatch", "x-amz-content-sha256 does not match the body")
 
 
-def canonical_request(claim: Claim, method: str, path: bytes, query: bytes, headers: Headers, payload: str) -> bytes:
+def _canonical_request(claim: Claim, method: str, path: bytes, query: bytes, fields: _Fields, payload: str) -> bytes:
     """The bytes whose hash is signed."""
     return b"\n".join(
         (
             method.upper().encode(),
             _canonical_path(claim.service, path),
             _canonical_query(query),
-            *(name.encode() + b":" + _header_value(headers, name) for name in claim.signed_headers),
+            *[name.encode() + b":" + _canonical_value(fields[name]) for name in claim.signed_headers],
             b"",
             ";".join(claim.signed_headers).encode(),
             payload.encode(),
@@ -106,6 +114,8 @@ def canonical_request(claim: Claim, method: str, path: bytes, query: bytes, head
 
 def query_pairs(query: bytes) -> list[tuple[str, str]]:
     """Decoded names and values; "+" is a space. Undecodable UTF-8 keeps its bytes as surrogates."""
+    if not query:
+        return []
     if re.search(rb"%(?![0-9A-Fa-f]{2})", query):
         raise refused("IncompleteSignature", "the query holds a % that is not followed by two hexadecimal digits")
     pairs = []
@@ -136,26 +146,30 @@ def _canonical_path(service: str, path: bytes) -> bytes:
     first, *segments = path.split(b"/")
     if first or any(segment in (b".", b"..") for segment in segments) or b"" in segments[:-1]:
         raise refused("IncompleteSignature", "a signed path must begin with / and hold no empty segments, '.' or '..'")
-    return quote(path or b"/", safe="/~").encode()
+    return path if _PLAIN_PATH.fullmatch(path) else quote(path or b"/", safe="/~").encode()
 
 
-def _header_values(headers: Headers, name: str) -> list[bytes]:
-    wanted = name.encode()
-    return [value for key, value in headers if key.lower() == wanted]
+def _by_name(headers: Headers) -> _Fields:
+    """Values by lower-case name, in the order they came."""
+    fields: _Fields = {}
+    for key, value in headers:
+        fields.setdefault(key.lower().decode("latin-1"), []).append(value)
+    return fields
 
 
-def _header_value(headers: Headers, name: str) -> bytes:
-    return b",".join(b" ".join(value.split()) for value in _header_values(headers, name))
+def _canonical_value(values: list[bytes]) -> bytes:
+    return b",".join([b" ".join(value.split()) for value in values])
 
 
-def _single_header(headers: Headers, name: str) -> str:
-    values = _header_values(headers, name)
+def _single_header(fields: _Fields, name: str) -> str:
+    values = fields.get(name, ())
     if len(values) > 1:
         raise refused("IncompleteSignature", f"header {name} must appear once")
     return values[0].strip().decode("latin-1") if values else ""
 
 
 def _claim_from_header(headers: Headers, authorization: str) -> Claim:
+    present = _by_name([(key, value) for key, value in headers if key.lower() in _OF_CLAIMS])
     fields: dict[str, str] = {}
     for part in authorization.removeprefix(ALGORITHM).split(","):
         name, equals, value = part.strip().partition("=")
@@ -166,12 +180,12 @@ def _claim_from_header(headers: Headers, authorization: str) -> Claim:
         fields[name] = value
     if len(fields) != 3:
         raise refused("IncompleteSignature", "the Authorization header must hold Credential, SignedHeaders and Signature once")
-    timestamp = _single_header(headers, "x-amz-date")
+    timestamp = _single_header(present, "x-amz-date")
     if not timestamp:
-        timestamp = _from_http_date(_single_header(headers, "date"))
+        timestamp = _from_http_date(_single_header(present, "date"))
         if "date" not in fields["SignedHeaders"].split(";"):
             raise refused("IncompleteSignature", "neither x-amz-date nor a signed Date header is there")
-    token = _single_header(headers, "x-amz-security-token")
+    token = _single_header(present, "x-amz-security-token")
     return _claim(fields["Credential"], timestamp, fields["SignedHeaders"], fields["Signature"], token, None)
 
 
@@ -204,22 +218,30 @@ def _claim(credential: str, timestamp: str, signed: str, signature: str, token: 
     parts = credential.split("/")
     if len(parts) != 5 or not all(parts) or parts[4] != "aws4_request":
         raise refused("IncompleteSignature", "Credential must be key/date/region/service/aws4_request")
-    if not re.fullmatch(r"[A-Za-z0-9_]{3,128}", parts[0], re.ASCII):
+    if not _KEY_ID.fullmatch(parts[0]):
         raise refused("InvalidClientTokenId", "the access key id is not known")
-    if not re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", timestamp, re.ASCII):
+    if not _TIMESTAMP.fullmatch(timestamp):
         raise refused("IncompleteSignature", "the date must have the form YYYYMMDDTHHMMSSZ")
     if parts[1] != timestamp[:8]:
         raise refused("SignatureDoesNotMatch", "the date of the credential scope is not the date of the request")
-    if not re.fullmatch(r"[0-9a-f]{64}", signature, re.ASCII):
+    if not _DIGEST.fullmatch(signature):
         raise refused("IncompleteSignature", "Signature must be 64 lower-case hexadecimal digits")
-    names = tuple(signed.split(";"))
-    if list(names) != sorted(set(names)) or not all(re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name) for name in names):
+    names = _signed_names(signed)
+    if names is None:
         raise refused("IncompleteSignature", "SignedHeaders must be lower-case header names, sorted, each once")
     return Claim(parts[0], parts[1], parts[2], parts[3], timestamp, names, signature, token, expires)
 
 
+@lru_cache(maxsize=64)
+def _signed_names(signed: str) -> tuple[str, ...] | None:
+    """The names in a SignedHeaders, which clients repeat; None if it is not as it must be."""
+    names = tuple(signed.split(";"))
+    right = list(names) == sorted(set(names)) and all(re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name) for name in names)
+    return names if right else None
+
+
 def _from_http_date(text: str) -> str:
-    if re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", text, re.ASCII):
+    if _TIMESTAMP.fullmatch(text):
         return text
     try:
         return parsedate_to_datetime(text).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -229,10 +251,12 @@ def _from_http_date(text: str) -> str:
 
 def _check_time(claim: Claim, now_ms: int) -> None:
     try:
-        signed_at = datetime.strptime(claim.timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+        signed_at = _epoch_seconds(claim.timestamp)
     except ValueError as error:
         raise refused("IncompleteSignature", "the date is not a date") from error
     age = now_ms / 1000 - signed_at
+    if -SKEW_SECONDS <= age <= SKEW_SECONDS and claim.expires_seconds is None:
+        return
     now, minutes = _basic_form(now_ms / 1000), SKEW_SECONDS // 60
     if age < -SKEW_SECONDS:
         edge = f"{_basic_form(now_ms / 1000 + SKEW_SECONDS)} ({now} + {minutes} min.)"
@@ -243,6 +267,12 @@ def _check_time(claim: Claim, now_ms: int) -> None:
             raise refused("RequestTimeTooSkewed", f"Signature expired: {claim.timestamp} is now earlier than {edge}")
     elif age > claim.expires_seconds:
         raise refused("RequestExpired", "Request has expired")
+
+
+@lru_cache(maxsize=64)
+def _epoch_seconds(timestamp: str) -> float:
+    """Of ISO 8601's basic form. Many requests are signed in one second. Raises `ValueError`."""
+    return datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def _basic_form(seconds: float) -> str:
@@ -257,32 +287,31 @@ def _shown(request: bytes) -> str:
     return b"\n".join(token + b"..." if line.startswith(token) else line for line in lines).decode("utf-8", "replace")
 
 
-def _check_signed_headers(claim: Claim, headers: Headers) -> None:
-    present = {key.lower().decode("latin-1") for key, _ in headers}
+def _check_signed_headers(claim: Claim, fields: _Fields) -> None:
     if "host" not in claim.signed_headers:
         raise refused("IncompleteSignature", "the host header must be signed")
     for name in claim.signed_headers:
-        if name not in present:
+        if name not in fields:
             raise refused("SignatureDoesNotMatch", f"signed header {name} is not in the request")
-    for name in sorted(present):
-        if name.startswith("x-amz-") and name not in claim.signed_headers:
-            raise refused("AccessDenied", f"header {name} must be signed")
-    if len(_header_values(headers, "host")) > 1:
+    unsigned = [name for name in fields if name.startswith("x-amz-") and name not in claim.signed_headers]
+    if unsigned:
+        raise refused("AccessDenied", f"header {min(unsigned)} must be signed")
+    if len(fields["host"]) > 1:
         raise refused("IncompleteSignature", "header host must appear once")
 
 
-def _payload_hash(claim: Claim, headers: Headers, body: bytes) -> str:
-    """What the request says its body hashes to, or the body's own hash where it says nothing."""
-    declared = _single_header(headers, "x-amz-content-sha256")
+def _payload_hash(claim: Claim, fields: _Fields) -> str:
+    """What the request says its body hashes to; "" where it says nothing: then the body's own hash is signed."""
+    declared = _single_header(fields, "x-amz-content-sha256")
     if not declared:
         if claim.service == "s3":
             if claim.expires_seconds is None:
                 raise refused("MissingSecurityHeader", "S3 requests must carry x-amz-content-sha256")
             return _UNSIGNED
-        return hashlib.sha256(body).hexdigest()
+        return ""
     if declared.startswith("STREAMING-"):
         raise Unsupported(f"x-amz-content-sha256 {declared[:64]}: chunked signatures are not supported")
-    if declared != _UNSIGNED and not re.fullmatch(r"[0-9a-f]{64}", declared, re.ASCII):
+    if declared != _UNSIGNED and not _DIGEST.fullmatch(declared):
         raise refused("IncompleteSignature", "x-amz-content-sha256 must be a SHA-256 in hexadecimal or UNSIGNED-PAYLOAD")
     return declared
 
@@ -291,5 +320,5 @@ def _payload_hash(claim: Claim, headers: Headers, body: bytes) -> str:
 def _signing_key(secret: str, date: str, region: str, service: str) -> bytes:
     key = f"AWS4{secret}".encode()
     for part in (date, region, service, "aws4_request"):
-        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+        key = hmac.digest(key, part.encode(), "sha256")
     return key

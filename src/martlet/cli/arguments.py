@@ -35,8 +35,10 @@ def parser() -> argparse.ArgumentParser:
     _deploy(commands)
     _listings(commands)
     _invoke(commands)
+    _replay(commands)
     _logs(commands)
     _destroy(commands)
+    _runtimes(commands)
     return root
 
 
@@ -57,9 +59,12 @@ def _command(commands: Commands, name: str, summary: str, example: str, *, json:
 
 def _up(commands: Commands) -> None:
     up = _command(commands, "up", "run the platform, and an app with it", "martlet up . --port 8700")
-    up.add_argument("path", nargs="?", metavar="PATH", help="an app's folder or .py file to deploy and watch (default: none)")
+    up.add_argument(
+        "path", nargs="?", metavar="PATH", help="an app's folder or .py file, or a SAM template, to deploy and watch"
+    )
     up.add_argument("--port", type=_port, help="port of the apps (default 8700; 0: any free one)")
     up.add_argument("--api-port", type=_port, help="port of the platform's API (default: port + 1)")
+    _template_options(up)
     up.add_argument("--no-watch", action="store_true", help="do not redeploy when files are saved")
     up.add_argument(
         "--sandbox",
@@ -76,16 +81,27 @@ def _port(text: str) -> int:
 
 def _deploy(commands: Commands) -> None:
     deploy = _command(commands, "deploy", "make an app serve what a folder holds", "martlet deploy . --dry-run", json=True)
-    deploy.add_argument("path", metavar="PATH", help="the app's folder or .py file")
+    deploy.add_argument("path", metavar="PATH", help="the app's folder or .py file, or a SAM or CloudFormation template")
     deploy.add_argument("--app", metavar="NAME", help="the app's name (default: [tool.martlet] name, else the folder's)")
     deploy.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    _template_options(deploy)
+
+
+def _template_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--param", action="append", default=[], metavar="K=V", help="a template's parameter; may be repeated")
+    command.add_argument(
+        "--lenient",
+        action="store_true",
+        help="leave out what a template has and Martlet does not, and say so, instead of failing",
+    )
 
 
 def _listings(commands: Commands) -> None:
     _command(commands, "env", "print the environment that points AWS clients here", 'eval "$(martlet env)"', json=True)
     _command(commands, "apps", "list apps", "martlet apps", json=True)
     functions = _command(commands, "functions", "list functions", "martlet functions --app shop", json=True)
-    functions.add_argument("--app", metavar="NAME", help="only this app's")
+    functions.add_argument("--app", metavar="NAME", help="only this app's or stack's")
+    functions.add_argument("--versions", action="store_true", help="published versions too")
     usage = _command(commands, "usage", "show what each function used", "martlet usage --since 24h", json=True)
     usage.add_argument("--since", metavar="AGE", help="only the last 30s, 5m, 24h or 7d (default: all)")
     _command(commands, "status", "show what the platform is doing", "martlet status", json=True)
@@ -101,7 +117,7 @@ _EVENTS = (  # those of cli/events.py, which is not loaded for a help text
 def _invoke(commands: Commands) -> None:
     example = 'martlet invoke hello-greet --payload \'{"name": "Ada"}\''
     invoke = _command(commands, "invoke", "run a function and print its answer", example, json=True)
-    invoke.add_argument("name", metavar="NAME", help="the function's full name, APP-FUNCTION")
+    invoke.add_argument("name", metavar="NAME", help="the function: APP-FUNCTION, or NAME:VERSION or NAME:ALIAS")
     invoke.add_argument(
         "--payload", metavar="JSON|@FILE|-", help="the event (default {}); @FILE reads a file, - standard input"
     )
@@ -119,7 +135,22 @@ def _invoke(commands: Commands) -> None:
         help="change the event first, e.g. Records.0.body.order=7 (again for more)",
     )
     invoke.add_argument("--show", action="store_true", help="print the event and run nothing")
+    invoke.add_argument("--debug", action="store_true", help="wait for a debugger first; for Python and Node.js")
+    invoke.add_argument("--port", type=_port, help="with --debug: where the debugger connects (default: any free port)")
     invoke.add_argument("--log", action="store_true", help="also print the end of its log, to standard error")
+
+
+def _replay(commands: Commands) -> None:
+    example = "martlet replay --list hello-greet"
+    replay = _command(commands, "replay", "run a recorded failed event again, or list what is recorded", example, json=True)
+    replay.add_argument(
+        "what",
+        nargs="?",
+        metavar="REQUEST_ID|FUNCTION",
+        help="the request id of the failed event; with --list the function (default: the newest of every function)",
+    )
+    replay.add_argument("--list", action="store_true", help="list the failed events that are kept")
+    replay.add_argument("--log", action="store_true", help="also print the end of the log, to standard error")
 
 
 def _logs(commands: Commands) -> None:
@@ -138,3 +169,10 @@ def _destroy(commands: Commands) -> None:
     )
     destroy.add_argument("app", metavar="APP", help="the app's name")
     destroy.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _runtimes(commands: Commands) -> None:
+    example = "martlet runtimes install nodejs22.x"
+    runtimes = _command(commands, "runtimes", "list the runtimes of this host, or install one", example, json=True)
+    runtimes.add_argument("action", nargs="?", choices=("list", "install"), default="list", help="list (default) or install")
+    runtimes.add_argument("runtime", nargs="?", metavar="RUNTIME", help="what to install, e.g. nodejs22.x or python3.13")

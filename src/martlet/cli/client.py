@@ -50,6 +50,10 @@ class Endpoint:
             raise Failure(
                 UNREACHABLE, f"no platform runs on {self.data}", "start it (martlet up), or give its folder: --data DIR"
             ) from error
+        except NotADirectoryError as error:
+            raise Failure(
+                UNREACHABLE, f"{self.data} is a file, not a folder", "give the platform's folder: --data DIR"
+            ) from error
         except PermissionError as error:
             raise Failure(
                 UNREACHABLE, f"cannot read {file}: permission denied", "run as the user who runs the platform"

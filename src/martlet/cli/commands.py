@@ -94,7 +94,10 @@ def _up(arguments: Arguments) -> int:
                 "sandbox": arguments.sandbox,
             }
         )
-        ended = importlib.import_module("martlet.server").run(settings, path, watching=not arguments.no_watch)
+        more: dict[str, Any] = {}
+        if arguments.param or arguments.lenient:
+            more = {"parameters": _parameters(arguments), "lenient": arguments.lenient}
+        ended = importlib.import_module("martlet.server").run(settings, path, watching=not arguments.no_watch, **more)
     except MartletError as error:
         code = DEPLOY_FAILED if error.code == "deploy_failed" else USAGE if error.code == "invalid_input" else START_FAILED
         raise Failure(code, error.message, error.remedy, str(error.details.get("stack") or "")) from error
@@ -104,11 +107,17 @@ def _up(arguments: Arguments) -> int:
 def _deploy(arguments: Arguments) -> int:
     from martlet.apps.archive import pack
     from martlet.apps.package import app_name, check_app_name, scan
+    from martlet.apps.stacks.finding import template_of
     from martlet.errors import MartletError
 
     path = Path(arguments.path)
     client = _client(arguments, path.absolute())
     try:
+        template = template_of(path.absolute())
+        if template is not None:
+            return _deploy_template(arguments, template, client)
+        if arguments.param or arguments.lenient:
+            raise Failure(USAGE, f"{path} is no template: --param and --lenient are for templates")
         name = check_app_name(arguments.app) if arguments.app else app_name(path)
         package = scan(path)
         body = pack(package)
@@ -132,11 +141,67 @@ def _deploy(arguments: Arguments) -> int:
     return 0
 
 
-def _deployment_text(result: dict[str, Any]) -> str:
-    steps = [f"  {step}" for step in result["steps"]] or ["  nothing changes" if result["dry_run"] else "  nothing changed"]
-    counts = f"{len(result['functions'])} functions, {len(result['routes'])} routes"
+def _deploy_template(arguments: Arguments, template: Path, client: Client) -> int:
+    from martlet.apps.package import check_app_name
+    from martlet.apps.stacks.finding import stack_name
+
+    name = check_app_name(arguments.app) if arguments.app else stack_name(template)
+    body = json.dumps({"path": str(template), "parameters": _parameters(arguments), "lenient": arguments.lenient}).encode()
+    query: dict[str, object] = {"dry_run": True} if arguments.dry_run else {}
+    result: dict[str, Any] | None = None
+    where = f"/v1/stacks/{segment(name)}/deployments"
+    for event in client.lines("POST", where, query, body, refused=DEPLOY_FAILED):
+        if event.get("type") == "progress":
+            print(printable(str(event.get("text", ""))), file=sys.stderr)
+        elif event.get("type") == "result":
+            result = event["deployment"]
+    if result is None:
+        raise Failure(REFUSED, "the platform stopped before the deployment ended", "it goes on, backwards, at its next start")
+    if arguments.json:
+        _show_json(result)
+    else:
+        print(_stack_text(result))
+    return 0
+
+
+def _parameters(arguments: Arguments) -> dict[str, str]:
+    parameters: dict[str, str] = {}
+    for given in arguments.param:
+        key, equals, value = given.partition("=")
+        if not equals or not key:
+            raise Failure(USAGE, f"--param {given}: write it as NAME=VALUE")
+        parameters[key] = value
+    return parameters
+
+
+def _stack_text(result: dict[str, Any]) -> str:
+    changes = [f"  {change}" for change in result["changes"]]
     if result["dry_run"]:
-        head = f"{result['app']}: would become {counts}"
+        plural = "s" * (result["resources"] != 1)
+        head = f"{result['app']}: dry run, nothing was changed; it would become {result['resources']} resource{plural}"
+        changes = changes or ["  nothing would change"]
+    elif not changes:
+        head = f"{result['app']} revision {result['revision']}: nothing changed"
+    else:
+        head = f"{result['app']} revision {result['revision']}: {result['status']}, {result['duration_ms']} ms"
+    warnings = [f"  left out: {warning}" for warning in result["warnings"]]
+    if warnings:
+        head += f"; {len(warnings)} not honoured (--lenient)"
+    outputs = table(("OUTPUT", "VALUE"), sorted(result["outputs"].items()), empty="") if result["outputs"] else ""
+    return printable("\n".join(line for line in (head, *changes, *warnings, outputs) if line))
+
+
+def _count(items: list[Any], noun: str) -> str:
+    return f"{len(items)} {noun}{'s' * (len(items) != 1)}"
+
+
+def _deployment_text(result: dict[str, Any]) -> str:
+    steps = [f"  {step}" for step in result["steps"]] or [
+        "  nothing would change" if result["dry_run"] else "  nothing changed"
+    ]
+    counts = f"{_count(result['functions'], 'function')}, {_count(result['routes'], 'route')}"
+    if result["dry_run"]:
+        head = f"{result['app']}: dry run, nothing was changed; it would become {counts}"
     else:
         head = f"{result['app']} revision {result['revision']}: {counts}, {result['duration_ms']} ms"
     return printable("\n".join([head, *steps]))
@@ -186,7 +251,8 @@ def _apps(arguments: Arguments) -> int:
 
 
 def _functions(arguments: Arguments) -> int:
-    found = _client(arguments).call("GET", "/v1/functions", {"app": arguments.app})
+    query: dict[str, object] = {"app": arguments.app, **({"versions": True} if arguments.versions else {})}
+    found = _client(arguments).call("GET", "/v1/functions", query)
     if arguments.json:
         _show_json(found)
         return 0
@@ -195,7 +261,9 @@ def _functions(arguments: Arguments) -> int:
         config = function["config"]
         rows.append(
             (
-                function["name"],
+                function["name"] if function["qualifier"] == "$LATEST" else f"{function['name']}:{function['qualifier']}",
+                function["app"] or "-",
+                function["runtime"],
                 function["version"],
                 config["memory_mb"],
                 config["timeout_seconds"],
@@ -204,7 +272,7 @@ def _functions(arguments: Arguments) -> int:
                 _time(function["created_at_ms"]),
             )
         )
-    headings = ("FUNCTION", "VERSION", "MEMORY_MB", "TIMEOUT_S", "CONCURRENCY", "HANDLER", "PUBLISHED")
+    headings = ("FUNCTION", "APP", "RUNTIME", "VERSION", "MEMORY_MB", "TIMEOUT_S", "CONCURRENCY", "HANDLER", "PUBLISHED")
     print(table(headings, rows, empty="no functions"))
     return 0
 
@@ -281,7 +349,28 @@ def _invoke(arguments: Arguments) -> int:
         print(_json_text(json.loads(payload), indent=2))
         return 0
     query: dict[str, object] = {"log": True} if arguments.log else {}
+    if arguments.debug:
+        return _ended(arguments, _debugged(arguments, query, payload))
+    if arguments.port is not None:
+        raise Failure(USAGE, "--port is where a debugger connects", "say --debug too")
     result = _client(arguments).call("POST", f"/v1/functions/{segment(arguments.name)}/invocations", query, payload)
+    return _ended(arguments, result)
+
+
+def _debugged(arguments: Arguments, query: dict[str, object], payload: bytes) -> dict[str, Any]:
+    """The result of an event that waited for a debugger. What to do is told meanwhile; an interrupt ends the event."""
+    query["port"] = arguments.port
+    for event in _client(arguments).lines("POST", f"/v1/functions/{segment(arguments.name)}/debug", query, payload):
+        if event.get("type") == "progress":
+            print(printable(str(event.get("text", ""))), file=sys.stderr, flush=True)
+        elif event.get("type") == "result":
+            result: dict[str, Any] = event["invocation"]
+            return result
+    raise Failure(REFUSED, "the platform stopped before the event ended")
+
+
+def _ended(arguments: Arguments, result: dict[str, Any]) -> int:
+    """Show how an invocation ended; a function error is a `Failure`."""
     if arguments.log:
         print(printable(result.get("log", "").replace("\r", "\n")).rstrip("\n"), file=sys.stderr)
     if arguments.json:
@@ -292,8 +381,38 @@ def _invoke(arguments: Arguments) -> int:
         raise Failure(
             REFUSED,
             f"the function failed: {result['error_type'] or result['error']}",
-            "see its log: martlet logs " + arguments.name,
+            "see its log: martlet logs " + str(result["function"]).partition(":")[0],
         )
+    return 0
+
+
+def _replay(arguments: Arguments) -> int:
+    if arguments.list:
+        return _failures(arguments)
+    if arguments.what is None:
+        raise Failure(USAGE, "name the request id of a failed event", "martlet replay --list shows what is recorded")
+    query: dict[str, object] = {"log": True} if arguments.log else {}
+    result = _client(arguments).call("POST", f"/v1/failures/{segment(arguments.what)}/replays", query, b"")
+    return _ended(arguments, result)
+
+
+def _failures(arguments: Arguments) -> int:
+    found = _client(arguments).call("GET", "/v1/failures", {"function": arguments.what})
+    if arguments.json:
+        _show_json(found)
+        return 0
+    rows = [
+        (
+            row["request_id"],
+            f"{row['function']}:{row['qualifier']}" if row["qualifier"] else row["function"],
+            _time(row["at_ms"]),
+            row["source"],
+            row["error_type"],
+            row["payload_bytes"],
+        )
+        for row in found["failures"]
+    ]
+    print(table(("REQUEST_ID", "FUNCTION", "FAILED", "SOURCE", "ERROR", "BYTES"), rows, empty="no failed events"))
     return 0
 
 
@@ -370,6 +489,35 @@ def _destroy(arguments: Arguments) -> int:
     return 0
 
 
+def _runtimes(arguments: Arguments) -> int:
+    from martlet.config import environment
+    from martlet.functions.runtimes import Runtimes, RuntimeUnavailable, available
+    from martlet.functions.runtimes.install import install
+
+    if arguments.action == "install":
+        if not arguments.runtime:
+            raise Failure(USAGE, "name the runtime to install", "martlet runtimes install nodejs22.x")
+        folder = (Path(arguments.data) if arguments.data else Path.home() / ".martlet") / "runtimes"
+        try:
+            program = install(arguments.runtime, folder)
+        except RuntimeUnavailable as error:
+            raise Failure(REFUSED, error.message, error.remedy) from error
+        print(f"{arguments.runtime}  {program}")
+        return 0
+    found = available(Runtimes(_data(arguments), region="", node=environment().get("MARTLET_NODE", "")).programs)
+    if arguments.json:
+        _show_json(found)
+    else:
+        print(
+            table(
+                ("runtime", "runs with"),
+                [(row["runtime"], row["program"] or f"not here: {row['install']}") for row in found],
+                empty="",
+            )
+        )
+    return 0
+
+
 _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "up": _up,
     "env": _env,
@@ -377,9 +525,11 @@ _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "apps": _apps,
     "functions": _functions,
     "invoke": _invoke,
+    "replay": _replay,
     "logs": _logs,
     "usage": _usage,
     "destroy": _destroy,
+    "runtimes": _runtimes,
     "status": _status,
     "version": _version,
 }

@@ -113,8 +113,11 @@ async def serve(sock: socket.socket, egress: Egress, meter: Callable[[int, int],
     except AccessDenied as error:
         _refuse(writer, "403 Forbidden", error.message)
         return
-    except (MartletError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, ValueError) as error:
-        _refuse(writer, "400 Bad Request", f"egress proxy: {error}")
+    except MartletError as error:
+        _refuse(writer, "400 Bad Request", error.message)
+        return
+    except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, ValueError) as error:
+        _refuse(writer, "400 Bad Request", f"egress proxy: {type(error).__name__}: {error}")
         return
     try:
         outward = await _connect(host, port)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,15 +17,17 @@ from martlet.clock import Clock, token_hex, uuid4_text
 from martlet.errors import DeployFailed, LimitExceeded, NotFound
 from martlet.functions import egress
 from martlet.functions.builder import Build, Builder
+from martlet.functions.debugging import Session, told
 from martlet.functions.instance import Instance
 from martlet.functions.logs import LogRecord, LogStore
 from martlet.functions.pool import Pool
-from martlet.functions.runtimes import Runtimes
+from martlet.functions.register import Register
+from martlet.functions.runtimes import Plan, Runtimes
 from martlet.functions.sandbox import Ended, HostReport, InstanceSpec, SandboxHost, Started, ZygoteSpec
 from martlet.limits import LIMITS, exceeded
 from martlet.store import Reader, Store, Tx, keys
 from martlet.telemetry import Registry
-from martlet.types import FunctionConfig, FunctionVersion, Invocation, Outcome
+from martlet.types import ACCOUNT, FunctionConfig, FunctionVersion, Invocation, Outcome
 
 __all__ = ["Build", "Functions"]
 
@@ -33,6 +36,7 @@ _PAYLOAD_AT_MOST = LIMITS["payload_bytes"].default
 _REAP_SECONDS = 1.0
 _SAMPLE_NS = 100_000_000
 _ZYGOTES_AT_MOST = 24
+_DEBUGGER_MB = 256
 _HOT_NS = 60_000_000_000  # a zygote that was wanted within this keeps all its stem cells, others one
 _KEPT_AFTER_DEPLOY = 32  # verified instances are kept warm up to this many on the host
 # Ends that a handler cannot write into its log itself. Who called over HTTP is not told them either.
@@ -79,14 +83,18 @@ class Functions:
         self._keep_ns = int(keep_alive_seconds * 1e9)
         self._stem_cells = stem_cells
         self._region = region
-        self._versions: dict[str, FunctionVersion] = {}
-        self._pools: dict[str, Pool] = {}
+        self._register = Register()
+        self._versions = self._register.published
+        self._pools: dict[str, Pool] = {}  # by the version's key
+        self.on_failed: Callable[[FunctionVersion, Invocation, Outcome], None] = lambda *_: None
+        self.on_forget: Callable[[Tx, str], None] = lambda *_: None
         self._all: dict[int, tuple[Pool, Instance]] = {}
         self._used: dict[int, str] = {}  # instance → key of its zygote
         self.runtimes = Runtimes(data, region=region, node=node)
         self._zygotes: dict[str, int] = {}  # key → when it was last wanted
         self._numbers = 0
         self._locks: dict[str, asyncio.Lock] = {}
+        self._debugged: dict[Pool, tuple[Session, Plan]] = {}  # pools of one event under a debugger
         self._reaper: asyncio.TimerHandle | None = None
         self._proxies: set[asyncio.Task[None]] = set()
         self._sample = (0, 0, 0)  # when, busy jiffies, all jiffies
@@ -130,6 +138,7 @@ class Functions:
             for _, value in page:
                 version = _decode(value)
                 self._versions[version.name] = version
+                self._register.share(version.name).reserved = version.config.reserved
             if len(page) < 1000:
                 return
             low = page[-1][0] + b"\x00"
@@ -151,10 +160,20 @@ class Functions:
     # --- the registry ---------------------------------------------------------------------------------------------
 
     def get(self, name: str) -> FunctionVersion | None:
-        return self._versions.get(name)
+        """What answers to this name: of an app, or $LATEST or another version (name:1) of the Lambda API."""
+        return self._versions.get(name) or self._register.installed.get(name)
 
     def list(self) -> list[FunctionVersion]:
+        """The functions of apps. Those made through the Lambda API are not among them: see `all`."""
         return sorted(self._versions.values(), key=lambda version: version.name)
+
+    def find(self, function: str) -> FunctionVersion | None:
+        """A version that `dispatch` would take for "f", "f:3", "f:$LATEST" or "f:alias"."""
+        return self._register.resolve(function, choose=False)
+
+    def all(self) -> tuple[FunctionVersion, ...]:
+        """Everything that can be called: functions of apps, $LATEST and published versions of the Lambda API."""
+        return (*self._versions.values(), *self._register.installed.values())
 
     async def build(self, *, app: str, code: str, layer: str, module: str) -> Build:
         """Import `module` of a stored code folder in a sandbox: its resource graph and what it imports.
@@ -181,9 +200,11 @@ class Functions:
                 layer=layer,
                 imports=imports,
                 created_at_ms=self.clock.now_ms(),
+                region=self._region,
             )
             self.runtimes.check(config)
             await asyncio.to_thread(self.runtimes.prepare, version)
+            self.runtimes.plan(version)  # raises for what cannot run together
             pool = self._new_pool(version)
             if config.reserved != 0:
                 await self._verify(pool)
@@ -192,6 +213,7 @@ class Functions:
             except BaseException:
                 pool.retire(None)
                 raise
+            self._register.share(name).reserved = config.reserved
             self._swap(name, version, pool)
             if len(self._all) > _KEPT_AFTER_DEPLOY and not config.provisioned:
                 pool.evict_idle()  # many functions at once: back to zero at once
@@ -213,9 +235,16 @@ class Functions:
             raise DeployFailed(f"function {pool.version.config.name}: no room for another sandbox on this host")
 
     def _swap(self, name: str, version: FunctionVersion, pool: Pool) -> None:
-        old = self._pools.get(name)
         self._versions[name] = version
-        self._pools[name] = pool
+        self._replace_pool(pool)
+
+    def _replace_pool(self, pool: Pool) -> None:
+        old = self._pools.get(pool.version.key)
+        self._pools[pool.version.key] = pool
+        share = pool.share
+        share.provisioned = [one for one in share.provisioned if one is not old]
+        if pool.version.config.provisioned:
+            share.provisioned.append(pool)
         if old is not None:
             old.retire(pool)
 
@@ -223,6 +252,7 @@ class Functions:
         """Back to an earlier version, without a check: it has served before."""
         async with self._locks.setdefault(previous.name, asyncio.Lock()):
             await self._store.transact(lambda tx: tx.put(keys.encode("fn", previous.name), _encode(previous)))
+            self._register.share(previous.name).reserved = previous.config.reserved
             self._swap(previous.name, previous, self._new_pool(previous))
 
     async def remove(self, name: str) -> None:
@@ -233,25 +263,88 @@ class Functions:
 
             def forget(tx: Tx) -> None:
                 tx.delete(keys.encode("fn", name))
+                self.on_forget(tx, name)
 
             await self._store.transact(forget)
             del self._versions[name]
-            pool = self._pools.pop(name, None)
-            if pool is not None:
-                pool.retire(None)
+            self._drop_pool(name)
+        self._register.forget(name)
         self._locks.pop(name, None)
+
+    def _drop_pool(self, key: str) -> None:
+        pool = self._pools.pop(key, None)
+        if pool is not None:
+            pool.share.provisioned = [one for one in pool.share.provisioned if one is not pool]
+            pool.retire(None)
+
+    # --- versions of the Lambda API -------------------------------------------------------------------------------
+
+    def install(self, version: FunctionVersion) -> None:
+        """Let `version` answer to its key, from the next event on; one that it replaces finishes what it has.
+
+        Nothing is checked and nothing stored: the control plane has done both. Errors of its code come at invocation.
+        """
+        self._register.installed[version.key] = version
+        if version.key in self._pools or version.config.provisioned:
+            self._replace_pool(self._new_pool(version))
+
+    async def warm_up(self, version: FunctionVersion, count: int) -> str:
+        """`install` once `count` instances are ready, so that nobody waits for them. "" or why they could not be had; then
+        nothing has changed."""
+        pool = self._new_pool(version)
+        await pool.warm(count)
+        if pool.init_error is not None or sum(1 for one in pool.instances.values() if one.ready) < count:
+            pool.retire(None)
+            return "FUNCTION_ERROR_INIT_FAILURE" if pool.init_error is not None else "INSUFFICIENT_CAPACITY"
+        if self._closing:
+            pool.retire(None)
+            return "closing"
+        self._register.installed[version.key] = version
+        self._replace_pool(pool)
+        return ""
+
+    def is_warm(self, key: str) -> bool:
+        """Whether instances of this version are there now."""
+        pool = self._pools.get(key)
+        return pool is not None and bool(pool.instances)
+
+    def ready_instances(self, key: str) -> int:
+        pool = self._pools.get(key)
+        return sum(1 for one in pool.instances.values() if one.ready and not one.draining) if pool is not None else 0
+
+    def uninstall(self, key: str) -> None:
+        """This version answers no more. What runs finishes; what waits is refused."""
+        self._register.installed.pop(key, None)
+        self._drop_pool(key)
+        if ":" not in key:
+            self._register.forget(key)
+
+    def route_aliases(self, name: str, aliases: Mapping[str, tuple[str] | tuple[str, str, float]]) -> None:
+        """From now on these are the function's aliases: each is a version, or that, a second one, and that one's share."""
+        self._register.route(name, aliases)
+
+    def reserve(self, name: str, reserved: int | None) -> None:
+        """Most events of this function at one time, whatever their version. None: no limit of its own."""
+        self._register.share(name).reserved = reserved
+
+    def reserved(self, name: str) -> int | None:
+        return self._register.share(name).reserved
 
     # --- the way of an event --------------------------------------------------------------------------------------
 
     def dispatch(self, invocation: Invocation) -> None:
         """Run an event; `invocation.on_done` is called exactly once, possibly before this returns (a refusal)."""
         pool = self._pools.get(invocation.function)
-        if pool is None:
-            version = self._versions.get(invocation.function)
+        if pool is None or ":" in invocation.function:
+            version = self._register.resolve(invocation.function)
             if version is None:
                 self._refuse(invocation, Outcome(refusal=NotFound(f"no function {invocation.function}")))
                 return
             pool = self._pool(version)
+            if not invocation.arn and invocation.function != version.key:
+                qualifier = invocation.function.partition(":")[2]
+                invocation.arn = f"arn:aws:lambda:{version.region}:{ACCOUNT}:function:{version.name}:{qualifier}"
+            invocation.function = version.name
         if len(invocation.payload) > _PAYLOAD_AT_MOST:
             error: LimitExceeded = exceeded("payload_bytes", len(invocation.payload), f"event for {invocation.function}")
             self._refuse(invocation, Outcome(refusal=error))
@@ -273,6 +366,55 @@ class Functions:
         self.dispatch(invocation)
         return invocation, await done
 
+    async def debug(
+        self, function: str, payload: bytes, *, port: int = 0, say: Callable[[str], None]
+    ) -> tuple[Invocation, Outcome]:
+        """Run one event in an instance of its own that waits for a debugger on the host's loopback, `port` or a free one.
+
+        `say` gets lines that tell what to do. Its time limit is `debug_seconds`; it has some memory more, for the debugger.
+        Raises NotFound, Conflict (port taken), Unsupported (runtime), DeployFailed (no debugger). Whoever is cancelled here
+        ends the instance."""
+        found = self.find(function)
+        if found is None:
+            raise NotFound(f"no function {function}", remedy="see `martlet functions`")
+        if len(payload) > _PAYLOAD_AT_MOST:
+            raise exceeded("payload_bytes", len(payload), f"event for {function}")
+        seconds = LIMITS["debug_seconds"].default
+        alone = msgspec.structs.replace(found.config, concurrency=1, provisioned=0)
+        longer = msgspec.structs.replace(alone, timeout_seconds=float(seconds), memory_mb=alone.memory_mb + _DEBUGGER_MB)
+        version = msgspec.structs.replace(found, config=alone)
+        session = Session(direct=self.report.level == 0)
+        await session.open(port)
+        try:
+            plan, init = self.runtimes.debugged(version, self._init(version), self.clock.now_ms(), session.inside())
+            version = msgspec.structs.replace(found, config=longer)
+            pool = Pool(version, self, init, instance=plan.instance, patient=True)
+            self._debugged[pool] = (session, plan)
+            for line in told(function, plan.runtime.kind, session.port, seconds):
+                say(line)
+            try:
+                return await self._run_in(pool, payload)
+            finally:
+                pool.retire(None)
+                for instance in list(pool.instances.values()):
+                    self._host.kill(instance.number)
+                self._zygotes.pop(plan.zygote.key, None)
+                self._host.drop_zygote(plan.zygote.key)
+                del self._debugged[pool]
+        finally:
+            await session.close()
+
+    async def _run_in(self, pool: Pool, payload: bytes) -> tuple[Invocation, Outcome]:
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def finish(_: Invocation, outcome: Outcome) -> None:
+            if not done.done():
+                done.set_result(outcome)
+
+        invocation = Invocation(pool.version.name, payload, uuid4_text(), finish, source="debug", want_log_tail=True)
+        pool.submit(invocation)
+        return invocation, await done
+
     def _refuse(self, invocation: Invocation, outcome: Outcome) -> None:
         self._refusals.add()
         invocation.on_done(invocation, outcome)
@@ -289,11 +431,12 @@ class Functions:
         status = ""
         if outcome.error:
             self._function_errors.add()
+            self.on_failed(pool.version, invocation, outcome)
             status = "timeout" if outcome.error_type == "Sandbox.Timedout" else "error"
         config = pool.version.config
         invocation.memory_mb = config.memory_mb
         record = LogRecord(
-            invocation.function,
+            pool.version.name,
             invocation.version,
             invocation.request_id,
             invocation.started_at_ms,
@@ -308,6 +451,7 @@ class Functions:
             invocation.trace_id,
             invocation.source,
             lines if outcome.error_type not in _UNSAID else _with_cause(lines, outcome),
+            qualifier=pool.version.qualifier,
             stream=invocation.log_stream,
         )
         self.logs.append(record)
@@ -325,12 +469,12 @@ class Functions:
         instance.number = self._numbers
         version, config = pool.version, pool.version.config
         try:
-            plan = self.runtimes.plan(version)
+            plan = self._debugged[pool][1] if pool in self._debugged else self.runtimes.plan(version)
         except DeployFailed as error:  # its program is gone since it was published
             self.logs.platform(version.name, f"no sandbox could be started: {error.message}; {error.remedy}")
             return False
         spec = InstanceSpec(
-            zygote=self._want(plan.zygote, hot=bool(pool.waiting)),
+            zygote=self._want(plan.zygote, hot=bool(pool.waiting) and pool not in self._debugged),
             opt=plan.opt,
             code=str(self._data / "code" / version.code),
             memory_mb=config.memory_mb,
@@ -355,7 +499,9 @@ class Functions:
         return any(other is not pool and other.evict_idle() for other in others)
 
     def kill_instance(self, instance: Instance) -> None:
-        self._host.kill(instance.number)
+        kill = partial(self._host.kill, instance.number)
+        if not instance.part(kill):
+            kill()
 
     def note(self, pool: Pool, text: str) -> None:
         self.logs.platform(pool.version.name, text)
@@ -363,7 +509,12 @@ class Functions:
     def connected(self, pool: Pool, listener: int, sock: socket.socket, begun: bytes = b"") -> None:
         if listener == 0:
             self._serve_private(sock, pool.version, *([begun] if begun else []))
-            return
+        elif pool in self._debugged:
+            self._debugged[pool][0].adopt(sock, partial(self._let_out, pool))
+        else:
+            self._let_out(pool, sock)
+
+    def _let_out(self, pool: Pool, sock: socket.socket) -> None:
         allowed = pool.version.config.egress
         if allowed == "none":
             sock.close()
@@ -397,20 +548,23 @@ class Functions:
     # --- pools, zygotes, sandboxes --------------------------------------------------------------------------------
 
     def _pool(self, version: FunctionVersion) -> Pool:
-        pool = self._pools.get(version.name)
+        pool = self._pools.get(version.key)
         if pool is None:
-            pool = self._pools[version.name] = self._new_pool(version)
+            pool = self._pools[version.key] = self._new_pool(version)
+            if version.config.provisioned:
+                pool.share.provisioned.append(pool)
         return pool
 
     def _new_pool(self, version: FunctionVersion) -> Pool:
         text = "Duration of invocations"
         durations = self._metrics.histogram("martlet_invocation_duration_seconds", text, function=version.name)
+        share = self._register.share(version.name)
         try:
             plan = self.runtimes.plan(version)
         except DeployFailed:  # said when an instance is to be started
-            return Pool(version, self, self._init(version), durations)
+            return Pool(version, self, self._init(version), durations, share=share)
         init = self.runtimes.init(version, plan, self._init(version), self.clock.now_ms())
-        return Pool(version, self, init, durations, plan.instance)
+        return Pool(version, self, init, durations, plan.instance, share)
 
     def _keep_provisioned(self, pool: Pool) -> None:
         task = asyncio.get_running_loop().create_task(pool.warm(pool.version.config.provisioned))
@@ -475,7 +629,8 @@ class Functions:
         """What the runtime in the sandbox is told (frame INIT), Lambda's environment included."""
         config = version.config
         group = f"/aws/lambda/{version.name}"
-        stream = f"{version.version}/[{version.version}]{token_hex(16)}"  # the pool gives each instance an end of its own
+        day = datetime.fromtimestamp(self.clock.now_ms() / 1000, UTC).strftime("%Y/%m/%d")
+        stream = f"{day}/[{version.qualifier}]{token_hex(16)}"  # the pool gives each instance an end of its own
         own = {
             "AWS_ACCESS_KEY_ID": "MARTLETSANDBOX000000",
             "AWS_DEFAULT_REGION": self._region,
@@ -483,8 +638,8 @@ class Functions:
             "AWS_EXECUTION_ENV": "AWS_Lambda_python3.11",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.memory_mb),
             "AWS_LAMBDA_FUNCTION_NAME": version.name,
-            "AWS_LAMBDA_FUNCTION_VERSION": str(version.version),
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if config.provisioned else "on-demand",
+            "AWS_LAMBDA_FUNCTION_VERSION": version.qualifier,
+            "AWS_LAMBDA_INITIALIZATION_TYPE": _initialization(config),
             "AWS_LAMBDA_LOG_GROUP_NAME": group,
             "AWS_LAMBDA_LOG_STREAM_NAME": stream,
             "AWS_REGION": self._region,
@@ -513,7 +668,7 @@ class Functions:
             "environment": {**defaults, **customer, **own},
             "concurrency": config.concurrency,
             "function_name": version.name,
-            "function_version": str(version.version),
+            "function_version": version.qualifier,
             "memory_mb": config.memory_mb,
             "log_group": group,
             "log_stream": stream,
@@ -531,6 +686,8 @@ class Functions:
             rows.append(
                 {
                     "function": name,
+                    "app": pool.version.app,
+                    "runtime": pool.version.runtime,
                     "version": pool.version.version,
                     **counts,
                     "cold": pool.cold_starts,
@@ -543,6 +700,11 @@ class Functions:
             )
         sandbox = {"level": self.report.level, "features": list(self.report.features), "missing": list(self.report.missing)}
         return {"sandbox": {**sandbox, **self._host.stats()}, "instances": len(self._all), "functions": rows}
+
+
+def _initialization(config: FunctionConfig) -> str:
+    """AWS_LAMBDA_INITIALIZATION_TYPE."""
+    return "snap-start" if config.snap_start else "provisioned-concurrency" if config.provisioned else "on-demand"
 
 
 def _with_cause(lines: bytes, outcome: Outcome) -> bytes:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import socket
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from martlet.functions.sandbox import Ended
@@ -30,6 +31,9 @@ _FRAME_BYTES_AT_MOST = {
     frames.CHUNK: 16_777_216,
     frames.END: 0,
     frames.STREAM_ERROR: 1_048_576,
+    frames.LAUNCHED: 65_536,
+    frames.EXTENSION_ENDED: 65_536,
+    frames.DELIVERED: 0,
 }
 _READ_BYTES = 262_144
 _TAGGED_READ_BYTES = 65_536  # tags are told apart one by one: less at a time, so that a flood of them holds nobody up
@@ -200,6 +204,10 @@ class Instance:
     def interpret(self, ended: Ended) -> Ended:
         """The host's report in the runtime's terms."""
         return ended
+
+    def part(self, kill: Callable[[], None]) -> bool:
+        """Asked before an instance is ended: True if it needs a moment, and calls `kill` itself."""
+        return False
 
     def adopt(self, listener: int, sock: socket.socket) -> bool:
         """Take over a connection from inside, if it is for this end."""

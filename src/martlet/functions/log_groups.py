@@ -31,7 +31,7 @@ _RETENTION_DAYS: Final = (
 _TAIL_SECONDS: Final = 3 * 3_600  # a live tail ends after three hours
 _TAIL_EVENTS: Final = 500  # in one update; more are sampled
 _PAGE_EVENTS: Final = 10_000
-_EVERYTHING: Final = 1 << 40
+_EVERYTHING: Final = 1 << 62
 _ARN = re.compile(r"arn:aws:logs:[a-z0-9-]+:[0-9]{12}:log-group:(?P<name>[.\-_/#A-Za-z0-9]{1,512})(?::\*)?")
 
 
@@ -208,10 +208,10 @@ class LogGroups:
         accepted, rejected = log_rows.sorted_out(request["logEvents"], now_ms, group.retention_days)
 
         def put(tx: Tx) -> None:
-            if log_rows.group(tx, name) is None:
-                raise _no_group()
             if not log_rows.has_stream(tx, name, stream):
                 raise _no_stream()
+            if log_rows.group(tx, name) is None:  # it is being deleted
+                raise _no_group()
             log_rows.add_events(tx, name, stream, accepted, now_ms)
 
         await self._store.transact(put)
@@ -297,6 +297,7 @@ class LogGroups:
         follow = asyncio.get_running_loop().create_task(self._follow(take))
         ends_ns = self._clock.monotonic_ns() + _TAIL_SECONDS * 1_000_000_000
         try:
+            await asyncio.sleep(0)  # now it follows: nothing that comes after the start is missed
             yield {"sessionStart": start}
             while self._clock.monotonic_ns() < ends_ns:
                 await asyncio.sleep(1.0)

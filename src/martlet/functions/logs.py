@@ -52,6 +52,7 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
     source: str = ""
     lines: bytes = b""  # what the function wrote, as it wrote it
     stream: str = ""  # of the instance that ran it; "": the platform itself
+    qualifier: str = ""  # "$LATEST" or the number of a published version; "": the revision in `version` is named instead
 
     @property
     def ended_at_ms(self) -> int:
@@ -63,7 +64,7 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
         body = written.split("\n") if written else []
         if not self.request_id:
             return body
-        version = self.version or "$LATEST"
+        version = self.qualifier or self.version or "$LATEST"
         start = f"START RequestId: {self.request_id} Version: {version}"
         return [start, *body, f"END RequestId: {self.request_id}", self.report()]
 
@@ -104,6 +105,7 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
     lines: str = ""
     lines_base64: bytes = b""
     stream: str = ""
+    qualifier: str = ""
 
 
 _FIELDS: Final = tuple(name for name in _Line.__struct_fields__ if not name.startswith("lines"))
@@ -489,6 +491,7 @@ def _encode(record: LogRecord) -> bytes:
         text,
         binary,
         record.stream,
+        record.qualifier,
     )
     return _ENCODER.encode(line)
 

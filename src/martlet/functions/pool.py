@@ -22,6 +22,7 @@ from martlet.functions.instance import PACKET_BYTES, Instance
 from martlet.functions.outcomes import AFTER_PRELUDE, collected_response, exited, failed, platform_error, timed_out
 from martlet.functions.sandbox import Ended, Started
 from martlet.functions.sandboxes.inside import frames
+from martlet.functions.share import Share
 from martlet.limits import LIMITS
 from martlet.telemetry import Histogram
 from martlet.types import FunctionVersion, Invocation, Outcome
@@ -36,7 +37,7 @@ _MEASURED_US = 1_000
 _DEPTH = 8  # events of a quick function at one instance: one that runs and those that wait in its pipe
 _QUEUED_BEHIND_BYTES = PACKET_BYTES - 1_024  # the rest is for the frame's own line
 _SLOW_NS = 5_000_000  # after this the events behind a running one are taken back
-_NOT_BEGUN = 1 << 62
+_NOT_BEGUN = _FOR_EVER = 1 << 62
 _CHECK_SECONDS = 0.005
 _SWEEP_SECONDS = 0.02
 _CONNECTIONS_AT_MOST = LIMITS["sandbox_connections"].default
@@ -112,8 +113,12 @@ class Pool:
         init: dict[str, Any],
         durations: Histogram | None = None,
         instance: Callable[[int, Pool, int, int], Instance] = Instance,
+        share: Share | None = None,
+        patient: bool = False,
     ) -> None:
+        """`patient`: starts and waits may take as long as they take, because somebody debugs there."""
         self.version = version
+        self.share = share or Share(version.config.reserved)  # of the function, whatever its version
         self.instances: dict[int, Instance] = {}
         self.waiting: deque[Invocation] = deque()
         self.durations = durations or Histogram()  # of the function, whatever its version
@@ -131,6 +136,8 @@ class Pool:
         self._log_stream = str(init.get("log_stream", ""))
         self._init_frame = frames.pack(frames.INIT, 0, json.dumps(init).encode())
         self._arn = version.arn.encode()
+        self._init_ns = _FOR_EVER if patient else _INIT_NS
+        self._queue_wait_us = _FOR_EVER if patient else _QUEUE_WAIT_US
         self._timeout_ms = int(config.timeout_seconds * 1000)
         self._capacity = config.concurrency
         self._free: list[Instance] = []
@@ -152,6 +159,7 @@ class Pool:
         self.last_used_ns = now
         invocation.queue_us = now  # the moment it came, until it is sent
         invocation.version = self.version.version
+        invocation.executed = self.version.qualifier
         invocation.bytes_in = len(invocation.payload)
         refusal = self._refusal()
         if refusal is not None:
@@ -160,6 +168,7 @@ class Pool:
             self._around.finished(self, invocation, Outcome(refusal=refusal), b"")
             return
         self.inflight += 1
+        self.share.inflight += 1
         free = self._free
         narrow = self._fastest_us < _QUICK_US and len(self._busy) >= _WIDTH
         if free and not narrow and not self.waiting:
@@ -169,22 +178,22 @@ class Pool:
             return
         self.waiting.append(invocation)
         if not narrow:
+            self._feed()
             self._grow(len(self._between))
         if not self._check_armed:
             self._arm_check()
 
     def _refusal(self) -> MartletError | None:
-        reserved = self.version.config.reserved
-        if reserved is not None and self.inflight >= reserved:
+        if self.share.reserved is not None and self.share.is_full(self):
             return Throttled(
-                f"function {self.version.name}: reserved concurrency is {reserved} events at one time",
+                f"function {self.version.name}: reserved concurrency is {self.share.reserved} events at one time",
                 reason="ReservedFunctionConcurrentInvocationLimitExceeded",
             )
         queued = len(self.waiting)
         if not queued:
             return None
         wait_us = queued * self._mean_us / max(1, len(self._busy)) if self._mean_us else 0
-        if queued >= _QUEUED_AT_MOST or wait_us > _QUEUE_WAIT_US:
+        if queued >= _QUEUED_AT_MOST or wait_us > self._queue_wait_us:
             seconds = max(1, int(wait_us / 1_000_000))
             return Overloaded(f"function {self.version.name}: {queued} events wait already", retry_after_seconds=seconds)
         return None
@@ -260,7 +269,7 @@ class Pool:
         payload = b"%b\x1f%d\x1f%b\x1f%b\x1f%b\n%b" % (
             invocation.request_id.encode(),
             self._timeout_ms,
-            self._arn,
+            invocation.arn.encode() if invocation.arn else self._arn,
             invocation.trace_id.encode(),
             client.replace("\n", " ").encode() if client else b"",
             invocation.payload,
@@ -275,7 +284,7 @@ class Pool:
     # --- growth ---------------------------------------------------------------------------------------------------
 
     def _grow(self, expected: int = 0) -> None:
-        while not self.retired and len(self._starts) < _STARTS_AT_ONCE:
+        while not self.retired and not self._free and len(self._starts) < _STARTS_AT_ONCE:
             expecting = sum(1 for one in self._starts.values() if not one.inflight)
             if len(self.waiting) <= expecting * self._capacity + expected:
                 return
@@ -359,13 +368,14 @@ class Pool:
         return lanes
 
     def _expire_waiting(self, now: int) -> None:
-        while self.waiting and (now - self.waiting[0].queue_us) // 1000 > _QUEUE_WAIT_US:
+        while self.waiting and (now - self.waiting[0].queue_us) // 1000 > self._queue_wait_us:
             invocation = self.waiting.popleft()
             seconds = LIMITS["queue_wait_seconds"].default
             self._refuse(invocation, Overloaded(f"function {self.version.name}: no instance was free for {seconds} s"))
 
     def _refuse(self, invocation: Invocation, error: MartletError) -> None:
         self.inflight -= 1
+        self.share.inflight -= 1
         self.refused += 1
         invocation.queue_us = (self._clock.monotonic_ns() - invocation.queue_us) // 1000
         self._around.finished(self, invocation, Outcome(refusal=error), b"")
@@ -424,6 +434,7 @@ class Pool:
 
     def _finish(self, invocation: Invocation, outcome: Outcome, lines: bytes) -> None:
         self.inflight -= 1
+        self.share.inflight -= 1
         self.durations.record(invocation.duration_us)
         if outcome.error:
             self.errors += 1
@@ -493,7 +504,7 @@ class Pool:
     def _on_init_error(self, instance: Instance, outcome: Outcome) -> None:
         """The handler could not be loaded: the event that waits longest gets the error, as in Lambda."""
         self.init_error = outcome
-        lines = instance.take_log(0)
+        lines = instance.take_log(min(instance.inflight, default=0))  # an event may wait in its pipe: then they are that one's
         self._starts.pop(instance.number, None)
         instance.ready = True
         self._put_back(instance)
@@ -687,7 +698,7 @@ class Pool:
                     break
         if self._starts:
             for instance in list(self._starts.values()):
-                if now - instance.started_ns > _INIT_NS:
+                if now - instance.started_ns > self._init_ns:
                     instance.state = "timeout"
                     self._around.kill_instance(instance)
         if self._busy or self._starts:
@@ -760,6 +771,7 @@ class Pool:
                 self._dismiss(instance)
         for invocation in moved:
             self.inflight -= 1
+            self.share.inflight -= 1
             if successor is None:
                 invocation.queue_us = 0
                 gone = Overloaded(f"function {self.version.name} is being removed")

@@ -12,6 +12,7 @@ from typing import Final
 from martlet.clock import Clock, uuid4_text
 from martlet.errors import AccessDenied, InvalidInput, MartletError, MethodNotAllowed, NotFound, Overloaded
 from martlet.gateway.answer import Headers, problem
+from martlet.gateway.apis.front import ApiEdge, elsewhere
 from martlet.gateway.cors import CorsPolicy
 from martlet.gateway.http import Exchange
 from martlet.gateway.payload import (
@@ -24,7 +25,7 @@ from martlet.gateway.payload import (
     head_from_prelude,
     trace_id,
 )
-from martlet.gateway.router import Match, RouteTable
+from martlet.gateway.router import Elsewhere, Match, RouteTable
 from martlet.gateway.router import MethodNotAllowed as OtherMethods
 from martlet.gateway.throttle import Buckets
 from martlet.limits import LIMITS
@@ -198,7 +199,7 @@ class Edge:
             if key not in LIMITS:
                 raise InvalidInput(f"{key} is not a limit", field=key)
         self.flights: dict[_Flight, None] = {}  # without an answer, in order of their deadlines
-        self.streams: set[_Flight] = set()  # answering; from here the function's own time limit rules
+        self.streams: set[object] = set()  # answering, or under way in an API: these have time limits of their own
         self._dispatch = dispatch
         self._clock = clock
         self._access = access
@@ -206,6 +207,7 @@ class Edge:
         self._max_flights = overrides.get("requests_in_flight", LIMITS["requests_in_flight"].default)
         self._request_ns = overrides.get("request_seconds", LIMITS["request_seconds"].default) * _SECOND
         self._default_app: str | None = None
+        self._apis: ApiEdge | None = None
         self._buckets: dict[tuple[str, Route], Buckets] = {}
         self._table = RouteTable(domains=self._domains)
         self._timer: asyncio.TimerHandle | None = None
@@ -243,6 +245,8 @@ class Edge:
             )
 
         table = RouteTable(routes, domains=self._domains, plan=plan)
+        if self._apis is not None:
+            table.set_elsewhere(elsewhere)
         table.set_default(self._default_app)
         self._buckets = buckets
         self._table = table
@@ -254,6 +258,12 @@ class Edge:
             except AccessDenied as error:
                 return error
         return None
+
+    def set_apis(self, apis: ApiEdge) -> None:
+        """Serve API Gateway's hosts (<id>.execute-api.…, <id>.lambda-url.…) and the paths /_api/ and /_url/ as well."""
+        apis.attach(self.streams, self.count)
+        self._apis = apis
+        self._table.set_elsewhere(elsewhere)
 
     def set_default(self, app: str | None) -> None:
         """The app of hosts that name none."""
@@ -267,6 +277,8 @@ class Edge:
         request = exchange.request
         if len(self.flights) + len(self.streams) >= self._max_flights:
             self._problem(exchange, 503, self._overloaded)
+            return
+        if request.path.startswith(b"/_") and self._apis is not None and self._apis.takes_path(exchange):
             return
         match = self._table.match(request.host, request.method, request.path)
         if request.method == "OPTIONS" and self._preflight(exchange):
@@ -331,7 +343,11 @@ class Edge:
         exchange.respond(204, match.plan.cors.preflight(origin, method, wanted), b"")
         return True
 
-    def _unmatched(self, exchange: Exchange, found: OtherMethods | None) -> None:
+    def _unmatched(self, exchange: Exchange, found: OtherMethods | Elsewhere | None) -> None:
+        if isinstance(found, Elsewhere):
+            if self._apis is not None:
+                self._apis.takes_host(exchange, found)
+            return
         if found is None:
             self._problem(exchange, 404, self._not_found)
             return

@@ -42,8 +42,8 @@ class Exchange:
     """One request and its answer: `respond` once, or `start`, `write` …, `end`.
 
     Once the client is gone (`connected` is false) all of these do nothing. `paused` says that the client reads too slowly;
-    `on_pause` and `on_drain` tell when that begins and ends, `on_disconnect` when the client leaves before the end, `on_eof` when
-    it will send nothing more: it may still read, but mostly it has left.
+    `on_pause` and `on_drain` tell when that begins and ends, `on_disconnect` when the client leaves before the end, `on_eof`
+    when it will send nothing more: it may still read, but mostly it has left.
     """
 
     __slots__ = ("_connection", "_left", "_phase", "held", "on_disconnect", "on_drain", "on_eof", "on_pause", "request")

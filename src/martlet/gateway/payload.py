@@ -27,7 +27,11 @@ __all__ = [
     "MalformedAnswer",
     "answer_v1",
     "answer_v2",
+    "body_text",
+    "clf_time",
+    "encoded_header",
     "head_from_prelude",
+    "query_pairs",
     "trace_id",
 ]
 
@@ -86,7 +90,7 @@ def trace_id(request: Request, request_id: str, now_ms: int) -> str:
 
 
 @lru_cache(maxsize=4)
-def _clf_time(second: int) -> str:
+def clf_time(second: int) -> str:
     """Common Log Format, in UTC: "12/Mar/2020:19:03:58 +0000"."""
     days, rest = divmod(second, 86_400)
     year, month, day = _civil(days)
@@ -142,7 +146,7 @@ def _is_text(content_type: bytes | None) -> bool:
     return media.startswith(b"text/") or media in _TEXT_TYPES
 
 
-def _body(request: Request) -> tuple[str, bool]:
+def body_text(request: Request) -> tuple[str, bool]:
     """The body as an event's string, and whether it is base64."""
     if _is_text(request.header(b"content-type")):
         try:
@@ -190,7 +194,7 @@ class EventV2:
                 fields.event = known
         headers, context, agent = known
         path, query = _quoted(request.path), request.query
-        tail = f'"}},"requestId":"{request_id}{self._after_id}{_clf_time(now_ms // 1000)}","timeEpoch":{now_ms}}}'
+        tail = f'"}},"requestId":"{request_id}{self._after_id}{clf_time(now_ms // 1000)}","timeEpoch":{now_ms}}}'
         return b"".join(
             (
                 self._start,
@@ -214,7 +218,7 @@ class EventV2:
 
 
 def _body_v2(request: Request) -> bytes:
-    body, encoded = _body(request)
+    body, encoded = body_text(request)
     if encoded:
         return b',"body":"%b","isBase64Encoded":true}' % body.encode("ascii")
     return b',"body":%b,"isBase64Encoded":false}' % orjson.dumps(body)
@@ -289,7 +293,7 @@ class EventV1:
         for name, value in query_pairs(request.query):
             query.setdefault(name, []).append(value)
         path = request.path.decode("ascii")
-        body, encoded = _body(request) if request.body else (None, False)
+        body, encoded = body_text(request) if request.body else (None, False)
         return orjson.dumps(
             {
                 "version": "1.0",
@@ -325,7 +329,7 @@ class EventV1:
             "path": path,
             "protocol": f"HTTP/{request.version}",
             "requestId": request_id,
-            "requestTime": _clf_time(now_ms // 1000),
+            "requestTime": clf_time(now_ms // 1000),
             "requestTimeEpoch": now_ms,
             "resourceId": None,
             "resourcePath": self._resource,
@@ -459,11 +463,11 @@ def _header_text(name: str, value: object) -> str:
 
 def _header(name: str, value: str) -> tuple[tuple[bytes, bytes], int]:
     if len(value) > _CACHED_VALUE_CHARACTERS or len(name) > _CACHED_VALUE_CHARACTERS:
-        return _encoded_header(name, value)
+        return encoded_header(name, value)
     return _cached_header(name, value)
 
 
-def _encoded_header(name: str, value: str) -> tuple[tuple[bytes, bytes], int]:
+def encoded_header(name: str, value: str) -> tuple[tuple[bytes, bytes], int]:
     """The header's bytes and its role. Refuses whatever would break the field block.
 
     Latin-1 as requests are read, UTF-8 for what does not fit.
@@ -481,4 +485,4 @@ def _encoded_header(name: str, value: str) -> tuple[tuple[bytes, bytes], int]:
     return (name.encode("ascii"), raw.strip(b" \t")), _DROPPED if low in _NOT_ANSWERED and role != _CONNECTION else role
 
 
-_cached_header = lru_cache(maxsize=4096)(_encoded_header)  # a function's headers repeat
+_cached_header = lru_cache(maxsize=4096)(encoded_header)  # a function's headers repeat

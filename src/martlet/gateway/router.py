@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 from martlet.errors import InvalidInput
 from martlet.types import Route
 
-__all__ = ["Match", "MethodNotAllowed", "RouteTable"]
+__all__ = ["Elsewhere", "Match", "MethodNotAllowed", "RouteTable"]
 
 _PARAMETER: Final = re.compile(r"\{([A-Za-z0-9_.-]+)(\+?)\}")
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]*")
@@ -43,6 +43,19 @@ class MethodNotAllowed:
 
     def __init__(self, allow: Iterable[str]) -> None:
         self.allow = tuple(sorted(allow))
+
+
+class Elsewhere:
+    """A host whose paths are not an app's: `kind` and `id` say whose they are. Matches everything, as itself."""
+
+    __slots__ = ("id", "kind")
+
+    def __init__(self, kind: str, id: str) -> None:
+        self.kind = kind
+        self.id = id
+
+    def match(self, method: str, path: bytes) -> Elsewhere:
+        return self
 
 
 class _Leaf:
@@ -238,7 +251,8 @@ class RouteTable:
         self._apps: dict[str, _App] = {}
         self._suffixes = tuple(b"." + domain.strip(".").lower().encode("idna") for domain in domains)
         self._default: str | None = None
-        self._hosts: dict[bytes, _App | None] = {}
+        self._hosts: dict[bytes, _App | Elsewhere | None] = {}
+        self._elsewhere: Callable[[bytes], Elsewhere | None] | None = None
         for app, route, function in routes:
             compiled = plan(app, route, function) if plan is not None else None
             self._apps.setdefault(app, _App()).add(Match(app, route, function, compiled))
@@ -248,7 +262,12 @@ class RouteTable:
         self._default = app
         self._hosts = {}
 
-    def match(self, host: bytes | None, method: str, path: bytes) -> Match | MethodNotAllowed | None:
+    def set_elsewhere(self, find: Callable[[bytes], Elsewhere | None]) -> None:
+        """Asked first for each new host: whether it belongs to something else than an app."""
+        self._elsewhere = find
+        self._hosts = {}
+
+    def match(self, host: bytes | None, method: str, path: bytes) -> Match | MethodNotAllowed | Elsewhere | None:
         """The route for a request: `host` with or without a port, `path` raw."""
         host = host or b""
         hosts = self._hosts
@@ -261,10 +280,13 @@ class RouteTable:
             hosts[host] = app
         return app.match(method, path) if app is not None else None
 
-    def _find_app(self, host: bytes) -> _App | None:
+    def _find_app(self, host: bytes) -> _App | Elsewhere | None:
         name = host.lower()
         if not name.startswith(b"["):
             name = name.partition(b":")[0].rstrip(b".")
+        other = self._elsewhere(name) if self._elsewhere is not None else None
+        if other is not None:
+            return other
         for suffix in self._suffixes:
             if name.endswith(suffix):
                 return self._apps.get(name[: -len(suffix)].decode("ascii", "replace"))

@@ -11,18 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from martlet.protocols import aws, lambda_, management
+from martlet.protocols import aws, management
 from martlet.protocols.asgi import ASGIApp, Receive, Request, Scope, Send
 from martlet.protocols.rooms import Rooms
 
 __all__ = ["PROTOCOLS", "Rooms", "app"]
 
-
-def _aws(rooms: Rooms) -> ASGIApp:
-    return aws.app(rooms, {"lambda": lambda_.app(rooms)})
-
-
-PROTOCOLS: dict[str, Callable[[Rooms], ASGIApp]] = {"management": management.app, "aws": _aws}
+PROTOCOLS: dict[str, Callable[[Rooms], ASGIApp]] = {"management": management.app, "aws": aws.app}
 
 
 def app(rooms: Rooms) -> ASGIApp:
@@ -31,7 +26,7 @@ def app(rooms: Rooms) -> ASGIApp:
     apps = {name: make(rooms) for name, make in PROTOCOLS.items()}
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        is_aws = scope["type"] == "http" and aws.is_aws(Request(scope, receive))
+        is_aws = scope["type"] == "http" and aws.is_aws(Request.of(scope, receive))
         await apps["aws" if is_aws else "management"](scope, receive, send)
 
     return serve

@@ -61,7 +61,7 @@ class Request:
         raw_path = scope.get("raw_path") or scope["path"].encode()
         self.raw_path: bytes = bytes(raw_path).split(b"?", 1)[0]
         self.raw_query: bytes = bytes(scope.get("query_string", b""))
-        self.raw_headers: list[tuple[bytes, bytes]] = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+        self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.parameters: dict[str, str] = {}
         self.id = uuid4_text()
         self.client_ip = str((scope.get("client") or ("", 0))[0])
@@ -70,6 +70,14 @@ class Request:
         context = scope.get("martlet.context")
         self._left: Callable[[], Awaitable[None]] | None = scope.get("martlet.left")
         self.context: Principal | None = context if isinstance(context, Principal) else None
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive) -> Request:
+        """The request of a scope: one for all who look at it, so that its headers are read once."""
+        found = scope.get("martlet.request")
+        if not isinstance(found, cls):
+            found = scope["martlet.request"] = cls(scope, receive)
+        return found
 
     @property
     def headers(self) -> dict[str, str]:
@@ -272,6 +280,24 @@ def _match(parts: list[str], segments: list[str] | None) -> dict[str, str] | Non
     return parameters
 
 
+def whole(query: dict[str, str], name: str, default: int, *, low: int = 0, high: int = 1 << 53) -> int:
+    """A query parameter that is a number; `default` where it is absent. Raises `InvalidInput`."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or len(text) > 16 or not low <= int(text) <= high:
+        raise InvalidInput(f"{name} must be a whole number from {low} to {high}, got {text[:40]!r}", field=name)
+    return int(text)
+
+
+def flag(query: dict[str, str], name: str) -> bool:
+    """A query parameter that is true or false; false where it is absent. Raises `InvalidInput`."""
+    text = query.get(name, "false")
+    if text not in ("true", "false"):
+        raise InvalidInput(f"{name} must be true or false, got {text[:40]!r}", field=name)
+    return text == "true"
+
+
 def app(respond: Callable[[Request], Awaitable[Answer]], on_error: Callable[[MartletError, Request], Answer]) -> ASGIApp:
     """An ASGI application from one coroutine; every error becomes the protocol's own answer by `on_error`."""
 
@@ -281,7 +307,7 @@ def app(respond: Callable[[Request], Awaitable[Answer]], on_error: Callable[[Mar
             return
         if scope["type"] != "http":
             raise RuntimeError(f"this endpoint speaks HTTP, not {scope['type']}")
-        request = Request(scope, receive)
+        request = Request.of(scope, receive)
         try:
             answer = await respond(request)
         except ClientGone:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from martlet.errors import MartletError, ServiceError, Unsupported
 from martlet.limits import LIMITS
 from martlet.protocols import asgi, codec
-from martlet.protocols.asgi import Answer, ASGIApp, Receive, Request, Scope, Send
+from martlet.protocols.asgi import Answer, ASGIApp, Request
 from martlet.protocols.codec import Caller, Malformed, OperationModel, Routed, Wire, WireAnswer, WireRequest
 from martlet.protocols.rooms import Rooms
 from martlet.types import ACCOUNT, ANONYMOUS, Principal
@@ -46,21 +46,9 @@ def is_aws(request: Request) -> bool:
     return codec.is_dated(wire.path) or codec.is_queue_path(wire.path)
 
 
-def app(rooms: Rooms, fallback: Mapping[str, ASGIApp] | None = None) -> ASGIApp:
-    """The endpoint. `fallback`: applications that serve a whole service as long as there is none of its name."""
-    dispatcher = _Dispatcher(rooms)
-    others = {name: other for name, other in (fallback or {}).items() if name not in rooms.services}
-    serve_ours = asgi.app(dispatcher.respond, lambda error, request: asgi.problem_answer(error, request.id))
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and others:
-            names = codec.candidates(_wire_request(Request(scope, receive), b""))
-            if len(names) == 1 and names[0] in others:
-                await others[names[0]](scope, receive, send)
-                return
-        await serve_ours(scope, receive, send)
-
-    return serve
+def app(rooms: Rooms) -> ASGIApp:
+    """The endpoint. Expects SigV4 or a bearer token, or `scope["martlet.context"]`."""
+    return asgi.app(_Dispatcher(rooms).respond, lambda error, request: asgi.problem_answer(error, request.id))
 
 
 def _wire_request(request: Request, body: bytes) -> WireRequest:
@@ -105,6 +93,10 @@ class _Dispatcher:
         if body is not None:
             call.request = _wire_request(request, body)
             names = names or codec.candidates(call.request)
+        if not any(name in self._rooms.services or name in codec.FAMILIAR for name in names):
+            if body is None:
+                raise _too_large(call, most)
+            self._authenticate(request, body, None)  # nobody makes us read some 400 models without showing who they are
         await self._load(names)
         routed = self._route(names, call)
         if isinstance(routed, Routed):
@@ -157,7 +149,7 @@ class _Dispatcher:
         method = codec.method_of(service, operation)
         value = routed.wire.decode(operation, wire_request, routed.labels)
         permission = codec.permission_of(service, operation, value)
-        if permission is not None and principal is not ANONYMOUS:
+        if permission is not None and not operation.anonymous:
             self._rooms.auth.authorize(principal, *permission)
         codec.check(operation, value)
         waits = getattr(service, "waits", None)

@@ -7,19 +7,21 @@ plain problem+json (RFC 9457). A principal in `scope["martlet.context"]` (a sand
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from martlet.apps import AppRecord, Deployment
-from martlet.errors import AccessDenied, InvalidInput, MartletError, NotFound
+from martlet.errors import AccessDenied, Conflict, InvalidInput, MartletError
 from martlet.protocols import asgi, openapi
 from martlet.protocols.asgi import Answer, Operation, Request
 from martlet.protocols.documents import DocumentEndpoints
+from martlet.protocols.functions import FunctionEndpoints
 from martlet.protocols.rooms import LogRecord, Rooms
-from martlet.types import FunctionVersion, Principal, Route
+from martlet.protocols.stacks import StackEndpoints, stack_object
+from martlet.types import Principal, Route
 
 __all__ = ["app"]
 
@@ -42,10 +44,12 @@ def app(rooms: Rooms) -> asgi.ASGIApp:
 class _Management:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
+        self._functions = FunctionEndpoints(rooms, self.identify, _narrated)
         self._description = b""
 
     def router(self) -> asgi.Router:
         documents = DocumentEndpoints(self._rooms, self.identify)
+        stacks = StackEndpoints(self._rooms, self.identify, _narrated)
         router = asgi.Router(
             (
                 Operation("GET", "/v1/health", self.health),
@@ -56,12 +60,11 @@ class _Management:
                 Operation("GET", "/v1/apps/{name}", self.app),
                 Operation("DELETE", "/v1/apps/{name}", self.destroy),
                 Operation("POST", "/v1/apps/{name}/deployments", self.deploy),
-                Operation("GET", "/v1/functions", self.functions),
-                Operation("GET", "/v1/functions/{name}", self.function),
-                Operation("POST", "/v1/functions/{name}/invocations", self.invoke),
                 Operation("GET", "/v1/logs", self.logs),
                 Operation("GET", "/v1/usage", self.usage),
+                *self._functions.operations(),
                 *documents.operations(),
+                *stacks.operations(),
             )
         )
         self._description = openapi.document(self._rooms.version, router.operations)
@@ -108,8 +111,8 @@ class _Management:
         await self._allowed(request, "usage:Read")
         query = request.query(("since_ms", "until_ms"))
         now = self._rooms.now_ms()
-        since = _whole(query, "since_ms", 0)
-        until = _whole(query, "until_ms", now)
+        since = asgi.whole(query, "since_ms", 0)
+        until = asgi.whole(query, "until_ms", now)
         if since > until:
             raise InvalidInput(f"since_ms {since} is after until_ms {until}", field="since_ms")
         return asgi.json_answer({"since_ms": since, "until_ms": until, "functions": list(self._rooms.usage(since, until))})
@@ -118,25 +121,37 @@ class _Management:
 
     async def apps(self, request: Request) -> Answer:
         await self._allowed(request, "apps:List")
-        return asgi.json_answer({"apps": [_app_object(record) for record in self._rooms.apps.list()]})
+        found = [_app_object(record) for record in self._rooms.apps.list()]
+        if self._rooms.stacks is not None:
+            found += [stack_object(self._rooms.stacks, record) for record in self._rooms.stacks.list()]
+            found.sort(key=lambda app: str(app["name"]))
+        return asgi.json_answer({"apps": found})
 
     async def app(self, request: Request) -> Answer:
         name = request.parameters["name"]
         await self._allowed(request, "apps:Get", name)
+        stack = self._rooms.stacks.find(name) if self._rooms.stacks is not None else None
+        if self._rooms.stacks is not None and stack is not None:
+            return asgi.json_answer(stack_object(self._rooms.stacks, stack))
         return asgi.json_answer(_app_object(self._rooms.apps.get(name)))
 
     async def destroy(self, request: Request) -> Answer:
         name = request.parameters["name"]
         await self._allowed(request, "apps:Delete", name)
-        await self._rooms.apps.destroy(name)
+        if self._rooms.stacks is not None and self._rooms.stacks.find(name) is not None:
+            await self._rooms.stacks.destroy(name)
+        else:
+            await self._rooms.apps.destroy(name)
         return Answer(204)
 
     async def deploy(self, request: Request) -> Answer:
         name = request.parameters["name"]
         principal, body = await self.identify(request, "code_bytes")
         self._rooms.auth.authorize(principal, "apps:Deploy", name)
+        if self._rooms.stacks is not None and self._rooms.stacks.find(name) is not None:
+            raise Conflict(f"{name} is a stack, made from a template", remedy="choose another name: --app NAME")
         query = request.query(("dry_run", "path"))
-        dry_run = _flag(query, "dry_run")
+        dry_run = asgi.flag(query, "dry_run")
         source: Path | bytes = body
         if "path" in query:
             source = _local_path(query["path"], principal, body)
@@ -150,68 +165,17 @@ class _Management:
 
         return await _narrated(work, events, request)
 
-    # --- functions
-
-    async def functions(self, request: Request) -> Answer:
-        await self._allowed(request, "lambda:ListFunctions")
-        app_name = request.query(("app",)).get("app")
-        found = [version for version in self._rooms.functions.list() if app_name in (None, version.app)]
-        found.sort(key=lambda version: version.name)
-        return asgi.json_answer({"functions": [_function_object(version) for version in found]})
-
-    async def function(self, request: Request) -> Answer:
-        name = self._full_name(request.parameters["name"])
-        await self._allowed(request, "lambda:GetFunction", name)
-        version = self._rooms.functions.get(name)
-        if version is None:
-            raise NotFound(f"there is no function {name!r}", remedy="see `martlet functions`")
-        return asgi.json_answer(_function_object(version))
-
-    def _full_name(self, name: str) -> str:
-        """`name`, or the one function whose short name it is: "place" for "shop-place" where no other app has a "place"."""
-        if self._rooms.functions.get(name) is not None:
-            return name
-        found = [version.name for version in self._rooms.functions.list() if version.config.name == name]
-        return found[0] if len(found) == 1 else name
-
-    async def invoke(self, request: Request) -> Answer:
-        name = self._full_name(request.parameters["name"])
-        principal, payload = await self.identify(request, "payload_bytes")
-        self._rooms.auth.authorize(principal, "lambda:InvokeFunction", name)
-        want_log = _flag(request.query(("log",)), "log")
-        _check_json(payload)
-        invocation, outcome = await self._rooms.functions.invoke(name, payload or b"{}", source="api", want_log_tail=want_log)
-        if outcome.refusal is not None:
-            raise outcome.refusal
-        body: dict[str, Any] = {
-            "request_id": invocation.request_id,
-            "function": name,
-            "version": invocation.version,
-            "error": outcome.error,
-            "error_type": outcome.error_type,
-            "cold": invocation.cold,
-            "queue_us": invocation.queue_us,
-            "init_us": invocation.init_us,
-            "duration_us": invocation.duration_us,
-            "cpu_us": invocation.cpu_us,
-            "peak_mb": invocation.peak_mb,
-            "payload": _json_of(outcome.payload),
-        }
-        if want_log:
-            body["log"] = invocation.log_tail.decode("utf-8", "replace")
-        return asgi.json_answer(body)
-
     # --- logs
 
     async def logs(self, request: Request) -> Answer:
         query = request.query(("function", "since_ms", "limit", "follow"))
-        function = self._full_name(query["function"]) if "function" in query else None
+        function = self._functions.full_name(query["function"]) if "function" in query else None
         await self._allowed(request, "logs:Read", function or "*")
-        if function is not None and self._rooms.functions.get(function) is None:
-            raise NotFound(f"there is no function {function!r}", remedy="see `martlet functions`")
-        since = _whole(query, "since_ms", 0) if "since_ms" in query else None
-        limit = _whole(query, "limit", _LOG_LINES_DEFAULT, low=1, high=_LOG_LINES_MOST)
-        if _flag(query, "follow"):
+        if function is not None:
+            self._functions.check(function, "logs")
+        since = asgi.whole(query, "since_ms", 0) if "since_ms" in query else None
+        limit = asgi.whole(query, "limit", _LOG_LINES_DEFAULT, low=1, high=_LOG_LINES_MOST)
+        if asgi.flag(query, "follow"):
             return Answer(200, self._follow(function, since, limit), _NDJSON)
         records = await self._rooms.logs.read(function, since, limit)
         lines = [msgspec.json.encode(_log_object(record)) + b"\n" for record in records]
@@ -244,9 +208,15 @@ class _Management:
 
 
 async def _narrated(
-    work: Callable[[], Awaitable[dict[str, Any]]], events: asyncio.Queue[dict[str, Any]], request: Request
+    work: Callable[[], Awaitable[dict[str, Any]]],
+    events: asyncio.Queue[dict[str, Any]],
+    request: Request,
+    *,
+    lasting: bool = True,
 ) -> Answer:
-    """Run `work`; its events and its end become NDJSON. An error before the first event is raised: it gets its own status."""
+    """Run `work`; its events and its end become NDJSON. An error before the first event is raised: it gets its own status.
+
+    When the client hangs up, what is `lasting` goes on to its end, other work is cancelled."""
     task = asyncio.ensure_future(work())
     first = asyncio.ensure_future(events.get())
     try:
@@ -259,7 +229,7 @@ async def _narrated(
     if task.done() and not opening and task.exception() is not None:
         await task  # raises
 
-    async def lines() -> AsyncIterator[bytes]:
+    async def lines() -> AsyncGenerator[bytes]:
         for event in opening:
             yield _line(event)
         while not (task.done() and events.empty()):
@@ -277,7 +247,17 @@ async def _narrated(
             answer = asgi.problem_answer(error, request.id)
             yield b'{"type":"error","error":' + (answer.body if isinstance(answer.body, bytes) else b"{}") + b"}\n"
 
-    return Answer(200, lines(), _NDJSON)
+    async def ended_with_its_reader() -> AsyncIterator[bytes]:
+        try:
+            async for line in told:
+                yield line
+        finally:
+            task.cancel()
+            await told.aclose()
+            await asyncio.gather(task, return_exceptions=True)
+
+    told = lines()
+    return Answer(200, told if lasting else ended_with_its_reader(), _NDJSON)
 
 
 def _line(event: dict[str, Any]) -> bytes:
@@ -285,22 +265,6 @@ def _line(event: dict[str, Any]) -> bytes:
 
 
 # --- reading parameters
-
-
-def _whole(query: dict[str, str], name: str, default: int, *, low: int = 0, high: int = 1 << 53) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit()) or len(text) > 16 or not low <= int(text) <= high:
-        raise InvalidInput(f"{name} must be a whole number from {low} to {high}, got {text[:40]!r}", field=name)
-    return int(text)
-
-
-def _flag(query: dict[str, str], name: str) -> bool:
-    text = query.get(name, "false")
-    if text not in ("true", "false"):
-        raise InvalidInput(f"{name} must be true or false, got {text[:40]!r}", field=name)
-    return text == "true"
 
 
 def _local_path(text: str, principal: Principal, body: bytes) -> Path:
@@ -312,12 +276,6 @@ def _local_path(text: str, principal: Principal, body: bytes) -> Path:
     if not text.startswith("/") or "\0" in text:
         raise InvalidInput(f"path must be absolute, got {text[:200]!r}", field="path")
     return Path(text)
-
-
-def _check_json(payload: bytes) -> None:
-    fault = asgi.json_fault(payload)
-    if fault:
-        raise InvalidInput(f"the payload is not JSON: {fault}", field="body")
 
 
 # --- objects of the API
@@ -355,22 +313,6 @@ def _deployment_object(done: Deployment) -> dict[str, Any]:
     }
 
 
-def _function_object(version: FunctionVersion) -> dict[str, Any]:
-    """A function without the values of its environment, which may be secrets: only their names."""
-    config: dict[str, Any] = msgspec.to_builtins(version.config)
-    config["environment"] = sorted(version.config.environment)
-    return {
-        "name": version.name,
-        "app": version.app,
-        "arn": version.arn,
-        "version": version.version,
-        "code": version.code,
-        "layer": version.layer,
-        "created_at_ms": version.created_at_ms,
-        "config": config,
-    }
-
-
 def _log_object(record: LogRecord) -> dict[str, Any]:
     return {
         "type": "log",
@@ -385,12 +327,3 @@ def _log_object(record: LogRecord) -> dict[str, Any]:
         "error_type": record.error_type,
         "lines": record.render(),
     }
-
-
-def _json_of(payload: bytes) -> Any:
-    """A function's answer within ours. Code in a sandbox wrote it: unless it is JSON, and nothing but one value, it is text."""
-    try:
-        msgspec.json.decode(payload or b"null")
-    except (msgspec.DecodeError, RecursionError):
-        return payload.decode("utf-8", "replace")
-    return msgspec.Raw(payload or b"null")

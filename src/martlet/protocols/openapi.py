@@ -70,6 +70,12 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         created_at_ms=_WHOLE,
         updated_at_ms=_WHOLE,
     ),
+    "StackEvent": {
+        "description": "`progress` has `text`; the last is `result` with a `deployment`, or `error` with a Problem",
+        "type": "object",
+        "properties": {"type": _STRING, "text": _STRING, "deployment": {"type": "object"}, "error": _ref("Problem")},
+        "required": ["type"],
+    },
     "Deployment": _object(
         app=_STRING,
         revision=_WHOLE,
@@ -90,8 +96,10 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     },
     "Function": _object(
         name=_STRING,
+        qualifier=_STRING,
         app=_STRING,
         arn=_STRING,
+        runtime=_STRING,
         version=_WHOLE,
         code=_STRING,
         layer=_STRING,
@@ -102,6 +110,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         "type": "object",
         "properties": {
             "request_id": _STRING,
+            "replay_of": _STRING,
             "function": _STRING,
             "version": _WHOLE,
             "error": {
@@ -120,6 +129,23 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         },
         "required": ["request_id", "function", "version", "error", "error_type", "duration_us", "payload"],
     },
+    "DebugEvent": {
+        "oneOf": [
+            _object(type={"const": "progress"}, text=_STRING),
+            _object(type={"const": "heartbeat"}),
+            _object(type={"const": "result"}, invocation=_ref("InvocationResult")),
+            _object(type={"const": "error"}, error=_ref("Problem")),
+        ],
+    },
+    "Failure": _object(
+        request_id=_STRING,
+        function=_STRING,
+        qualifier=_STRING,
+        at_ms=_WHOLE,
+        source=_STRING,
+        error_type=_STRING,
+        payload_bytes=_WHOLE,
+    ),
     "LogEvent": {
         "oneOf": [
             _object(
@@ -213,10 +239,36 @@ _OPERATIONS: Final[dict[str, Schema]] = {
         "requestBody": _TAR,
         "responses": {"200": _answer("Events, one a line.", _ref("DeploymentEvent"), "application/x-ndjson")},
     },
+    "POST /v1/stacks/{name}/deployments": {
+        "operationId": "deployStack",
+        "summary": "Make the stack be what a template says; on an error it is rolled back",
+        "parameters": [_parameter("dry_run", _FLAG, "only tell what would be done")],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": _object(
+                        path=_STRING, parameters={"type": "object", "additionalProperties": _STRING}, lenient=_FLAG
+                    )
+                }
+            },
+        },
+        "responses": {"200": _answer("Events, one a line.", _ref("StackEvent"), "application/x-ndjson")},
+    },
+    "PUT /v1/stacks/responses/{token}": {
+        "operationId": "answerCustomResource",
+        "summary": "What the function of a custom resource answers; the token is the credential",
+        "security": [],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+        "responses": {"200": _answer("It is taken.", {"type": "object"})},
+    },
     "GET /v1/functions": {
         "operationId": "listFunctions",
-        "summary": "All functions, by name",
-        "parameters": [_parameter("app", _STRING, "only this app's")],
+        "summary": "All functions, by name: of apps, of templates and of the Lambda API",
+        "parameters": [
+            _parameter("app", _STRING, "only this app's or stack's"),
+            _parameter("versions", _FLAG, "published versions too"),
+        ],
         "responses": {"200": _answer("The functions.", _object(functions=_list("Function")))},
     },
     "GET /v1/functions/{name}": {
@@ -234,6 +286,34 @@ _OPERATIONS: Final[dict[str, Schema]] = {
             "content": {"application/json": {"schema": _ANY_JSON}},
         },
         "responses": {"200": _answer("It ran; `error` says whether it failed.", _ref("InvocationResult"))},
+    },
+    "POST /v1/functions/{name}/debug": {
+        "operationId": "debugFunction",
+        "summary": "Run one event in an instance that waits for a debugger on the host's loopback; root only",
+        "parameters": [
+            _parameter(
+                "port", {"type": "integer", "minimum": 0, "maximum": 65_535}, "where debuggers connect; 0: any free one"
+            ),
+            _parameter("log", _FLAG, "add the end of its log"),
+        ],
+        "requestBody": {
+            "required": False,
+            "description": "the event; empty: {}",
+            "content": {"application/json": {"schema": _ANY_JSON}},
+        },
+        "responses": {"200": _answer("Events, one a line.", _ref("DebugEvent"), "application/x-ndjson")},
+    },
+    "GET /v1/failures": {
+        "operationId": "listFailures",
+        "summary": "Failed events that are kept, newest first; without a function, the last 20 of each",
+        "parameters": [_parameter("function", _STRING, "only this function's")],
+        "responses": {"200": _answer("The events.", _object(failures=_list("Failure")))},
+    },
+    "POST /v1/failures/{id}/replays": {
+        "operationId": "replayFailure",
+        "summary": "Run a failed event again, as it was called, and wait for its end",
+        "parameters": [_parameter("log", _FLAG, "add the end of its log")],
+        "responses": {"200": _answer("It ran; `replay_of` names the event.", _ref("InvocationResult"))},
     },
     "GET /v1/logs": {
         "operationId": "getLogs",

@@ -10,7 +10,20 @@ from typing import Any, Protocol
 from martlet.apps import AppRecord, Deployment
 from martlet.types import FunctionVersion, Invocation, Outcome, Principal
 
-__all__ = ["Apps", "Auth", "Documents", "Functions", "LogRecord", "Logs", "Rooms", "StoredDocument"]
+__all__ = [
+    "Apps",
+    "Auth",
+    "Documents",
+    "FailedEvent",
+    "Failures",
+    "Functions",
+    "LogRecord",
+    "Logs",
+    "Rooms",
+    "StackRecord",
+    "Stacks",
+    "StoredDocument",
+]
 
 
 class Auth(Protocol):
@@ -42,7 +55,9 @@ class Functions(Protocol):
     """The functions room, as far as callers need it."""
 
     def get(self, name: str) -> FunctionVersion | None: ...
+    def find(self, function: str) -> FunctionVersion | None: ...
     def list(self) -> list[FunctionVersion]: ...
+    def all(self) -> Sequence[FunctionVersion]: ...
     async def invoke(
         self,
         name: str,
@@ -53,6 +68,36 @@ class Functions(Protocol):
         client_context: str = "",
         want_log_tail: bool = False,
     ) -> tuple[Invocation, Outcome]: ...
+    async def debug(
+        self, function: str, payload: bytes, *, port: int = 0, say: Callable[[str], None]
+    ) -> tuple[Invocation, Outcome]: ...
+
+
+class FailedEvent(Protocol):
+    """An event whose function failed."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def function(self) -> str: ...
+    @property
+    def qualifier(self) -> str: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def at_ms(self) -> int: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def error_type(self) -> str: ...
+
+
+class Failures(Protocol):
+    """Failed events that are kept, to be run again."""
+
+    async def failed_events(self, function: str = "", limit: int = ...) -> Sequence[FailedEvent]: ...
+    async def recorded(self, request_id: str) -> FailedEvent: ...
+    async def replay(self, request_id: str) -> tuple[FailedEvent, Invocation, Outcome]: ...
 
 
 class LogRecord(Protocol):
@@ -113,6 +158,56 @@ class Documents(Protocol):
     ) -> tuple[Sequence[StoredDocument], str | None]: ...
 
 
+class StackRecord(Protocol):
+    """A stack, as far as a listing needs it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def created_at_ms(self) -> int: ...
+    @property
+    def updated_at_ms(self) -> int | None: ...
+
+
+class Responses(Protocol):
+    """Where functions of custom resources answer."""
+
+    def answer(self, token: str, body: bytes) -> None: ...
+
+
+class Stacks(Protocol):
+    """Templates as apps."""
+
+    @property
+    def responses(self) -> Responses: ...
+    def list(self) -> Sequence[StackRecord]: ...
+    def find(self, name: str) -> StackRecord | None: ...
+    def outputs(self, record: Any) -> dict[str, str]: ...
+    def warnings(self, record: Any) -> Sequence[str]: ...
+    def functions(self, record: Any) -> Sequence[str]: ...
+    async def deploy(
+        self,
+        path: Path,
+        name: str,
+        parameters: Mapping[str, str] | None = None,
+        *,
+        is_lenient: bool = False,
+        dry_run: bool = False,
+        progress: Callable[[str], None] = ...,
+    ) -> Any: ...
+    async def destroy(self, name: str) -> None: ...
+
+
 @dataclass(frozen=True)
 class Rooms:
     """Everything that the protocols talk to. `usage` takes (since_ms, until_ms) and yields one object for each function."""
@@ -129,3 +224,5 @@ class Rooms:
     version: str
     services: Mapping[str, object] = field(default_factory=dict)  # AWS's, by boto3's names: see `codec.service`
     region: str = "us-east-1"
+    stacks: Stacks | None = None
+    failures: Failures | None = None

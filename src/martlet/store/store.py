@@ -30,6 +30,9 @@ _DEFAULT_ENGINE: Final = "martlet.store.engines.sqlite:open_engine"
 _TRIM_AT_ONCE: Final = 500  # log entries that one transaction trims: the others wait no longer than for that
 _STOP: Final = None
 _FOR_EVER: Final = 1 << 62
+_KEPT_ROWS: Final = 2_048
+_KEPT_ROW_BYTES: Final = 4_096  # a larger one is read each time
+_UNKNOWN: Final = b"\x00unknown"  # compared by identity: nothing is kept of this key
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -84,6 +87,7 @@ class Store:
         self._pending = Overlay()
         self._written_by: dict[bytes, int] = {}  # pending key -> number of the last batch that wrote it
         self._snapshot = Snapshot(engine)
+        self._kept: dict[bytes, bytes | None] = {}  # of `get`; None: there is no such row
         self._reading = False
         self._refusal: StoreFailed | None = None  # once set, for ever
         self._closed: asyncio.Future[None] | None = None
@@ -146,6 +150,21 @@ class Store:
             self._reading = False
             self._engine.release()
 
+    def get(self, key: bytes) -> bytes | None:
+        """One row, or None; never older than any acknowledged transaction. What was asked before comes from memory until a
+        transaction writes it: for rows that every request needs. Two calls may see two states; `read` sees one.
+
+        Raises `StoreFailed`."""
+        value = self._kept.get(key, _UNKNOWN)
+        if value is not _UNKNOWN and self._closed is None:
+            return value
+        value = self.read(lambda reader: reader.get(key))
+        if value is None or len(value) <= _KEPT_ROW_BYTES:
+            if len(self._kept) >= _KEPT_ROWS:
+                self._kept.clear()
+            self._kept[key] = value
+        return value
+
     def tail(self, after: int, limit: int) -> list[LogEntry]:
         """At most `limit` entries that follow seq `after`: in commit order, without gaps. Fewer if they are very large.
 
@@ -207,7 +226,7 @@ class Store:
         if self._closed is None:
             self._closed = self._loop.create_future()
             self._refuse(StoreFailed("the store is closed"))
-            self._tokens.put(_STOP)
+            self._loop.call_soon(self._tokens.put, _STOP)  # behind the tokens that are on their way so
         await asyncio.shield(self._closed)
 
     # on the loop
@@ -245,7 +264,9 @@ class Store:
                 self._batches_made += 1
                 batch = _Batch(self._batches_made, self._generation)
                 ready.append(batch)
-                self._tokens.put(batch.number)
+                # After what the loop has at hand: those transactions share the commit, and the writer does not compete for
+                # the interpreter with whoever is about to join it.
+                self._loop.call_soon(self._tokens.put, batch.number)
             batch.ends.append((future, result, error))
             batch.writes.update(writes)
             batch.entries += entries
@@ -273,6 +294,9 @@ class Store:
         for key in done:
             del written_by[key]
         self._pending.forget(done)
+        if self._kept:
+            for key in batch.writes.keys() & self._kept.keys():
+                del self._kept[key]
         if batch.trim_through:
             self._first = batch.trim_through + 1
         for future, result, error in batch.ends:
@@ -287,6 +311,7 @@ class Store:
             self._wake()
 
     def _fail(self, batch: _Batch, failure: MartletError) -> None:
+        self._kept.clear()  # whether its rows are there is not known
         if batch.generation == self._generation:
             self._generation += 1
             self._pending = Overlay()

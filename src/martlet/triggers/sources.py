@@ -49,7 +49,8 @@ Resolve = Callable[[str], Target | None]
 
 
 class EventSources:
-    """Mappings and their consumers. `resolve(name, ARN or partial ARN)` finds the function or says None."""
+    """Mappings and their consumers. `resolve(name, ARN or partial ARN)` finds the function or says None; `authorize(principal,
+    action, resource)` raises unless the caller may: the operations ask by themselves, as the control plane's do."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class EventSources:
         dispatch: Dispatch,
         resolve: Resolve,
         *,
+        authorize: Callable[[Any, str, str], None],
         region: str = "us-east-1",
     ) -> None:
         self._store = store
@@ -66,6 +68,7 @@ class EventSources:
         self._queues = queues
         self._dispatch = dispatch
         self._resolve = resolve
+        self._authorize = authorize
         self._region = region
         self._consumers: dict[str, Consumer] = {}
         self._retired: list[Consumer] = []  # whose last batches still run
@@ -97,6 +100,7 @@ class EventSources:
 
     async def create_event_source_mapping(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
         """Raises `ServiceError` InvalidParameterValueException, ResourceConflictException."""
+        self._authorize(caller.principal, "lambda:CreateEventSourceMapping", "*")
         arn = request.get("EventSourceArn")
         if not arn:
             raise invalid("Unrecognized event source.")
@@ -121,9 +125,11 @@ class EventSources:
         return self._shown(mapping)
 
     async def get_event_source_mapping(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        self._authorize(caller.principal, "lambda:GetEventSourceMapping", "*")
         return self._shown(self._demand(request))
 
     async def list_event_source_mappings(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        self._authorize(caller.principal, "lambda:ListEventSourceMappings", "*")
         found = self._store.read(mappings.every)
         if request.get("EventSourceArn"):
             found = [one for one in found if one.queue_arn == request["EventSourceArn"]]
@@ -140,6 +146,7 @@ class EventSources:
 
     async def update_event_source_mapping(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
         """Raises `ServiceError` ResourceNotFoundException, InvalidParameterValueException, ResourceInUseException."""
+        self._authorize(caller.principal, "lambda:UpdateEventSourceMapping", "*")
         before = self._demand(request)
         if before.state == "Deleting":
             raise ServiceError("ResourceInUseException", "The mapping is being deleted.", 400, Type="User")
@@ -160,6 +167,7 @@ class EventSources:
         return self._shown(after)
 
     async def delete_event_source_mapping(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        self._authorize(caller.principal, "lambda:DeleteEventSourceMapping", "*")
         before = self._demand(request)
         after = msgspec.structs.replace(before, state="Deleting", modified_at_ms=self._clock.now_ms())
         await self._store.transact(lambda tx: _replace(tx, after))

@@ -14,6 +14,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from martlet.functions.runtimes.catalogue import RUNTIMES, Programs, RuntimeUnavailable
+from martlet.functions.runtimes.install import install
+
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "martlet-tests"
 SOURCES = Path(__file__).parent / "sources"
 
@@ -56,6 +59,19 @@ def _copy(source: str, folder: Path) -> None:
     shutil.copytree(SOURCES / source, folder, dirs_exist_ok=True)
 
 
+def interpreters() -> Path:
+    """A folder as `martlet runtimes install` fills it; what this host has already is not downloaded again."""
+
+    def build(folder: Path) -> None:
+        for name in ("nodejs22.x", "nodejs24.x", "python3.13"):
+            try:
+                Programs((folder,)).program(RUNTIMES[name])
+            except RuntimeUnavailable:
+                install(name, folder)
+
+    return built("interpreters-1", build)
+
+
 def python() -> Path:
     """PyPI awslambdaric, started by a `bootstrap` of two lines."""
 
@@ -91,6 +107,15 @@ def go() -> Path:
             )
 
     return built("aws-lambda-go-1.49.0", build)
+
+
+def c() -> Path:
+    """The smallest custom runtime, static: what a start costs apart from the client."""
+
+    def build(folder: Path) -> None:
+        run("gcc", "-O2", "-static", "-o", str(folder / "bootstrap"), str(SOURCES / "c" / "bootstrap.c"), folder=folder)
+
+    return built("c-bootstrap-1", build)
 
 
 def rust() -> Path:

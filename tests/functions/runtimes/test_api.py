@@ -532,3 +532,26 @@ async def test_a_connection_that_polled_before_can_still_be_passed_on(listener: 
     client.send(b"GET /elsewhere HTTP/1.1\r\n\r\n")
     await until(lambda: listener.passed)
     assert listener.passed[0][1].startswith(b"GET /elsewhere")
+
+
+async def test_answers_that_nobody_reads_are_not_piled_up(listener: Listener) -> None:
+    sock = socket.create_connection(listener.server.getsockname())
+    accepted, _ = listener.server.accept()
+    accepted.setblocking(False)
+    made: list[wire.Connection] = []
+
+    def make() -> wire.Connection:
+        made.append(wire.Connection(listener.api))
+        return made[0]
+
+    await asyncio.get_running_loop().connect_accepted_socket(make, accepted)
+    sock.setblocking(False)
+    for _ in range(600):
+        try:
+            sock.send(b"GET /2018-06-01/ping HTTP/1.1\r\n\r\n" * 2_000)
+        except BlockingIOError:
+            pass
+        await asyncio.sleep(0)
+    held = made[0].transport.get_write_buffer_size()
+    sock.close()
+    assert held < 1_000_000

@@ -26,9 +26,7 @@ TEXT = st.text(
     max_size=12,
 )
 WORD = st.text("abcXYZ09 ./%+~&=é雪", min_size=1, max_size=8).filter(lambda text: text.strip() == text)
-HEADER = st.text(
-    st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters='\\"'), min_size=1, max_size=10
-)
+HEADER = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters='\\"'), min_size=1, max_size=10)
 NAME = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=6)
 MOMENTS = st.integers(0, 4_000_000_000).map(lambda seconds: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds))
 JSON = st.recursive(
@@ -115,7 +113,7 @@ def place_of(name: str, shape: Shape, depth: int) -> st.SearchStrategy[Any]:
 
 @cache
 def theirs(name: str) -> TheirService:
-    loader = botocore.loaders.Loader()
+    loader = botocore.loaders.Loader(include_default_extras=False)  # the service's own model, without the clients' wishes
     return TheirService(loader.load_service_model(name, "service-2"), name)
 
 

@@ -78,7 +78,8 @@ def test_what_botocore_serializes_is_decoded_to_the_same(service: str, data: st.
 @HURRIED
 @given(data=st.data())
 def test_what_is_encoded_botocore_parses_to_the_same(service: str, data: st.DataObject) -> None:
-    operation = data.draw(st.sampled_from(operations(service)))
+    # GetBucketLocation's answer is one that botocore's parser cannot read; a hook of its client does (test_codec)
+    operation = data.draw(st.sampled_from([found for found in operations(service) if found.name != "GetBucketLocation"]))
     result: dict[str, Any] = {}
     if operation.output is not None and operation.output.stream_member() is None:
         result = data.draw(structure_of(operation.output, answer=True))

@@ -31,6 +31,7 @@ _AFTER_PRELUDE = b"\x00" * 8
 _GRACE_SECONDS = 0.1  # between a broken answer and the error that explains it
 _REFUSALS_AT_MOST = 1_000  # one after the other, without anything useful in between: then it is a flood
 
+_CLOCK = Clock()
 _ACCEPTED = b'{"status":"OK"}\n'
 _NOT_ALLOWED = "State transition from {} to {} failed for runtime. Error: State transition is not allowed"
 
@@ -75,6 +76,15 @@ class Side(Protocol):
 
     def gone(self, exchange: Exchange) -> None: ...
 
+    @property
+    def ready(self) -> bool:
+        """The first event may come."""
+        ...
+
+    def invoke(self, request_id: str, deadline_ms: int, arn: str, trace: str) -> None:
+        """The runtime gets this event now."""
+        ...
+
 
 class _Running:
     """The event that the runtime has, and how far its answer is."""
@@ -93,7 +103,7 @@ class _Running:
 class RuntimeApi:
     """`wire.Service` of one instance. `side` takes the paths that are not the runtime's."""
 
-    def __init__(self, channel: Channel, side: Side | None = None, now_ms: Callable[[], int] = Clock().now_ms) -> None:
+    def __init__(self, channel: Channel, side: Side | None = None, now_ms: Callable[[], int] = _CLOCK.now_ms) -> None:
         self._now_ms = now_ms
         self.state = "Started"
         self._channel = channel
@@ -102,6 +112,7 @@ class RuntimeApi:
         self._given: Event | None = None
         self._running: _Running | None = None
         self._refusals = 0
+        self._held = False  # the runtime is ready, and others are not
 
     # --- towards the runtime ------------------------------------------------------------------------------------------
 
@@ -130,13 +141,11 @@ class RuntimeApi:
         self._given = self._poller = None
         self._running = _Running(event)
         self.state = "Running"
-        headers = (
-            b"Content-Type: application/json\r\nLambda-Runtime-Aws-Request-Id: %b\r\nLambda-Runtime-Deadline-Ms: %d\r\n"
-            % (
-                event.request_id.encode(),
-                self._now_ms() + event.timeout_ms,
-            )
-        )
+        deadline_ms = self._now_ms() + event.timeout_ms
+        if self._side is not None:
+            self._side.invoke(event.request_id, deadline_ms, event.arn.decode(), event.trace.decode("latin-1"))
+        line = b"Content-Type: application/json\r\nLambda-Runtime-Aws-Request-Id: %b\r\nLambda-Runtime-Deadline-Ms: %d\r\n"
+        headers = line % (event.request_id.encode(), deadline_ms)
         for name, value in (
             (b"Invoked-Function-Arn", event.arn),
             (b"Trace-Id", event.trace),
@@ -239,14 +248,24 @@ class RuntimeApi:
         self.state = "Ready"
         self._poller = exchange
         if first:
-            self._channel.on_api_frame(frames.READY, 0, b"{}")
-        if self._given is not None and self._poller is exchange:
+            self._held = True
+            self.go_on()
+        elif self._given is not None:
             self._deliver()
-        elif not first:
+        else:
             self._channel.on_polling()
+
+    def go_on(self) -> None:
+        """The first event may come once the runtime and everybody beside it is ready."""
+        if self._held and (self._side is None or self._side.ready):
+            self._held = False
+            self._channel.on_api_frame(frames.READY, 0, b"{}")
+            if self._given is not None and self.polling:
+                self._deliver()
 
     def _ping(self, exchange: Exchange) -> None:
         exchange.respond(200, b"pong", b"Content-Type: text/plain\r\n")
+        self._count_refusal()  # no use to anybody: as many as one likes are a flood, too
 
     def _restore_next(self, exchange: Exchange) -> None:
         """The snapshot's hooks: here nothing is frozen between them, the runtime goes on at once."""

@@ -23,7 +23,7 @@ _ZYGOTE_OLDEST = (3, 9)  # what the code in a sandbox is written for
 
 
 class Runtime(msgspec.Struct, frozen=True):
-    """`kind` says how it runs: "python" by a zygote of that interpreter, "node" by our bootstrap, "provided" by the function's own."""
+    """`kind` says how: "python": a zygote of that interpreter; "node": our bootstrap; "provided": the function's own."""
 
     identifier: str
     kind: Literal["python", "node", "provided", "absent"]

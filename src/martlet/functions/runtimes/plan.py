@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 
 from martlet.clock import token_hex
-from martlet.errors import DeployFailed
+from martlet.errors import DeployFailed, Unsupported
 from martlet.functions.instance import Instance
 from martlet.functions.runtimes.catalogue import PLATFORM_PYTHON, RUNTIMES, Programs, Runtime
 from martlet.functions.runtimes.channel import ApiInstance
@@ -25,11 +26,24 @@ __all__ = ["Plan", "Runtimes"]
 RUNTIME_API = "127.0.0.1:9001"
 BOOTSTRAPS = ("/var/task/bootstrap", "/opt/bootstrap")
 _NODE = "/var/lang/bin/node"
+_DEBUG_FOLDER = "/var/martlet/debug"
 _BOOTSTRAP_JS = "/var/martlet/inside/node/bootstrap.js"
 # Variables that Node.js reads once, when it starts: a process that was started ahead cannot take them any more.
 _EARLY = frozenset(
-    "LD_LIBRARY_PATH LD_PRELOAD NODE_DEBUG NODE_EXTRA_CA_CERTS NODE_ICU_DATA NODE_OPTIONS NODE_V8_COVERAGE "
-    "NODE_COMPILE_CACHE SSL_CERT_DIR SSL_CERT_FILE UV_THREADPOOL_SIZE".split()
+    {
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "NODE_DEBUG",
+        "NODE_EXTRA_CA_CERTS",
+        "NODE_ICU_DATA",
+        "NODE_OPTIONS",
+        "NODE_V",
+        "_COVERAGE",
+        "NODE_COMPILE_CACHE",
+        "SSL_CERT_DIR",
+        "SSL_CERT_FILE",
+        "UV_THREADPOOL_SIZE",
+    }
 )
 
 
@@ -80,6 +94,12 @@ class Runtimes:
         program = self.programs.program(runtime)
         layer = str(self._data / "layers" / version.layer) if version.layer else ""
         opt = str(self._opt(version)) if config.layers else ""
+        extensions = bool(opt) and any((Path(opt) / "extensions").glob("*"))
+        if runtime.kind == "python" and extensions:
+            remedy = "package the function with awslambdaric and a `bootstrap`, as provided.al2023, or leave the layer out"
+            raise DeployFailed(
+                f"function {config.name}: external extensions do not run beside {runtime.identifier}", remedy=remedy
+            )
         if runtime.kind == "python":
             key = _key(
                 runtime.version if program else "", version.app if version.layer else "", version.layer, *version.imports
@@ -88,7 +108,7 @@ class Runtimes:
         if runtime.kind == "provided":
             return Plan(runtime, self.bare(), True, opt)
         binds = ((program, _NODE),)
-        if _EARLY.intersection(config.environment):
+        if extensions or _EARLY.intersection(config.environment):
             return Plan(runtime, ZygoteSpec(_key(runtime.identifier, program), binds=binds), True, opt)
         argv = (_NODE, *_node_flags(config.memory_mb), _BOOTSTRAP_JS, "blank")
         key = _key(runtime.identifier, program, str(config.memory_mb))
@@ -110,6 +130,8 @@ class Runtimes:
     def init(self, version: FunctionVersion, plan: Plan, native: dict[str, Any], now_ms: int) -> dict[str, Any]:
         """The INIT frame's content: `native`, which is that of the platform's own Python, for this runtime."""
         runtime = plan.runtime
+        if plan.opt:
+            native = {**native, "layers": True}
         if not plan.api:
             if runtime.version != PLATFORM_PYTHON or runtime.identifier:
                 environment = {**native["environment"], "AWS_EXECUTION_ENV": f"AWS_Lambda_python{runtime.version}"}
@@ -120,6 +142,31 @@ class Runtimes:
             return {**native, "mode": "exec", "programs": list(BOOTSTRAPS), "arguments": [], "environment": environment}
         arguments = [*_node_flags(version.config.memory_mb), _BOOTSTRAP_JS]
         return {**native, "mode": "exec", "programs": [_NODE], "arguments": arguments, "environment": environment}
+
+    def debugged(
+        self, version: FunctionVersion, native: dict[str, Any], now_ms: int, where: dict[str, Any]
+    ) -> tuple[Plan, dict[str, Any]]:
+        """`plan` and `init` for an instance that waits for a debugger, which listens in there at `where["port"]`.
+
+        Raises Unsupported for a runtime that is the function's own, DeployFailed when there is no debugger."""
+        plan = self.plan(version)
+        kind, key = plan.runtime.kind, _key("debug", token_hex(16))
+        if kind == "node":
+            binds = ((self.programs.program(plan.runtime), _NODE),)
+            plan = msgspec.structs.replace(plan, zygote=ZygoteSpec(key, binds=binds))
+            init = self.init(version, plan, native, now_ms)
+            arguments = [f"--inspect-brk=127.0.0.1:{where['port']}", *init["arguments"]]
+            return plan, {**init, "arguments": arguments, "debug": {**where, "kind": kind, "path": ""}}
+        if kind != "python":
+            raise Unsupported(
+                f"function {version.name}: Martlet has no debugger for {plan.runtime.identifier}",
+                remedy="start one in `bootstrap`; `martlet invoke --debug` is for Python and Node.js",
+            )
+        bundled = "" if (Path(plan.zygote.layer or "/nowhere") / "debugpy").is_dir() else _debugpy(version)
+        more = ((bundled, f"{_DEBUG_FOLDER}/debugpy"),) if bundled else ()
+        plan = msgspec.structs.replace(plan, zygote=msgspec.structs.replace(plan.zygote, key=key, binds=more))
+        path = _DEBUG_FOLDER if where["relay"] else os.path.dirname(bundled)
+        return plan, {**self.init(version, plan, native, now_ms), "debug": {**where, "kind": kind, "path": path}}
 
     def _environment(self, version: FunctionVersion, runtime: Runtime, native: dict[str, str], now_ms: int) -> dict[str, str]:
         """Lambda's, variable for variable (recorded from the real service), and the address of the platform's own API."""
@@ -206,6 +253,17 @@ class Runtimes:
             shutil.rmtree(building, ignore_errors=True)
             if not target.is_dir():  # else another one was quicker
                 raise DeployFailed(f"function {version.config.name}: its layers cannot be merged: {error}") from error
+
+
+def _debugpy(version: FunctionVersion) -> str:
+    """The folder of the debugger that is installed beside Martlet."""
+    found = importlib.util.find_spec("debugpy")
+    if found is None or found.origin is None:
+        raise DeployFailed(
+            f"function {version.name}: debugpy is not installed beside Martlet, nor is it among the app's dependencies",
+            remedy="pip install debugpy where Martlet is installed, or add debugpy to the app's requirements",
+        )
+    return os.path.dirname(os.path.realpath(found.origin))
 
 
 def _node_flags(memory_mb: int) -> tuple[str, ...]:

@@ -117,6 +117,7 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._keep_alive = True
         self._held = False
+        self._stuffed = False  # answers wait for their reader: what it asks further waits, too
         self._parsing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -128,12 +129,23 @@ class Connection(asyncio.Protocol):
             exchange.detach()
             self._service.gone(exchange)
 
+    def pause_writing(self) -> None:
+        self._stuffed = True
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._stuffed = False
+        if not self._held and not self.transport.is_closing():
+            self.transport.resume_reading()
+            self._parse()
+
     def eof_received(self) -> bool:
         return False
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        if self._held or (self._state == _ANSWER and len(self._buffer) > _AHEAD_BYTES):
+        if self._held or self._stuffed or (self._state == _ANSWER and len(self._buffer) > _AHEAD_BYTES):
             self.transport.pause_reading()
         self._parse()
 
@@ -144,7 +156,7 @@ class Connection(asyncio.Protocol):
         self._held = held
         if held:
             self.transport.pause_reading()
-        else:
+        elif not self._stuffed:
             self.transport.resume_reading()
             self._parse()
 
@@ -167,9 +179,12 @@ class Connection(asyncio.Protocol):
             return
         self._state = _HEAD
         self._looked = 0
+        if self._stuffed:
+            return  # `resume_writing` goes on
         self.transport.resume_reading()
-        if self._buffer:
-            self._parse()
+        if self._buffer and not self._parsing:
+            # Later: who answers is in the middle of something, and what comes next may end the instance that it concerns.
+            asyncio.get_running_loop().call_soon(self._parse)
 
     # --- parsing ----------------------------------------------------------------------------------------------------
 
@@ -178,7 +193,7 @@ class Connection(asyncio.Protocol):
             return  # an answer from within: the loop below goes on
         self._parsing = True
         try:
-            while not self._held and not self.transport.is_closing() and self._STEPS[self._state](self):
+            while not self._held and not self._stuffed and not self.transport.is_closing() and self._STEPS[self._state](self):
                 pass
         finally:
             self._parsing = False

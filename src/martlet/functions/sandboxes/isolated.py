@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import importlib.util
 import os
 import signal
 import socket
@@ -216,6 +218,8 @@ class IsolatedHost:
         msgspec_folder = _folder_of("msgspec")
         if msgspec_folder:
             binds.append((msgspec_folder, "/var/martlet/lib/msgspec"))
+        if not spec.blank:
+            binds += _runtime_packages()
         if spec.layer:
             binds.append((spec.layer, "/opt/python"))
         order = {
@@ -345,8 +349,25 @@ def _interpreter(python: str, place: str) -> tuple[str, list[tuple[str, str]]]:
     return f"{place}/bin/{os.path.basename(python)}", [(prefix, place)]
 
 
+# What Lambda's Python runtimes bring along: handlers import boto3 without packing it.
+# https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html#python-sdk-included
+_WITH_PYTHON = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
+
+
+@functools.cache
+def _runtime_packages() -> tuple[tuple[str, str], ...]:
+    """Binds that show the platform's own boto3, all of it plain Python, at /var/runtime. That comes last on the path."""
+    found = []
+    for name in _WITH_PYTHON:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin:
+            package = spec.submodule_search_locations is not None
+            place = os.path.dirname(spec.origin) if package else spec.origin
+            found.append((place, f"/var/runtime/{os.path.basename(place)}"))
+    return tuple(found)
+
+
 def _folder_of(package: str) -> str:
-    import importlib.util
 
     spec = importlib.util.find_spec(package)
     return os.path.dirname(spec.origin) if spec and spec.origin else ""

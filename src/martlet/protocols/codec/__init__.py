@@ -11,13 +11,14 @@ Never: knows a rule of a service beyond its model, keeps state of a request, exp
 from martlet.protocols.codec.errors import answer
 from martlet.protocols.codec.legacy import is_queue_path
 from martlet.protocols.codec.model import OperationModel, ServiceModel, load, method_name
-from martlet.protocols.codec.route import Routed, candidates, first_wire, is_dated, route, signed_service
+from martlet.protocols.codec.route import FAMILIAR, Routed, candidates, first_wire, is_dated, route, signed_service
 from martlet.protocols.codec.service import Caller, method_of, permission_of
 from martlet.protocols.codec.validate import check
 from martlet.protocols.codec.wire import Malformed, WireAnswer, WireRequest
 from martlet.protocols.codec.wires import Wire, wire_for
 
 __all__ = [
+    "FAMILIAR",
     "Caller",
     "Malformed",
     "OperationModel",

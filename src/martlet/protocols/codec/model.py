@@ -193,13 +193,19 @@ def method_name(operation: str) -> str:
     return "_".join(words)
 
 
-@cache
 def load(name: str) -> ServiceModel | None:
     """The newest model of service `name`, or None if botocore has none. Blocks; raises `StartFailed` without botocore."""
-    if not re.fullmatch(r"[a-z0-9-]{1,64}", name):
-        return None
-    folder = data_folder() / name
-    for version in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else ():
+    return _loaded(name) if name in _known() else None
+
+
+@cache
+def _known() -> frozenset[str]:
+    return frozenset(folder.name for folder in data_folder().iterdir() if folder.is_dir())
+
+
+@cache
+def _loaded(name: str) -> ServiceModel | None:
+    for version in sorted((data_folder() / name).iterdir(), reverse=True):
         for path in (version / "service-2.json.gz", version / "service-2.json"):
             if path.is_file():
                 raw = path.read_bytes()

@@ -1,6 +1,8 @@
-r"""The models' regular expressions, which are Java's, as Python's: \p{L} and its kin, nested classes, \z.
+r"""The models' regular expressions, which are Java's: as RE2's, which take linear time, or else as Python's.
 
-What cannot be translated is not checked (None): a service then checks the value by its own rules.
+RE2 has no look-around; those few patterns are translated (\p{L} and its kin, nested classes, \z) for Python, which may take
+long over a hostile value, so that only short values are matched against them. What cannot be translated is not checked
+(None): a service then checks the value by its own rules.
 """
 
 from __future__ import annotations
@@ -8,10 +10,20 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from functools import cache
-from typing import Final
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Any, Final
+
+import re2
 
 __all__ = ["compiled"]
+
+_OPTIONS: Final = re2.Options()
+_OPTIONS.log_errors = False
+_OPTIONS.never_capture = True  # three times as quick
+_SLOW_CHARACTERS_MAX: Final = 2_048
+_REMEMBERED_CHARACTERS: Final = 256
+_CODE_POINT = re.compile(r"\\u([0-9A-Fa-f]{4})")
 
 _PROPERTY = re.compile(r"\\([pP])(?:\{(\^?)([A-Za-z_=]+)\}|([A-Z]))")
 _POSIX: Final = {
@@ -33,12 +45,25 @@ _ALIASES: Final = {"IsAlphabetic": "L", "IsDigit": "Nd", "IsLetter": "L", "Lette
 
 
 @cache
-def compiled(pattern: str) -> re.Pattern[str] | None:
-    """The pattern for `fullmatch`, or None if Python cannot have it."""
+def compiled(pattern: str) -> Callable[[str], bool] | None:
+    """Whether the whole of a value matches; None if the pattern cannot be had here."""
     try:
-        return re.compile(_translated(pattern), re.ASCII)  # as in Java, \w and \d are ASCII's
+        quick = re2.compile(_CODE_POINT.sub(r"\\x{\1}", pattern), _OPTIONS)
+        return lambda value: _matches(quick, value) if len(value) <= _REMEMBERED_CHARACTERS else _match(quick, value)
+    except re2.error:
+        pass  # look-around, or more repetitions than RE2 counts
+    try:
+        slow = re.compile(_translated(pattern), re.ASCII)  # as in Java, \w and \d are ASCII's
     except (re.error, _Untranslatable, RecursionError, OverflowError):
         return None
+    return lambda value: len(value) > _SLOW_CHARACTERS_MAX or slow.fullmatch(value) is not None
+
+
+def _match(pattern: Any, value: str) -> bool:
+    return pattern.fullmatch(value) is not None
+
+
+_matches = lru_cache(maxsize=4_096)(_match)  # names of functions, queues, tables: the same ones all the time
 
 
 class _Untranslatable(Exception):

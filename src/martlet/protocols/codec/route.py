@@ -23,7 +23,7 @@ from martlet.protocols.codec.model import OperationModel, ServiceModel, load
 from martlet.protocols.codec.wire import Malformed, WireRequest
 from martlet.protocols.codec.wires import Wire, wire_for
 
-__all__ = ["Routed", "Trie", "candidates", "first_wire", "is_dated", "route", "signed_service", "trie_of"]
+__all__ = ["FAMILIAR", "Routed", "Trie", "candidates", "first_wire", "is_dated", "route", "signed_service", "trie_of"]
 
 _HEADER_SCOPE = re.compile(r"Credential=[^,\s]*/(?P<service>[A-Za-z0-9_-]+)/aws4_request")
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -63,6 +63,10 @@ _VERSIONS: Final = {
     "2012-11-05": "sqs",
     "2016-11-15": "ec2",
 }
+# Services of which a model is read for whoever asks, so that even an error of theirs has the form that their clients read.
+FAMILIAR: Final = frozenset(
+    {"iam", "kms", "lambda", "pipes", "s3", "scheduler", "sns", "sts", "xray", *_TARGETS.values(), *_VERSIONS.values()}
+) - {"ec2"}
 _DATED = re.compile(rb"/20[0-9]{2}-[0-9]{2}-[0-9]{2}/")
 _VIRTUAL_HOST = re.compile(r"(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])\.(?:s3[.-]|localhost(?::|$))")
 

@@ -7,7 +7,6 @@ shape.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
@@ -23,7 +22,6 @@ _Check = Callable[[Any, str, list[str]], None]
 _Rule = Callable[[Any], bool]
 
 _SHOWN: Final = 4_096  # characters of a value that an error repeats
-_TESTED: Final = 16_384  # longer values are not matched against patterns: what the model allows is shorter
 
 # The name of the error, where it is not the protocol's own. "": the service checks by itself, in its own words.
 _CODES: Final = {
@@ -204,7 +202,7 @@ def _rules(shape: Shape, *, element: bool = False) -> list[tuple[str, _Rule]]:
         pattern = shape.traits["pattern"]
         matches = compiled(pattern)
         if matches is not None:
-            contents.append((f"Member must satisfy regular expression pattern: {pattern}", _matching(matches)))
+            contents.append((f"Member must satisfy regular expression pattern: {pattern}", matches))
     return bounds + contents if element else contents + bounds
 
 
@@ -222,10 +220,6 @@ def _most(limit: float, size: Callable[[Any], Any]) -> _Rule:
 
 def _least(limit: float, size: Callable[[Any], Any]) -> _Rule:
     return lambda value: bool(size(value) >= limit)
-
-
-def _matching(pattern: re.Pattern[str]) -> _Rule:
-    return lambda value: len(value) > _TESTED or pattern.fullmatch(value) is not None
 
 
 def _checker(rules: list[tuple[str, _Rule]], hidden: bool) -> _Check:

@@ -8,6 +8,7 @@ import random
 import secrets
 import ssl
 import tempfile
+import time
 import uuid
 
 
@@ -31,8 +32,9 @@ def randomness_once():
     pipes.leave_with(json.dumps(randomness()))
 
 
-def traces():
+def traces(seconds=0):
     """What a fresh instance can see of others: environment, arguments, files, descriptors."""
+    time.sleep(seconds)
     with open("/proc/self/environ") as file:
         environ = file.read()
     with open("/proc/self/cmdline") as file:

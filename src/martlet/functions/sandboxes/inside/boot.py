@@ -42,7 +42,7 @@ _ENVIRONMENT = {
 _ETC = {
     "passwd": "root:x:0:0:root:/root:/sbin/nologin\nsandbox:x:1000:1000::/tmp:/sbin/nologin\n",
     "group": "root:x:0:\nsandbox:x:1000:\n",
-    "hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "hosts": "127.0.0.1 localhost sandbox sandbox.localdomain\n::1 localhost\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     "resolv.conf": "# no resolver: names are resolved by the platform's egress proxy\n",
 }

@@ -18,10 +18,25 @@ def run(channel: runtime.Channel, init: dict[str, Any]) -> NoReturn:
         fail(channel, f"Couldn't find valid bootstrap(s): [{' '.join(init['programs'])}]")
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)  # Python ignores them, and an ignored signal stays so
+    extensions = _extensions()
+    if extensions:
+        from . import launcher
+
+        launcher.run(channel, found, init["arguments"], extensions)
     try:
         os.execve(found, [found, *init["arguments"]], dict(os.environ))
     except OSError as error:
         fail(channel, f"fork/exec {found}: {(error.strerror or 'cannot be executed').lower()}")
+
+
+def _extensions() -> list[str]:
+    """Programs of /opt/extensions, in the order of their names."""
+    try:
+        names = sorted(os.listdir("/opt/extensions"))
+    except OSError:
+        return []
+    paths = [f"/opt/extensions/{name}" for name in names]
+    return [path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)][:10]
 
 
 def fail(channel: runtime.Channel, message: str) -> NoReturn:

@@ -13,6 +13,8 @@ SIZE = HEADER.size
 # platform → instance
 INIT = 1  # JSON: handler, environment, limits; once, first
 INVOKE = 2  # request id, time-out in ms, ARN, trace id, client context (US-separated, one line), then the event
+START = 3  # to a launcher: every extension has registered, start the runtime
+DELIVER = 4  # to a launcher: an address in the sandbox, a line break, a body to POST there
 
 # instance → platform
 READY = 11  # JSON: {"at": CLOCK_MONOTONIC in ns}; the handler is imported
@@ -23,6 +25,9 @@ HEAD = 15  # a streamed answer begins: JSON prelude
 CHUNK = 16  # bytes of a streamed answer; in a build: "path\n" and a compiled module
 END = 17  # a streamed answer is complete
 STREAM_ERROR = 18  # a streamed answer broke: JSON error object
+LAUNCHED = 19  # a launcher: JSON list of the extensions that it has started
+EXTENSION_ENDED = 20  # a launcher: JSON [name, exit code]
+DELIVERED = 21  # a launcher: it takes the next DELIVER
 
 WROTE = 1  # flag: lines were written to the log since the frame before
 

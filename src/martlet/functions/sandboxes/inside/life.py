@@ -12,7 +12,7 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-from . import blank, frames, runtime
+from . import blank, execute, frames, runtime
 
 
 def main(
@@ -27,12 +27,16 @@ def main(
         os._exit(70)
     stream = runtime.LogStream(1)
     sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[assignment,misc]
-    if init["mode"] == "exec":
-        from . import execute
+    if "debug" in init:
+        from . import debug
 
+        debug.begin(init["debug"])
+    if init["mode"] == "exec":
         execute.run(channel, init)
     if init["environment"].get("TZ") != ":UTC":
         time.tzset()
+    if init.get("layers"):
+        sys.path[1:1] = [f"/opt/python/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages", "/opt/python"]
     gc.enable()
     if init["mode"] == "build":
         from . import build
@@ -41,7 +45,7 @@ def main(
         os._exit(0)
     shared = runtime.Runtime(channel, init, stream)
     try:
-        shared.load()
+        _load(shared, init)
     except runtime.Failure as failure:
         shared.fail(0, "", failure, frames.INIT_ERROR)
         os._exit(1)
@@ -58,6 +62,17 @@ def main(
     except BaseException as error:  # KeyboardInterrupt and the like end the process, as they do in Lambda
         stream.record("".join(traceback.format_exception(error)))
         os._exit(1)
+
+
+def _load(shared: runtime.Runtime, init: dict[str, Any]) -> None:
+    """Everything before the first event. Raises `Failure`."""
+    if "debug" in init:
+        from . import debug
+
+        debug.wait(init["debug"])
+    shared.load()
+    if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+        runtime.run_snapshot_hooks()
 
 
 def _told(channel: runtime.Channel, overrides: dict[str, str]) -> dict[str, Any] | None:

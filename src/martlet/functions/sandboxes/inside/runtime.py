@@ -65,7 +65,7 @@ def prepare() -> None:
 
     site.setquit()
     sys.dont_write_bytecode = True
-    sys.path += ["/var/martlet/sdk", "/var/martlet/lib"]
+    sys.path += ["/var/martlet/sdk", "/var/martlet/lib", _HERE + "/python", "/var/runtime"]
     settle()
 
 
@@ -433,6 +433,27 @@ class Runtime:
         data = chunk.encode() if isinstance(chunk, str) else bytes(chunk)
         for start in range(0, len(data), 262_144):
             self.channel.send(frames.CHUNK, sequence, data[start : start + 262_144])
+
+
+def run_snapshot_hooks() -> None:
+    """What user code registered with `snapshot_restore_py`.
+
+    The snapshot here is the zygote, which holds no user code. So both kinds of hooks run in each instance once its module is
+    imported, one after the other, before its first event: what the one gives up the other makes anew.
+    """
+    module = sys.modules.get("snapshot_restore_py")
+    if module is None:
+        return
+    try:
+        for function, arguments, named in reversed(module.get_before_snapshot()):
+            function(*arguments, **named)
+    except Exception as error:
+        raise Failure("Runtime.BeforeSnapshotError", str(error), stack_of(error)) from error
+    try:
+        for function, arguments, named in module.get_after_restore():
+            function(*arguments, **named)
+    except Exception as error:
+        raise Failure("Runtime.AfterRestoreError", str(error), stack_of(error)) from error
 
 
 def load_handler(name: str) -> Any:
