@@ -148,7 +148,8 @@ def aws_page() -> str:
     for name, service in sorted(server.SERVICES.items()):
         model = codec.load(name)
         assert model is not None
-        found = [one.name for one in model.operations.values() if hasattr(service, one.method_name)]
+        kinds = getattr(service, "parts", (service,))
+        found = [one.name for one in model.operations.values() if any(hasattr(kind, one.method_name) for kind in kinds)]
         parts.append(f"## {name}\n\n{len(found)} operations: {', '.join(f'`{one}`' for one in sorted(found))}.")
     return _page(
         "AWS operations",

@@ -20,6 +20,7 @@ from martlet.sdk.errors import (
     Unsupported,
 )
 from martlet.sdk.function import Function
+from martlet.sdk.queue import Queue
 from martlet.sdk.request import Header, Request
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "PlatformError",
+    "Queue",
     "Request",
     "Response",
     "Throttled",

@@ -54,9 +54,11 @@ from martlet.gateway.http import HttpServer
 from martlet.metering import Ledger
 from martlet.protocols import Rooms, archives
 from martlet.protocols import app as protocols_app
+from martlet.queues import Queues, Sqs
 from martlet.store import Store
 from martlet.telemetry import Registry
-from martlet.triggers import Triggers
+from martlet.triggers import EventSources, Target, Triggers
+from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
 from martlet.types import ACCOUNT, FunctionVersion, Principal, Route
 
 __all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server", "run"]
@@ -66,11 +68,28 @@ SANDBOXES = {
     "isolated": "martlet.functions.sandboxes.isolated:IsolatedHost",
     "process": "martlet.functions.sandboxes.process:ProcessHost",
 }
+
+
+class Lambda:
+    """The service "lambda": the control plane of functions, and the event source mappings of the triggers beside it."""
+
+    parts = (Control, EventSources)
+
+    def __init__(self, control: Control, sources: EventSources) -> None:
+        self._control = control
+        for name in EVENT_SOURCE_OPERATIONS:
+            setattr(self, name, getattr(sources, name))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._control, name)
+
+
 SERVICES: dict[str, type] = {
     "cloudformation": CloudFormation,
     "iam": Identities,
-    "lambda": Control,
+    "lambda": Lambda,
     "logs": LogGroups,
+    "sqs": Sqs,
     "sts": Sessions,
 }
 _GRACE_SECONDS = 30.0
@@ -123,8 +142,10 @@ class Server:
         self.documents = Documents(self.store, self.clock, holder="local")  # as for `triggers` below
         await self.documents.start()
         self._closers.append(self.documents.stop)
+        await self._start_queues()
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
         self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
+        self._make_event_sources()
         self.apps = Apps(
             self.store,
             self.functions,
@@ -133,12 +154,14 @@ class Server:
             on_routes=self._on_routes,
             clock=self.clock,
             settings=self.settings,
+            consumers=self.event_sources,
             also_used=lambda: self.control.addresses() | self.stacks.referenced(),
         )
         self._closers.append(self.apps.close)
         self.apis = Apis(self.store, on_apis=self._on_apis, check=check_api)
         self._open_stacks()
         await self._listen()
+        self._closers.append(self._release_receivers)
         await self.apps.load()
         await self.apis.load()
         self._on_urls()
@@ -146,6 +169,8 @@ class Server:
         self._on_routes()
         await self.triggers.start()
         self._closers.append(self.triggers.stop)
+        await self.event_sources.start()
+        self._closers.append(self.event_sources.stop)
         maintenance = asyncio.get_running_loop().create_task(self._maintain())
         self._closers.append(lambda: _cancelled(maintenance))
         self._write_endpoint()
@@ -204,6 +229,36 @@ class Server:
                 f"this host does not allow isolated sandboxes: {missing}",
                 remedy="run as root or allow user namespaces; `--sandbox process` runs your own code without isolation",
             )
+
+    async def _start_queues(self) -> None:
+        self.queues = Queues(self.store, self.clock, region=self.settings.region)
+        await self.queues.start()
+        self._closers.append(self.queues.stop)
+
+    def _make_event_sources(self) -> None:
+        """Event source mappings: queues to functions. Their operations belong to the service "lambda"."""
+        self.event_sources = EventSources(
+            self.store,
+            self.clock,
+            self.queues,
+            self.functions.dispatch,
+            self._event_target,
+            authorize=authorize,
+            region=self.settings.region,
+        )
+
+    def _event_target(self, reference: str) -> Target | None:
+        """The function that an event source mapping names: by its name or its ARN, whole or partial."""
+        name = reference.rpartition("function:")[2]
+        found = self.functions.find(name)
+        if found is None:
+            return None
+        arn = f"arn:aws:lambda:{self.settings.region}:{ACCOUNT}:function:{name}"
+        return Target(name, arn, found.config.timeout_seconds)
+
+    async def _release_receivers(self) -> None:
+        """Long polls are answered before the listeners shut, so that none holds up the stop."""
+        self.queues.release()
 
     async def _start_control(self) -> None:
         """The Lambda control plane: after the functions it speaks of, before anything that could call them."""
@@ -342,6 +397,7 @@ class Server:
             try:
                 await self.store.maintain(keep_log_ms=_KEEP_LOG_MS)
                 await self.log_groups.expire()
+                await self.queues.expire()
             except MartletError as error:
                 self.logs.platform("_platform", f"maintenance of the store failed: {error}")
 
@@ -389,7 +445,7 @@ class Server:
         if principal is None:
             if len(self._principals) > 10_000:
                 self._principals.clear()
-            principal = self._principals[key] = function_principal(version)
+            principal = self._principals[key] = function_principal(version, self.settings.region)
         if version.role:  # read anew: what a role may do can change while its functions run
             known = principal
             principal = self.store.read(lambda reader: with_role(known, version.role, ACCOUNT, reader))
@@ -434,8 +490,9 @@ class Server:
         return {
             "cloudformation": CloudFormation(self.stacks.engine),
             "iam": Identities(self.store),
-            "lambda": self.control,
+            "lambda": Lambda(self.control, self.event_sources),
             "logs": self.log_groups,
+            "sqs": Sqs(self.queues),
             "sts": Sessions(self.store, self.clock),
         }
 

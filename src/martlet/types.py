@@ -24,12 +24,14 @@ __all__ = [
     "ApiRoute",
     "ApiStage",
     "AppGraph",
+    "ConsumerConfig",
     "Cors",
     "FunctionConfig",
     "FunctionVersion",
     "Invocation",
     "Outcome",
     "Principal",
+    "QueueConfig",
     "Route",
     "ScheduleConfig",
     "Throttle",
@@ -69,6 +71,7 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     egress: Literal["none", "all"] | tuple[str, ...] = "none"  # a tuple: host names, "*.example.com" allowed
     uses: tuple[str, ...] = ()  # functions of the same app that this one may invoke
     documents: tuple[str, ...] = ()  # collections that this one may read and write
+    queues: tuple[str, ...] = ()  # queues of the app that this one may send to
     description: str = ""
 
 
@@ -212,12 +215,37 @@ class ScheduleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     enabled: bool = True
 
 
+class QueueConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A queue of an app; on the platform it is "<app>-<name>", a FIFO one "<app>-<name>.fifo". None: the default."""
+
+    name: str
+    fifo: bool = False
+    visibility_seconds: int | None = None  # None: six times the timeout of the slowest function that takes its messages
+    retries: int | None = 5  # failed runs after which a message goes to "<app>-<name>-dead"; None: it comes again and again
+    retention_seconds: int | None = None
+    delay_seconds: int | None = None
+
+
+class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A function that takes the messages of a queue of its app."""
+
+    queue: str
+    function: str
+    batch_size: int = 10
+    window_seconds: int = 0
+    patterns: tuple[str, ...] = ()  # JSON
+    concurrency: int = 0  # most events at one time; 0: as many as the platform can run
+    report_failures: bool = False
+
+
 class AppGraph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An app as a graph of typed resources; every source (decorators, templates) yields this."""
 
     functions: tuple[FunctionConfig, ...] = ()
     routes: tuple[Route, ...] = ()
     schedules: tuple[ScheduleConfig, ...] = ()
+    queues: tuple[QueueConfig, ...] = ()
+    consumers: tuple[ConsumerConfig, ...] = ()
 
 
 class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,8 +23,18 @@ from martlet.apps.garbage import Garbage
 from martlet.apps.graph import check, full_name
 from martlet.apps.layers import Layers, folder_bytes
 from martlet.apps.package import DigestCache, Package, app_name, check_app_name, scan, store
-from martlet.apps.plan import AppRecord, PublishFunction, PutSchedule, RemoveFunction, RemoveSchedule, Step, plan, teardown
-from martlet.apps.ports import Build, Functions, Progress, Schedules, Store
+from martlet.apps.plan import (
+    AppRecord,
+    PublishFunction,
+    PutQueues,
+    PutSchedule,
+    RemoveFunction,
+    RemoveSchedule,
+    Step,
+    plan,
+    teardown,
+)
+from martlet.apps.ports import Build, Consumers, Functions, Progress, Schedules, Store
 from martlet.apps.requirements import read as read_requirements
 from martlet.apps.sources import SOURCES
 from martlet.clock import Clock, token_hex
@@ -78,11 +88,13 @@ class Apps:
         on_routes: Callable[[], None],
         clock: Clock,
         settings: Settings,
+        consumers: Consumers | None = None,
         also_used: Callable[[], set[str]] = set,
     ) -> None:
         self._store = store
         self._functions = functions
         self._schedules = schedules
+        self._consumers = consumers
         self._on_routes = on_routes
         self._also_used = also_used  # content addresses that others refer to
         self._clock = clock
@@ -139,6 +151,9 @@ class Apps:
         for serving in self._functions.list():
             if serving.name not in recorded:  # published by a deployment that never committed
                 await self._functions.remove(serving.name)
+        if self._consumers is not None:  # a crash may have come between a commit and this
+            for record in self._records.values():
+                await self._consumers.consume(record.name, record.graph)
         await asyncio.to_thread(self._garbage.clean_leftovers)
         await self._garbage.collect(self._referenced, at_once=True)
         self._on_routes()
@@ -313,12 +328,15 @@ class Apps:
             names = [full_name(after.name, config.name) for config in after.graph.functions]
             versions = tuple(published.get(name) or serving[name] for name in names)
             after = msgspec.structs.replace(after, versions=versions)
+            await self._prepare_queues(after)
             await self._commit(steps, after)
         except BaseException as error:
             await self._roll_back(published, serving, error)
             raise
         self._records[after.name] = after
         self._on_routes()
+        if self._consumers is not None and any(isinstance(step, PutQueues) for step in steps):
+            await self._consumers.consume(after.name, after.graph)
         await self._remove_functions(steps, say)
         return after
 
@@ -359,6 +377,17 @@ class Apps:
                 ) from result
             if isinstance(result, BaseException):
                 raise result
+
+    async def _prepare_queues(self, after: AppRecord) -> None:
+        """Before the commit, since it may be refused; queues that a deployment made and did not commit are empty."""
+        if not after.graph.queues:
+            return
+        if self._consumers is None:
+            raise DeployFailed("this platform has no queues", remedy="remove the queues from the app")
+        try:
+            await self._consumers.prepare(after.name, after.graph)
+        except MartletError as error:
+            raise DeployFailed(f"the app's queues: {error.message}", remedy=error.remedy or "fix the declaration") from error
 
     async def _commit(self, steps: tuple[Step, ...], after: AppRecord) -> None:
         value = msgspec.json.encode(after)
@@ -415,6 +444,8 @@ class Apps:
             await self._store.transact(write)
             del self._records[name]
             self._on_routes()
+            if self._consumers is not None and before.graph.consumers:
+                await self._consumers.consume(name, AppGraph())
             await self._remove_functions(steps, _silent)
             await self._garbage.collect(self._referenced)
 

@@ -15,7 +15,7 @@ import msgspec
 from martlet.apps.ports import CheckSchedule
 from martlet.errors import DeployFailed, InvalidInput
 from martlet.limits import LIMITS, exceeded
-from martlet.types import AppGraph, Cors, FunctionConfig, Route, ScheduleConfig
+from martlet.types import AppGraph, ConsumerConfig, Cors, FunctionConfig, QueueConfig, Route, ScheduleConfig
 
 __all__ = ["check", "full_name"]
 
@@ -64,7 +64,44 @@ def check(app: str, emitted: object, check_schedule: CheckSchedule) -> AppGraph:
     _unique((schedule.name for schedule in graph.schedules), "schedule")
     for schedule in graph.schedules:
         _schedule(schedule, names, check_schedule)
+    _queues(app, graph, names)
     return graph
+
+
+def _queues(app: str, graph: AppGraph, names: frozenset[str]) -> None:
+    queues = _unique((queue.name for queue in graph.queues), "queue")
+    for queue in graph.queues:
+        _queue(app, queue)
+    for consumer in graph.consumers:
+        _consumer(consumer, names, queues)
+    for function in graph.functions:
+        for used in function.queues:
+            if used not in queues:
+                raise _refuse(f"function {function.name!r}", f"queues {used!r}, which is not a queue of this app")
+    _unique((f"{consumer.queue} → {consumer.function}" for consumer in graph.consumers), "consumer")
+
+
+def _queue(app: str, queue: QueueConfig) -> None:
+    where = f"queue {queue.name!r}"
+    if not _NAME.fullmatch(queue.name) or len(app) + len(queue.name) > 69:  # SQS: 80, with "-", "-dead" and ".fifo"
+        raise _refuse(where, 'a name has letters, digits, "-" and "_", with the app\'s name 69 at most')
+    for field, least, most in (
+        ("visibility_seconds", 0, 43_200),
+        ("retries", 1, 1_000),
+        ("retention_seconds", 60, 1_209_600),
+        ("delay_seconds", 0, 900),
+    ):
+        value = getattr(queue, field)
+        if value is not None and not least <= value <= most:
+            raise _refuse(where, f"{field} is {value}, allowed is {least} to {most}")
+
+
+def _consumer(consumer: ConsumerConfig, names: frozenset[str], queues: frozenset[str]) -> None:
+    where = f"consumer of queue {consumer.queue!r}"
+    if consumer.function not in names:
+        raise _refuse(where, f"leads to {consumer.function!r}, which is not a function of this app")
+    if consumer.queue not in queues:
+        raise _refuse(where, "which is not a queue of this app")
 
 
 def _unique(names: Iterable[str], kind: str) -> frozenset[str]:

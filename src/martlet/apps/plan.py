@@ -8,11 +8,12 @@ from typing import TypeAlias
 import msgspec
 
 from martlet.apps.graph import full_name
-from martlet.types import AppGraph, FunctionConfig, FunctionVersion, Route, ScheduleConfig
+from martlet.types import AppGraph, ConsumerConfig, FunctionConfig, FunctionVersion, QueueConfig, Route, ScheduleConfig
 
 __all__ = [
     "AppRecord",
     "PublishFunction",
+    "PutQueues",
     "PutRoutes",
     "PutSchedule",
     "RemoveFunction",
@@ -93,7 +94,20 @@ class RemoveSchedule(msgspec.Struct, frozen=True, tag="remove_schedule"):
         return f"remove schedule   {self.name}"
 
 
-Step: TypeAlias = PublishFunction | RemoveFunction | PutRoutes | PutSchedule | RemoveSchedule
+class PutQueues(msgspec.Struct, frozen=True, tag="put_queues"):
+    """Make the app's queues, and let these functions take their messages. A queue that the app no longer has stays, with
+    its messages: removing data is for its owner to say."""
+
+    queues: tuple[QueueConfig, ...]
+    consumers: tuple[ConsumerConfig, ...]
+
+    def text(self) -> str:
+        told = [queue.name for queue in self.queues]
+        told += [f"{one.queue} → {one.function}" for one in self.consumers]
+        return f"put queues        {', '.join(told) or 'none'}"
+
+
+Step: TypeAlias = PublishFunction | RemoveFunction | PutRoutes | PutSchedule | RemoveSchedule | PutQueues
 
 
 def plan(
@@ -120,6 +134,8 @@ def plan(
         if schedule not in old.schedules:
             steps.append(PutSchedule(schedule, full_name(app, schedule.function)))
     steps.extend(RemoveSchedule(schedule.name) for schedule in old.schedules if schedule.name not in kept)
+    if (graph.queues, graph.consumers) != (old.queues, old.consumers):
+        steps.append(PutQueues(graph.queues, graph.consumers))
     wanted = {full_name(app, config.name) for config in graph.functions}
     steps.extend(RemoveFunction(name) for name, version in sorted(serving.items()) if version.app == app and name not in wanted)
     return tuple(steps)
@@ -146,5 +162,7 @@ def teardown(before: AppRecord, serving: Mapping[str, FunctionVersion]) -> tuple
     if before.graph.routes:
         steps.append(PutRoutes((), before.graph.routes, 0))
     steps.extend(RemoveSchedule(schedule.name) for schedule in before.graph.schedules)
+    if before.graph.consumers:
+        steps.append(PutQueues((), ()))
     steps.extend(RemoveFunction(name) for name, version in sorted(serving.items()) if version.app == before.name)
     return tuple(steps)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
-from martlet.types import FunctionConfig, FunctionVersion, ScheduleConfig
+from martlet.types import AppGraph, FunctionConfig, FunctionVersion, ScheduleConfig
 
-__all__ = ["Build", "CheckSchedule", "Functions", "Progress", "Schedules", "Store", "Transaction"]
+__all__ = ["Build", "CheckSchedule", "Consumers", "Functions", "Progress", "Schedules", "Store", "Transaction"]
 
 T = TypeVar("T")
 Progress = Callable[[str], None]
@@ -42,6 +42,16 @@ class Schedules(Protocol):
     def check(self, expression: str, timezone: str) -> None: ...
     def put(self, tx: Any, app: str, config: ScheduleConfig, function: str) -> None: ...
     def remove(self, tx: Any, app: str, name: str) -> None: ...
+
+
+class Consumers(Protocol):
+    """Queues and who takes their messages, as far as apps have them."""
+
+    async def prepare(self, app: str, graph: AppGraph) -> None:
+        """Make the app's queues as `graph` says. May be repeated. Raises `MartletError`."""
+
+    async def consume(self, app: str, graph: AppGraph) -> None:
+        """From now on these functions take these queues' messages, and no others of the app. May be repeated."""
 
 
 class Transaction(Protocol):

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Final
 
 from martlet.errors import AccessDenied, InvalidInput
-from martlet.types import FunctionVersion, Principal
+from martlet.types import ACCOUNT, FunctionVersion, Principal
 
 __all__ = ["DOCUMENT_ACTIONS", "INVOKE", "authorize", "function_principal"]
 
+SEND_ACTIONS: Final = ("sqs:SendMessage", "sqs:GetQueueUrl", "sqs:GetQueueAttributes")
 INVOKE: Final = "lambda:InvokeFunction"
 DOCUMENT_ACTIONS: Final = ("documents:Get", "documents:Put", "documents:Delete", "documents:List")
 
@@ -38,7 +39,7 @@ def authorize(principal: Principal, action: str, resource: str) -> None:
     )
 
 
-def function_principal(version: FunctionVersion) -> Principal:
+def function_principal(version: FunctionVersion, region: str = "us-east-1") -> Principal:
     """Who the code of `version` is: it may do what its configuration declares, and nothing else."""
     grants = set()
     for name in version.config.uses:
@@ -46,6 +47,9 @@ def function_principal(version: FunctionVersion) -> Principal:
     for collection in version.config.documents:
         resource = f"{version.app}/{_exact(collection, 'documents')}"
         grants.update((action, resource) for action in DOCUMENT_ACTIONS)
+    for queue in version.config.queues:
+        arn = f"arn:aws:sqs:{region}:{ACCOUNT}:{version.app}-{_exact(queue, 'queues')}"
+        grants.update((action, resource) for action in SEND_ACTIONS for resource in (arn, f"{arn}.fifo"))
     return Principal("function", version.name, frozenset(grants))
 
 

@@ -23,7 +23,8 @@ AsgiApp = Callable[
 
 
 class AsgiHandler:
-    """A handler for `HttpServer` that runs `app` for each exchange; `scope["martlet.context"]` is the request's context.
+    """A handler for `HttpServer` that runs `app` for each exchange; `scope["martlet.context"]` is the request's context, and
+    `await scope["martlet.left"]()` returns when the client has closed its side or is gone.
 
     An app that fails before its answer begins is answered for with 500; after that the answer is cut. A disconnect never
     cancels the app: it reads http.disconnect, and its sends raise `OSError`.
@@ -42,7 +43,7 @@ class AsgiHandler:
 class _Run:
     """One run of the app."""
 
-    __slots__ = ("_body_given", "_exchange", "_head", "_more", "_trailers", "_wake", "_wants_trailers")
+    __slots__ = ("_body_given", "_eof", "_exchange", "_head", "_more", "_trailers", "_wake", "_wants_trailers")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -52,6 +53,8 @@ class _Run:
         self._wants_trailers = False
         self._trailers: list[tuple[bytes, bytes]] = []
         self._wake = asyncio.Event()
+        self._eof = False
+        exchange.on_eof = self._at_eof
         exchange.on_disconnect = self._wake.set
         exchange.on_drain = self._wake.set
 
@@ -90,7 +93,17 @@ class _Run:
             "server": server,
             "extensions": {"http.response.trailers": {}},
             "martlet.context": request.context,
+            "martlet.left": self._left,
         }
+
+    def _at_eof(self) -> None:
+        self._eof = True
+        self._wake.set()
+
+    async def _left(self) -> None:
+        while self._exchange.connected and not self._eof:
+            self._wake.clear()
+            await self._wake.wait()
 
     async def _receive(self) -> Message:
         if not self._body_given:

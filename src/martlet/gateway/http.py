@@ -42,10 +42,11 @@ class Exchange:
     """One request and its answer: `respond` once, or `start`, `write` …, `end`.
 
     Once the client is gone (`connected` is false) all of these do nothing. `paused` says that the client reads too slowly;
-    `on_pause` and `on_drain` tell when that begins and ends, `on_disconnect` when the client leaves before the end.
+    `on_pause` and `on_drain` tell when that begins and ends, `on_disconnect` when the client leaves before the end, `on_eof`
+    when it will send nothing more: it may still read, but mostly it has left.
     """
 
-    __slots__ = ("_connection", "_left", "_phase", "held", "on_disconnect", "on_drain", "on_pause", "request")
+    __slots__ = ("_connection", "_left", "_phase", "held", "on_disconnect", "on_drain", "on_eof", "on_pause", "request")
 
     def __init__(self, connection: _Connection, request: Request, held: int) -> None:
         self._connection: _Connection | None = connection
@@ -55,6 +56,7 @@ class Exchange:
         self.held = held  # bytes of the listener's request_buffer_bytes
         self.on_disconnect: Callable[[], None] | None = None
         self.on_drain: Callable[[], None] | None = None
+        self.on_eof: Callable[[], None] | None = None
         self.on_pause: Callable[[], None] | None = None
 
     @property
@@ -273,6 +275,8 @@ class _Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.eof = True
+        if self.exchange is not None and self.exchange.on_eof is not None:
+            self.exchange.on_eof()
         if not self.closing and self.exchange is None and not self.write_paused:
             self._at_eof()
         return not self.closing  # half-closed: the answer still goes out

@@ -22,6 +22,7 @@ from martlet.types import Principal
 __all__ = [
     "ASGIApp",
     "Answer",
+    "ClientGone",
     "Handler",
     "Operation",
     "Receive",
@@ -67,6 +68,7 @@ class Request:
         self._receive = receive
         self._headers: dict[str, str] | None = None
         context = scope.get("martlet.context")
+        self._left: Callable[[], Awaitable[None]] | None = scope.get("martlet.left")
         self.context: Principal | None = context if isinstance(context, Principal) else None
 
     @classmethod
@@ -136,6 +138,10 @@ class Request:
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
+
+    async def gone(self) -> None:
+        """Return when the client has gone away. To be called once the body has been read."""
+        await (self._left() if self._left is not None else _disconnected(self._receive))
 
     def content_length(self) -> int | None:
         text = self.headers.get("content-length", "")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Awaitable
+from typing import Any, Final
 
 from martlet.errors import MartletError, ServiceError, Unsupported
 from martlet.limits import LIMITS
@@ -42,7 +43,7 @@ def is_aws(request: Request) -> bool:
         return True
     if signed == "" and request.method == "POST" and wire.path in (b"", b"/"):
         return wire.headers.get("content-type", "").startswith(_FORM)
-    return codec.is_dated(wire.path)
+    return codec.is_dated(wire.path) or codec.is_queue_path(wire.path)
 
 
 def app(rooms: Rooms) -> ASGIApp:
@@ -77,6 +78,8 @@ class _Dispatcher:
             answer = await self._respond(request, call)
         except (MartletError, Malformed) as error:
             answer = codec.answer(error, call.wire, call.operation, call.request, request.id)
+        except asgi.ClientGone:
+            raise
         except Exception:
             _log.exception("request %s %s failed", request.id, call.operation)
             failed = MartletError("something went wrong inside Martlet; its log has the details")
@@ -149,9 +152,25 @@ class _Dispatcher:
         if permission is not None and not operation.anonymous:
             self._rooms.auth.authorize(principal, *permission)
         codec.check(operation, value)
-        result = await method(self._caller(request, principal), value) or {}
+        waits = getattr(service, "waits", None)
+        work = method(self._caller(request, principal), value)
+        result = await (self._while_there(request, work) if waits and waits(operation.name, value) else work) or {}
         request_id = str(result.get("ResponseMetadata", {}).get("RequestId") or request.id)
         return routed.wire.encode(operation, result, request_id)
+
+    async def _while_there(self, request: Request, work: Awaitable[dict[str, Any] | None]) -> dict[str, Any] | None:
+        """The result of a call that may wait for long; it ends when its client goes away."""
+        doing, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.gone())
+        try:
+            await asyncio.wait((doing, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                raise asgi.ClientGone
+            return doing.result()
+        finally:
+            for task in (doing, gone):
+                if not task.done():
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
 
     def _caller(self, request: Request, principal: Principal) -> Caller:
         headers = request.headers

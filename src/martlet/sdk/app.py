@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from typing import Any, TypedDict, Unpack
 
     from martlet.sdk.documents import Collection
+    from martlet.sdk.queue import Queue
 
-    Uses = Iterable[Function | Collection | str]
+    Uses = Iterable[Function | Collection | Queue | str]
 
     class Options(TypedDict, total=False):
         """Settings of a function; each left out takes the platform's default (`martlet.types.FunctionConfig`)."""
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         provisioned: int  # instances kept warm
         env: Mapping[str, str]
         egress: str | Iterable[str]  # "none", "all", or host names
-        uses: Uses  # functions it may invoke and collections it may read and write
+        uses: Uses  # functions it may invoke, collections it may read and write, queues it may send to
         description: str
 
     class RouteOptions(Options, total=False):
@@ -112,6 +113,32 @@ class App:
         def decorate(target: Callable[..., Any]) -> Function:
             function = self._declare(target, dict(options), where)
             function.schedules.append(Schedule(expression, timezone, input, schedule_name, where))
+            return function
+
+        return decorate
+
+    def on(
+        self,
+        source: Queue,
+        *,
+        batch: int = 10,
+        window: int = 0,
+        filter: Mapping[str, Any] | Iterable[Mapping[str, Any]] = (),
+        consumers: int | None = None,
+        partial: bool = False,
+        **options: Unpack[Options],
+    ) -> Decorator:
+        """The decorated function takes the queue's messages, up to `batch` of them in one event (Lambda's SQS event); `window`
+        seconds may pass to fill it. `filter`: event patterns, of which one must match; what none matches is dropped.
+        `consumers`: most events at one time. `partial`: it returns {"batchItemFailures": [{"itemIdentifier": messageId}]}."""
+        from martlet.sdk.queue import Consumer
+
+        where = _caller()
+        filters: list[Any] = [filter] if hasattr(filter, "keys") else list(filter)
+
+        def decorate(target: Callable[..., Any]) -> Function:
+            function = self._declare(target, dict(options), where)
+            function.consumers.append(Consumer(source, batch, window, filters, consumers, partial, where))
             return function
 
         return decorate

@@ -14,6 +14,7 @@ from martlet.sdk.app import App
 from martlet.sdk.documents import Collection
 from martlet.sdk.errors import DeclarationError
 from martlet.sdk.function import Function, Route, Schedule, interface_of
+from martlet.sdk.queue import Consumer, Queue
 from martlet.sdk.signature import event_handler, http_handler, names_of_path
 
 __all__ = ["FUNCTION_NAME_CHARACTERS", "emit"]
@@ -99,6 +100,7 @@ class _Emission:
         self.app_name = self.app.name or default_app
         self.functions: list[Function] = list(vars(self.app.functions).values())
         self.problems: list[str] = []
+        self.queues: dict[str, dict[str, Any]] = {}
 
     def graph(self) -> dict[str, Any]:
         """The whole graph. Raises `DeclarationError` with every mistake."""
@@ -111,6 +113,9 @@ class _Emission:
             "routes": self._routes(),
             "schedules": self._schedules(),
         }
+        consumers = self._consumers()
+        if self.queues:
+            graph |= {"queues": list(self.queues.values()), "consumers": consumers}
         if self.problems:
             raise DeclarationError("\n".join(self.problems))
         return graph
@@ -198,23 +203,88 @@ class _Emission:
         names = {known.name for known in self.functions}
         functions: list[str] = []
         documents: list[str] = []
+        queues: list[str] = []
         for used in function.uses:
             if isinstance(used, Collection):
                 if not isinstance(used.name, str) or not _NAME.fullmatch(used.name) or len(used.name) > 64:
                     self._problem(function, f"collection {used.name!r}: a name is up to 64 letters, digits, - and _")
                 documents.append(used.name)
+            elif isinstance(used, Queue):
+                queues.append(self._queue(function, used))
             elif isinstance(used, Function) and used.app is self.app:
                 functions.append(used.name)
             elif isinstance(used, str) and used in names:
                 functions.append(used)
             else:
-                self._problem(function, f"uses {used!r}, which is no function of this app and no Collection")
+                self._problem(function, f"uses {used!r}, which is no function of this app, no Collection and no Queue")
         found: dict[str, Any] = {}
         if functions:
             found["uses"] = list(dict.fromkeys(functions))
         if documents:
             found["documents"] = list(dict.fromkeys(documents))
+        if queues:
+            found["queues"] = list(dict.fromkeys(queues))
         return found
+
+    # --- queues -----------------------------------------------------------------------------------------------------------
+
+    def _queue(self, function: Function, queue: Queue) -> str:
+        """Take the queue into the graph; its name there."""
+        full_name = f"{self.app_name}-{queue.name}"
+        longest = 80 - len("-dead.fifo")
+        if not isinstance(queue.name, str) or not _NAME.fullmatch(queue.name) or len(full_name) > longest:
+            self._problem(
+                function, f"queue {queue.name!r}: a name has letters, digits, - and _, with the app's up to {longest}"
+            )
+        config: dict[str, Any] = {"name": str(queue.name), "fifo": bool(queue.fifo)}
+        for option, field, least in (
+            ("visibility", "visibility_seconds", 0),
+            ("retries", "retries", 1),
+            ("retention", "retention_seconds", 60),
+            ("delay", "delay_seconds", 0),
+        ):
+            value = getattr(queue, option)
+            if value is not None and (type(value) is not int or value < least):
+                self._problem(function, f"queue {queue.name}: {option}={value!r}: it is a whole number, at least {least}")
+            config[field] = value
+        before = self.queues.setdefault(config["name"], config)
+        if before != config:
+            self._problem(function, f"there are two queues {queue.name} that differ")
+        return str(config["name"])
+
+    def _consumers(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for function in self.functions:
+            for consumer in function.consumers:
+                if not isinstance(consumer.queue, Queue):
+                    self._problem(function, f"on({consumer.queue!r}): it takes a Queue", consumer.where)
+                    continue
+                if function.routes:
+                    self._problem(function, "it answers HTTP; take messages with a function of its own", consumer.where)
+                found.append(self._consumer(function, consumer))
+        return found
+
+    def _consumer(self, function: Function, consumer: Consumer) -> dict[str, Any]:
+        import json
+
+        for option, value, least in (("batch", consumer.batch, 1), ("window", consumer.window, 0)):
+            if type(value) is not int or value < least:
+                self._problem(function, f"{option}={value!r}: it is a whole number, at least {least}", consumer.where)
+        patterns = []
+        for pattern in consumer.filters:
+            try:
+                patterns.append(json.dumps(pattern, allow_nan=False))
+            except (TypeError, ValueError) as error:
+                self._problem(function, f"filter is not JSON: {error}", consumer.where)
+        return {
+            "queue": self._queue(function, consumer.queue),
+            "function": function.name,
+            "batch_size": consumer.batch,
+            "window_seconds": consumer.window,
+            "patterns": patterns,
+            "concurrency": consumer.concurrency or 0,
+            "report_failures": bool(consumer.partial),
+        }
 
     def _check_signature(self, function: Function) -> None:
         try:

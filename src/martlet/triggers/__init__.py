@@ -1,12 +1,14 @@
-"""Event sources become invocations: schedules now, through one delivery loop behind the change log.
+"""Event sources become invocations: schedules through one delivery loop behind the change log, queues by their consumers.
 
-Owns: schedules and their due times, deliveries under way, dead letters.
-Offers: `Triggers` (check, put, remove, list, dead_letters, start, stop, run_due).
+Owns: schedules and their due times, deliveries under way, dead letters; event source mappings; the language of event patterns.
+Offers: `Triggers` (check, put, remove, list, dead_letters, start, stop, run_due), `EventSources` (the operations on mappings),
+`patterns`.
 Never: runs functions itself (it is given `dispatch`), polls the store, or loses an event between its cause and its end.
 """
 
 from martlet.triggers.event import DeadLetter, Event
 from martlet.triggers.schedules import Schedule
+from martlet.triggers.sources import EventSources, Target
 from martlet.triggers.triggers import Triggers
 
-__all__ = ["DeadLetter", "Event", "Schedule", "Triggers"]
+__all__ = ["DeadLetter", "Event", "EventSources", "Schedule", "Target", "Triggers"]

@@ -9,6 +9,7 @@ Never: knows a rule of a service beyond its model, keeps state of a request, exp
 """
 
 from martlet.protocols.codec.errors import answer
+from martlet.protocols.codec.legacy import is_queue_path
 from martlet.protocols.codec.model import OperationModel, ServiceModel, load, method_name
 from martlet.protocols.codec.route import FAMILIAR, Routed, candidates, first_wire, is_dated, route, signed_service
 from martlet.protocols.codec.service import Caller, method_of, permission_of
@@ -31,6 +32,7 @@ __all__ = [
     "check",
     "first_wire",
     "is_dated",
+    "is_queue_path",
     "load",
     "method_name",
     "method_of",

@@ -258,6 +258,10 @@ _QUERY_CODES: Final = {  # of errors whose name in SQS's query protocol was anot
         ("UnsupportedOperation", "UnsupportedOperation"),
     )
 } | {"QueueNameExists": "QueueAlreadyExists"}
+_JSON_NAMES: Final = {  # of errors of SQS that its model does not have: by their names in the query protocol
+    "InvalidParameterValue": "InvalidParameterValueException",
+    "MissingParameter": "MissingRequiredParameterException",
+}
 
 
 def _status(fault: Fault, shape: Shape | None, default: int | None = None) -> int:
@@ -300,6 +304,8 @@ def _body_values(fault: Fault, shape: Shape | None, wire: Wire) -> dict[str, Any
 
 def _json(fault: Fault, shape: Shape | None, wire: JsonWire, request_id: str) -> WireAnswer:
     name = shape.name if shape is not None else fault.name
+    if wire.service.name == "sqs":
+        name = _JSON_NAMES.get(name, name)
     body = orjson.dumps({"__type": _type_name(wire.service.name, name, shape), **_body_values(fault, shape, wire)}, default=str)
     headers = [("content-type", wire.content_type), ("x-amzn-requestid", request_id), *fault.headers]
     headers += _query_error(fault, shape, wire)
@@ -358,12 +364,23 @@ def _element(name: str, value: object) -> str:
 
 def _query(fault: Fault, shape: Shape | None, wire: Wire | None, request_id: str) -> WireAnswer:
     code = error_code(shape) if shape is not None else fault.name
+    sqs = wire is not None and wire.service.name == "sqs"
+    if sqs:
+        code = _QUERY_CODES.get(code, code)
+    if sqs and code == "UnknownOperationException":
+        return WireAnswer(
+            404, (("content-type", "text/xml"), ("x-amzn-requestid", request_id)), b"<UnknownOperationException/>\n"
+        )
+    message = fault.message
+    if sqs and code.endswith(".NonExistentQueue"):
+        message = "The specified queue does not exist for this wsdl version."
     attributes = f' xmlns="{escape(wire.service.namespace)}"' if wire is not None and wire.service.namespace else ""
     inner, bound = _xml_members(fault, shape, wire)
     sender = "Sender" if _is_sender(fault, shape) else "Receiver"
     text = (
         f"<ErrorResponse{attributes}><Error><Type>{sender}</Type>{_element('Code', code)}"
-        f"{_element('Message', fault.message)}{inner}</Error>{_element('RequestId', request_id)}</ErrorResponse>"
+        f"{_element('Message', message)}{inner}{'<Detail/>' if sqs else ''}</Error>"
+        f"{_element('RequestId', request_id)}</ErrorResponse>"
     )
     headers = (("content-type", "text/xml"), ("x-amzn-requestid", request_id), *fault.headers, *bound)
     return WireAnswer(_status(fault, shape), headers, f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'.encode())

@@ -18,6 +18,7 @@ import msgspec
 
 from martlet.errors import ServiceError
 from martlet.protocols.codec import form_body, rest
+from martlet.protocols.codec.legacy import is_queue_path, sqs_wire
 from martlet.protocols.codec.model import OperationModel, ServiceModel, load
 from martlet.protocols.codec.wire import Malformed, WireRequest
 from martlet.protocols.codec.wires import Wire, wire_for
@@ -100,6 +101,8 @@ def candidates(request: WireRequest) -> tuple[str, ...]:
     name = _VERSIONS.get(_form_value(request, "Version"), "")
     if name:
         return (name,)
+    if is_queue_path(request.path):
+        return ("sqs",)
     return ("lambda",) if is_dated(request.path) else ()
 
 
@@ -142,7 +145,8 @@ def route(names: tuple[str, ...], request: WireRequest) -> Routed:
     if target:
         return _by_target(models, target)
     is_form = request.headers.get("content-type", "").startswith(_FORM)
-    if any(model.protocol in ("query", "ec2") for model in models) or (is_form and b"Action=" in request.body):
+    by_action = b"Action=" in (request.body if is_form else request.query if models[0].name == "sqs" else b"")
+    if any(model.protocol in ("query", "ec2") for model in models) or by_action:
         return _by_action(models, request)
     for model in models:
         if model.protocol.startswith("rest"):
@@ -162,6 +166,8 @@ def _unknown_path(model: ServiceModel, request: WireRequest) -> Routed:
     wire = wire_for(model)
     if model.name == "s3":
         raise unknown(wire, "MethodNotAllowed", "The specified method is not allowed against this resource.", 405)
+    if model.name == "sqs" and is_queue_path(request.path):
+        raise unknown(sqs_wire(model), "UnknownOperationException", "", 404)
     if not model.protocol.startswith("rest"):
         raise unknown(wire, "UnknownOperationException", "The request names no operation.")
     path = request.path.decode("latin-1")
@@ -200,6 +206,8 @@ def _by_action(models: list[ServiceModel], request: WireRequest) -> Routed:
     except Malformed as error:
         raise unknown(wire, "MalformedQueryString", error.message) from error
     action, version = rest_value(tree, "Action"), rest_value(tree, "Version")
+    if model.name == "sqs" and action:
+        return _sqs_action(model, action, request)
     if not action:
         raise unknown(wire, "MissingAction", "The request must contain the parameter Action.")
     operation = model.operations.get(action)
@@ -207,6 +215,14 @@ def _by_action(models: list[ServiceModel], request: WireRequest) -> Routed:
         said = version or model.api_version
         raise unknown(wire, "InvalidAction", f"Could not find operation {action[:128]} for version {said[:32]}")
     return Routed(wire, operation, {})
+
+
+def _sqs_action(model: ServiceModel, action: str, request: WireRequest) -> Routed:
+    wire = sqs_wire(model)
+    try:
+        return Routed(wire, wire.operation(action, request.path), {})
+    except ServiceError as error:
+        raise unknown(wire, error.name, error.message) from error
 
 
 # --- REST
