@@ -88,9 +88,7 @@ def open_stacks(
     engine = Engine(
         store,
         clock,
-        providers=providers_of(
-            store, control, identities, apis, schedules, CustomProvider(invoke, responses, sandbox_base), nearest
-        ),
+        providers=providers_of(store, control, identities, apis, schedules, custom, nearest),
         groups=(ApiGroup(apis, build),),
         translation=Translation(region),
         region=region,
