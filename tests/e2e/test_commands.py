@@ -17,7 +17,21 @@ from tests.e2e.driving import ENTRY, EXAMPLES, ROOT, Api, Command, RunningPlatfo
 
 pytestmark = pytest.mark.e2e
 
-COMMANDS = ("up", "deploy", "env", "apps", "functions", "usage", "status", "version", "invoke", "logs", "destroy", "runtimes")
+COMMANDS = (
+    "up",
+    "deploy",
+    "env",
+    "apps",
+    "functions",
+    "usage",
+    "status",
+    "version",
+    "invoke",
+    "replay",
+    "logs",
+    "destroy",
+    "runtimes",
+)
 GREETER = """
     import os
     from martlet import App, Collection, Schedule
@@ -165,7 +179,7 @@ def test_all_json_output_parses(greeter: RunningPlatform, martlet: Command) -> N
 def test_tables_are_for_people(greeter: RunningPlatform, martlet: Command) -> None:
     assert re.search(r"^greeter +1 +3 +1 +1 ", martlet("apps", data=greeter.data).out, re.MULTILINE)
     functions = martlet("functions", data=greeter.data).out
-    assert re.search(r"^greeter-hello +1 +256 +10 +1 +app:hello ", functions, re.MULTILINE)
+    assert re.search(r"^greeter-hello +greeter +python3\.\d+ +1 +256 +10 +1 +app:hello ", functions, re.MULTILINE)
     status = martlet("status", data=greeter.data).out.lower()
     assert re.search(r"level: +3", status)
     for word in ("greeter-shout", "cold", "warm", "p50_ms", "p99_ms", "instances"):
@@ -238,7 +252,7 @@ def test_exit_codes_and_messages(
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("up", "version", "runtimes")])
 def test_without_a_platform_every_command_says_so(martlet: Command, app: Path, tmp_path: Path, command: str) -> None:
-    arguments = {"deploy": [app], "invoke": ["x"], "destroy": ["x", "--yes"]}.get(command, [])
+    arguments = {"deploy": [app], "invoke": ["x"], "replay": ["--list"], "destroy": ["x", "--yes"]}.get(command, [])
     done = martlet(command, *arguments, data=tmp_path / "empty")
     assert done.code == 3
     assert f"no platform runs on {tmp_path}/empty" in done.err
@@ -297,3 +311,40 @@ def test_the_examples_deploy_as_they_are(start: Start, martlet: Command) -> None
     platform = start(EXAMPLES / "hello", "--no-watch")
     assert httpx.get(f"{platform.app_url}/hello/ada").json() == {"message": "Hello, ada", "visits": 1}
     assert httpx.get(f"{platform.app_url}/health").json() == "ok"
+
+
+# --- replay
+
+
+def test_a_failed_request_is_run_again(start: Start, martlet: Command, tmp_path: Path) -> None:
+    """Over HTTP, by hand and asynchronously: what failed is there, also after kill -9, and runs on the code of now."""
+    text = """
+    from martlet import App
+    app = App("flaky")
+
+    @app.get("/divide/{n}")
+    def divide(n: int) -> dict:
+        return {"result": 1 // n}
+
+    @app.function()
+    def plain(event, context):
+        return event["must"]
+    """
+    folder = write_app(tmp_path / "flaky", text)
+    platform = start(folder, "--no-watch")
+    assert httpx.get(f"{platform.app_url}/divide/0").status_code >= 500
+    failed = martlet("invoke", "flaky-plain", "--payload", '{"a": 1}', "--json", data=platform.data).json["request_id"]
+    rows = {row["function"]: row for row in martlet("replay", "--list", "--json", data=platform.data).json["failures"]}
+    assert (rows["flaky-divide"]["source"], rows["flaky-divide"]["error_type"]) == ("http", "ZeroDivisionError")
+    assert (rows["flaky-plain"]["request_id"], rows["flaky-plain"]["error_type"]) == (failed, "KeyError")
+    again = martlet("replay", failed, "--log", data=platform.data)
+    assert (again.code, "KeyError" in again.err, "REPORT RequestId" in again.err) == (1, True, True)
+    platform.kill()
+    write_app(folder, text.replace('event["must"]', '{"had": event}').replace("1 // n", "n"))
+    platform = start(folder, "--no-watch", data=platform.data)
+    assert json.loads(martlet("replay", failed, data=platform.data).out) == {"had": {"a": 1}}
+    answered = json.loads(martlet("replay", rows["flaky-divide"]["request_id"], data=platform.data).out)
+    assert json.loads(answered["body"]) == {"result": 0}
+    assert martlet("destroy", "flaky", "--yes", data=platform.data).code == 0
+    gone = martlet("replay", failed, data=platform.data)
+    assert (gone.code, f"no failed event {failed}" in gone.err) == (1, True)

@@ -64,7 +64,7 @@ class Aliases(Lifecycle):
             raise invalid("Number of items in AdditionalVersionWeights cannot be greater than 1")
         if weights and version == LATEST:
             message = "$LATEST is not supported for an alias pointing to more than 1 version"
-            raise ServiceError("InvalidParameterValueException", message)
+            raise ServiceError("InvalidParameterValueException", message, Type=None)  # as recorded
         if version in weights:
             raise invalid(
                 f"Invalid function version {version}. Function version {version} is already included in routing configuration."

@@ -40,6 +40,7 @@ class Concurrency(Aliases):
                     "InvalidParameterValueException",
                     "Specified ReservedConcurrentExecutions for function decreases account's UnreservedConcurrentExecution "
                     f"below its minimum value of [{_UNRESERVED_LEAST}].",
+                    Type=None,  # as recorded: without
                 )
             provisioned = sum(one.requested for _, one in tables.all(Provisioned, name.name))
             if wanted < provisioned:
@@ -47,6 +48,7 @@ class Concurrency(Aliases):
                     "InvalidParameterValueException",
                     f" ReservedConcurrentExecutions  {wanted} should not be lower than function's total provisioned "
                     f"concurrency [{provisioned}].",
+                    Type=None,
                 )
             tables.put(msgspec.structs.replace(function, reserved=wanted), name.name)
 
@@ -127,12 +129,14 @@ class Concurrency(Aliases):
             raise ServiceError(
                 "InvalidParameterValueException",
                 f"Specified ConcurrentExecutions for function is greater than account's unreserved concurrency [{unreserved}].",
+                Type=None,  # as recorded: without
             )
         if unreserved - wanted < _UNRESERVED_LEAST:
             raise ServiceError(
                 "InvalidParameterValueException",
                 "Specified ConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below its "
                 f"minimum value of [{_UNRESERVED_LEAST}].",
+                Type=None,
             )
 
     async def get_provisioned_concurrency_config(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:

@@ -285,7 +285,7 @@ class SettingsOperations(Guards):
         found = tables.get(Signing, arn.rpartition(":")[2])
         if found is None:
             message = f"The Lambda code signing configuration {arn} can not be found."
-            raise ServiceError("ResourceNotFoundException", message, 404)
+            raise ServiceError("ResourceNotFoundException", message, 404, Type=None)  # as recorded: without
         return found
 
     def _signing_body(self, one: Signing) -> dict[str, Any]:

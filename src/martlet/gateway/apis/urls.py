@@ -16,7 +16,7 @@ from martlet.gateway.apis.cors import ApiCors
 from martlet.gateway.apis.events import event_v2
 from martlet.gateway.apis.flight import Edge
 from martlet.gateway.http import Exchange
-from martlet.gateway.payload import MalformedAnswer, answer_v2, head_from_prelude
+from martlet.gateway.payload import MalformedAnswer, answer_url, head_from_prelude
 from martlet.types import ACCOUNT, Cors, Invocation, Outcome
 
 __all__ = ["FunctionUrl", "UrlFlight"]
@@ -140,7 +140,7 @@ class UrlFlight:
             self._failed()
         else:
             try:
-                status, headers, body = answer_v2(outcome.payload)
+                status, headers, body = answer_url(outcome.payload)
             except MalformedAnswer:
                 self._failed()
                 return

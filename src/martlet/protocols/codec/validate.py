@@ -168,7 +168,9 @@ class _Compiler:
                 constraint = f"Map keys must satisfy constraint: [{', '.join(text for text, _ in keys)}]"
                 found.append(_text(value, path, constraint, hidden))
             if any(item is not None and not all(test(item) for _, test in values) for item in value.values()):
-                constraint = f"Map value must satisfy constraint: [{', '.join(text for text, _ in values)}]"
+                texts = [text for text, _ in values]
+                texts += [] if _NOT_NULL in texts else [_NOT_NULL]  # as recorded: values of maps are never null
+                constraint = f"Map value must satisfy constraint: [{', '.join(texts)}]"
                 found.append(_text(value, path, constraint, hidden))
             if inner is not None:
                 for key, item in value.items():
