@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from martlet.store.engines.memory import MemoryEngine
 from martlet.store.engines.sqlite import open_engine
 
 VISIBILITY_MS = 5_000
-ATTEMPTS = 3
+ATTEMPTS = 2
 
 
 @dataclass
@@ -162,6 +164,27 @@ async def bury(room: Queues, model: Model, name: str, due: set[str]) -> None:
             model.live = [entry for entry in model.live if entry.body != body]
             await room.acknowledge(dead, [letter.handle])
             left -= 1
+
+
+def walk(seed: int, steps: int) -> list[tuple[str, int | str, int]]:
+    """A long life, in which messages meet: few groups, many receives."""
+    chance = random.Random(seed)
+    choices: list[Callable[[], tuple[str, int | str, int]]] = [
+        lambda: ("send", chance.choice("ab"), chance.choice((0, 0, 0, 3_000))),
+        lambda: ("send", chance.choice("ab"), 0),
+        lambda: ("receive", chance.randint(1, 4), chance.choice((0, 1_000, VISIBILITY_MS))),
+        lambda: ("receive", chance.randint(1, 10), VISIBILITY_MS),
+        lambda: ("delete", chance.randrange(20), 0),
+        lambda: ("hide", chance.randrange(20), chance.choice((0, 0, 2_000, 20_000))),
+        lambda: ("wait", chance.randint(1, 3_000), 0),
+    ]
+    return [chance.choice(choices)() for _ in range(steps)]
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_long_walk_follows_the_model(fifo: bool, seed: int) -> None:
+    asyncio.run(follow(MemoryEngine(), fifo, walk(seed, 250)))
 
 
 @pytest.mark.parametrize("fifo", [False, True])

@@ -187,8 +187,8 @@ class StandardLine(Line):
             steps -= len(rows)
             for key, _, seq, value in rows:
                 after = key
-                if any(one.seq == seq for one in taken):  # visible again at once
-                    return taken
+                if any(one.seq == seq for one in taken):  # visible again at once, and so behind itself
+                    continue
                 found = self._take(key, seq, _SENT.unpack(value)[0], visibility_ms, bury)
                 if found is not None:
                     taken.append(found)
