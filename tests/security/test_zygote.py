@@ -117,4 +117,4 @@ def test_what_a_package_prints_does_not_reach_the_terminal(attacked: Stage, host
 def test_bare_zygotes_of_others_are_untouched(attacked: Stage, hostile: dict[str, Any]) -> None:
     found = attacked.attack("files.entries", paths=["/opt", "/var"])
     assert found["/opt"] in ({"got": []}, {"got": ["python"]})
-    assert sorted(found["/var"]["got"]) == ["lang", "martlet", "task"]
+    assert sorted(found["/var"]["got"]) == ["lang", "martlet", "runtime", "task"]
