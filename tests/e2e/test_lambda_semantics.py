@@ -291,8 +291,9 @@ def test_boto3_sees_lambdas_errors(everything: RunningPlatform) -> None:
         stranger.invoke(FunctionName="all-echo")
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
     assert client.invoke(FunctionName="all-echo", InvocationType="Event")["StatusCode"] == 202
+    assert client.list_event_source_mappings()["EventSourceMappings"] == []
     with pytest.raises(botocore.exceptions.ClientError, match="not supported"):
-        client.list_event_source_mappings()
+        client.list_capacity_providers()
 
 
 def test_a_folder_written_for_lambda_runs_unmodified(start: Start) -> None:

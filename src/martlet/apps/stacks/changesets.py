@@ -43,6 +43,9 @@ def changes_of(plan: Plan) -> list[dict[str, Any]]:
     return found
 
 
+_EXECUTED = "EXECUTE_COMPLETE"
+
+
 def _detail(name: str, replaces: bool) -> dict[str, Any]:
     target = {"Attribute": "Properties", "Name": name, "RequiresRecreation": "Always" if replaces else "Never"}
     return {"Target": target, "Evaluation": "Static", "ChangeSource": "DirectModification"}
@@ -65,7 +68,7 @@ class ChangeSets:
             raise ServiceError("ValidationError", f"Stack [{stack}] does not exist")
         records = [record] if record is not None else self._engine.all()
         for one in records:
-            for change_set in self.of(one.id):
+            for change_set in reversed(self.of(one.id)):  # an executed one may have given its name to a newer
                 if change_set.id == name or (record is not None and change_set.name == name):
                     return change_set
         raise ServiceError("ChangeSetNotFound", f"ChangeSet [{name}] does not exist", 404)
@@ -79,7 +82,7 @@ class ChangeSets:
                 "satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*|arn:[-a-zA-Z0-9:/]*",
             )
         record = self._stack(kind, request)
-        if record is not None and any(one.name == name for one in self.of(record.id)):
+        if record is not None and any(one.name == name and one.execution != _EXECUTED for one in self.of(record.id)):
             text = f"ChangeSet {name} cannot be created due to a mismatch with existing attributes"
             raise ServiceError("AlreadyExistsException", text)
         id = record.id if record is not None else self._engine.new_id(request.name)
@@ -181,7 +184,7 @@ class ChangeSets:
         else:
             await self._engine.update(request, prepared, record.id)
         others = [one for one in self.of(record.id) if one.id != change_set.id]
-        done = msgspec.structs.replace(change_set, execution="EXECUTE_COMPLETE")
+        done = msgspec.structs.replace(change_set, execution=_EXECUTED)
 
         def write(rows: Rows) -> None:
             rows.put_change_set(done)
