@@ -142,6 +142,8 @@ async def test_change_sets(call: Client):
     assert found["StatusReason"].startswith("The submitted information didn't contain changes.")
     assert (await call.refused("execute_change_set", ChangeSetName="none", StackName="s"))[0] == "InvalidChangeSetStatus"
     await call("delete_change_set", ChangeSetName="none", StackName="s")
+    for _ in range(2):  # the AWS CLI names them by the second: one that failed does not stand in the next one's way
+        await call("create_change_set", StackName="s", ChangeSetName="two", TemplateBody=LOGS, Parameters=ENV)
     await call(
         "create_change_set",
         StackName="s",
@@ -151,7 +153,10 @@ async def test_change_sets(call: Client):
     )
     (change,) = (await call("describe_change_set", ChangeSetName="two", StackName="s"))["Changes"]
     assert change["ResourceChange"]["Replacement"] == "False"
-    assert [one["ChangeSetName"] for one in (await call("list_change_sets", StackName="s"))["Summaries"]] == ["one", "two"]
+    again = {"StackName": "s", "ChangeSetName": "two", "TemplateBody": LOGS, "Parameters": ENV}
+    assert (await call.refused("create_change_set", **again))[0] == "AlreadyExistsException"
+    listed = [one["ChangeSetName"] for one in (await call("list_change_sets", StackName="s"))["Summaries"]]
+    assert listed == ["one", "two", "two", "two"]
     await call("execute_change_set", ChangeSetName="two", StackName="s")
     assert (await call("describe_stacks", StackName="s"))["Stacks"][0]["StackStatus"] == "UPDATE_COMPLETE"
 

@@ -43,6 +43,7 @@ def changes_of(plan: Plan) -> list[dict[str, Any]]:
     return found
 
 
+_AVAILABLE = "AVAILABLE"
 _EXECUTED = "EXECUTE_COMPLETE"
 
 
@@ -82,7 +83,9 @@ class ChangeSets:
                 "satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*|arn:[-a-zA-Z0-9:/]*",
             )
         record = self._stack(kind, request)
-        if record is not None and any(one.name == name and one.execution != _EXECUTED for one in self.of(record.id)):
+        if record is not None and any(one.name == name and one.execution == _AVAILABLE for one in self.of(record.id)):
+            # one that was executed or never can be gives its name free: the AWS CLI names them by the second, and twice a second
+            # is possible here
             text = f"ChangeSet {name} cannot be created due to a mismatch with existing attributes"
             raise ServiceError("AlreadyExistsException", text)
         id = record.id if record is not None else self._engine.new_id(request.name)
@@ -93,7 +96,7 @@ class ChangeSets:
             stack_name=request.name,
             kind=kind,
             status="CREATE_COMPLETE",
-            execution="AVAILABLE",
+            execution=_AVAILABLE,
             description=description,
             created_at_ms=self._engine.now_ms,
             template=request.template,
@@ -161,7 +164,7 @@ class ChangeSets:
         """Begin what was planned, planned again against what is there now. Raises `InvalidChangeSetStatusException`."""
         record = self._engine.find(change_set.stack_id)
         stale = record is None or (record.status != "REVIEW_IN_PROGRESS" and record.revision != change_set.base_revision)
-        if change_set.execution != "AVAILABLE" or stale or record is None:
+        if change_set.execution != _AVAILABLE or stale or record is None:
             state = "OBSOLETE" if stale else change_set.execution
             raise ServiceError(
                 "InvalidChangeSetStatus",
