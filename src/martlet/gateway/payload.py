@@ -32,6 +32,7 @@ __all__ = [
     "body_text",
     "clf_time",
     "encoded_header",
+    "forwarded",
     "head_from_prelude",
     "query_pairs",
     "trace_id",
@@ -163,8 +164,8 @@ def _domain(host: bytes) -> str:
     return text[: text.find("]") + 1] if text.startswith("[") else text.partition(":")[0]
 
 
-def _forwarded(request: Request) -> dict[str, str]:
-    """The x-forwarded-* headers: the client's chain with the address that we saw; port and scheme are only ours."""
+def forwarded(request: Request) -> dict[str, str]:
+    """X-Forwarded-*, in lower case: the client's chain with the address that we saw; port and scheme are only ours."""
     chain = request.header(b"x-forwarded-for")
     address = request.client[0]
     _, colon, port = request.host.rpartition(b":")
@@ -241,7 +242,7 @@ def _connection_parts(request: Request) -> tuple[bytes, bytes, bytes]:
             headers[name] = f"{headers[name]},{value}" if name in headers else value
     if request.host:
         headers["host"] = request.host.decode("ascii")
-    headers.update(_forwarded(request))
+    headers.update(forwarded(request))
     domain = _domain(request.host)
     listed = b',"cookies":' + orjson.dumps(cookies) if cookies else b""
     block = b'%b,"headers":%b,"x-amzn-trace-id":"' % (listed, orjson.dumps(headers)[:-1])
@@ -286,11 +287,8 @@ class EventV1:
                 many.setdefault(name, []).append(raw_value.decode("latin-1"))
         if request.host:
             many["Host"] = [request.host.decode("ascii")]
-        forwarded = _forwarded(request)
         many["X-Amzn-Trace-Id"] = [trace]
-        many["X-Forwarded-For"] = [forwarded["x-forwarded-for"]]
-        many["X-Forwarded-Port"] = [forwarded["x-forwarded-port"]]
-        many["X-Forwarded-Proto"] = [forwarded["x-forwarded-proto"]]
+        many.update((name.title(), [value]) for name, value in forwarded(request).items())
         query: dict[str, list[str]] = {}
         for name, value in query_pairs(request.query):
             query.setdefault(name, []).append(value)

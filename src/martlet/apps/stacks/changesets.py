@@ -84,8 +84,7 @@ class ChangeSets:
             )
         record = self._stack(kind, request)
         if record is not None and any(one.name == name and one.execution == _AVAILABLE for one in self.of(record.id)):
-            # one that was executed or never can be gives its name free: the AWS CLI names them by the second, and twice a second
-            # is possible here
+            # one that was executed or never can be gives its name free: the AWS CLI names them by the second
             text = f"ChangeSet {name} cannot be created due to a mismatch with existing attributes"
             raise ServiceError("AlreadyExistsException", text)
         id = record.id if record is not None else self._engine.new_id(request.name)

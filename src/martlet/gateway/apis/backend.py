@@ -11,6 +11,7 @@ same machine. Redirects are not followed.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
 from collections import deque
@@ -100,7 +101,11 @@ class Backend:
         self._refuse = refuse
         self._idle: dict[tuple[str, str, int], deque[_Connection]] = {}
         self._open = 0
-        self._tls = ssl.create_default_context()
+
+    @functools.cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Made when the first backend needs it: reading the host's certificates takes 20 ms and some megabytes."""
+        return ssl.create_default_context()
 
     async def ask(
         self, method: str, url: str, headers: list[tuple[str, str]], body: bytes, timeout_seconds: float

@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from martlet.gateway.head import Request
-from martlet.gateway.payload import clf_time, query_pairs
+from martlet.gateway.payload import clf_time, forwarded, query_pairs
 from martlet.types import ACCOUNT
 
 __all__ = ["Call", "extended_id"]
@@ -110,7 +110,7 @@ class Call:
                 found["Host"] = [request.host.decode("ascii")]
             found["X-Amzn-Trace-Id"] = [self.trace]
             for name, value in forwarded(request).items():
-                found[name] = [value]
+                found[name.title()] = [value]
             self._many_headers = found
         return self._many_headers
 
@@ -173,16 +173,3 @@ class Call:
         """The ARN of this very request, which authorizers and policies name."""
         path = self.path.strip("/")  # routes do not see a slash at the end, so a policy must not either
         return f"arn:aws:execute-api:{region}:{ACCOUNT}:{self.api_id}/{self.stage}/{self.request.method}/{path}"
-
-
-def forwarded(request: Request) -> dict[str, str]:
-    """X-Forwarded-*: the client's chain with the address that we saw; port and scheme are only ours."""
-    chain = request.header(b"x-forwarded-for")
-    address = request.client[0]
-    _, colon, port = request.host.rpartition(b":")
-    named = port.decode("ascii") if colon and port.isdigit() else "443" if request.scheme == "https" else "80"
-    return {
-        "X-Forwarded-For": f"{chain.decode('latin-1')}, {address}" if chain else address,
-        "X-Forwarded-Port": named,
-        "X-Forwarded-Proto": request.scheme,
-    }
