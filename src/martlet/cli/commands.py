@@ -6,7 +6,7 @@ import argparse
 import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +125,9 @@ def _deploy(arguments: Arguments) -> int:
         code = USAGE if error.code == "invalid_input" else DEPLOY_FAILED
         raise Failure(code, error.message, error.remedy) from error
     query: dict[str, object] = {"dry_run": True} if arguments.dry_run else {}
-    result: dict[str, Any] | None = None
     where = f"/v1/apps/{segment(name)}/deployments"
-    for event in client.lines("POST", where, query, body, "application/x-tar", refused=DEPLOY_FAILED):
-        if event.get("type") == "progress":
-            print(printable(str(event.get("text", ""))), file=sys.stderr)
-        elif event.get("type") == "result":
-            result = event["deployment"]
-    if result is None:
-        raise Failure(REFUSED, "the platform stopped before the deployment ended", "see which version serves: martlet apps")
+    lines = client.lines("POST", where, query, body, "application/x-tar", refused=DEPLOY_FAILED)
+    result = _deployment_of(lines, "see which version serves: martlet apps")
     if arguments.json:
         _show_json(result)
     else:
@@ -148,20 +142,27 @@ def _deploy_template(arguments: Arguments, template: Path, client: Client) -> in
     name = check_app_name(arguments.app) if arguments.app else stack_name(template)
     body = json.dumps({"path": str(template), "parameters": _parameters(arguments), "lenient": arguments.lenient}).encode()
     query: dict[str, object] = {"dry_run": True} if arguments.dry_run else {}
-    result: dict[str, Any] | None = None
     where = f"/v1/stacks/{segment(name)}/deployments"
-    for event in client.lines("POST", where, query, body, refused=DEPLOY_FAILED):
-        if event.get("type") == "progress":
-            print(printable(str(event.get("text", ""))), file=sys.stderr)
-        elif event.get("type") == "result":
-            result = event["deployment"]
-    if result is None:
-        raise Failure(REFUSED, "the platform stopped before the deployment ended", "it goes on, backwards, at its next start")
+    lines = client.lines("POST", where, query, body, refused=DEPLOY_FAILED)
+    result = _deployment_of(lines, "it goes on, backwards, at its next start")
     if arguments.json:
         _show_json(result)
     else:
         print(_stack_text(result))
     return 0
+
+
+def _deployment_of(lines: Iterator[Any], remedy: str) -> dict[str, Any]:
+    """What a deployment's stream of events ends in; its progress goes to standard error. `remedy`: for one that breaks off."""
+    result: dict[str, Any] | None = None
+    for event in lines:
+        if event.get("type") == "progress":
+            print(printable(str(event.get("text", ""))), file=sys.stderr)
+        elif event.get("type") == "result":
+            result = event["deployment"]
+    if result is None:
+        raise Failure(REFUSED, "the platform stopped before the deployment ended", remedy)
+    return result
 
 
 def _parameters(arguments: Arguments) -> dict[str, str]:
