@@ -8,48 +8,20 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
+from tests.mortal_store import Killed, MortalStore
 
 from martlet.clock import ManualClock
 from martlet.queues import Queues
 from martlet.queues.queues import Draft
-from martlet.store import Store, Tx
+from martlet.store import Store
 from martlet.store.engines.memory import Disk, MemoryEngine
 from martlet.store.engines.sqlite import open_engine
 
 T = TypeVar("T")
 SEEDS = int(os.environ.get("MARTLET_TEST_CRASHES", "3"))
-
-
-class Killed(Exception):
-    """The process is gone."""
-
-
-class MortalStore:
-    """A store whose process is killed at its `at`-th transaction: before it is durable, or just after."""
-
-    def __init__(self, inner: Store, at: int, after: bool) -> None:
-        self._inner = inner
-        self._left = at
-        self._after = after
-        self.dead = False
-
-    async def transact(self, fn: Callable[[Tx], T]) -> T:
-        if self.dead:
-            raise Killed
-        self._left -= 1
-        self.dead = self._left < 0
-        if self.dead and not self._after:
-            raise Killed
-        result = await self._inner.transact(fn)
-        if self.dead:
-            raise Killed
-        return result
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
 
 @dataclass

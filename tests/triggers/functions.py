@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any, TypeVar
 
-from martlet.store import Store, Tx
+from martlet.store import Store
 from martlet.triggers import Triggers
 from martlet.triggers.kinds.schedule import FIRED
 from martlet.types import Invocation, Outcome, ScheduleConfig
@@ -51,32 +50,3 @@ def fired(store: Store) -> list[tuple[str, int]]:
     """(name, due_ms) of every firing in the log."""
     bodies = [json.loads(entry.body) for entry in store.tail(0, 100_000) if entry.topic == FIRED]
     return [(body["name"], body["due_ms"]) for body in bodies]
-
-
-class Killed(Exception):
-    """The process is gone."""
-
-
-class MortalStore:
-    """A store whose process is killed at its `at`-th transaction: before it is durable, or just after."""
-
-    def __init__(self, inner: Store, at: int, after: bool) -> None:
-        self._inner = inner
-        self._left = at
-        self._after = after
-        self.dead = False
-
-    async def transact(self, fn: Callable[[Tx], T]) -> T:
-        if self.dead:
-            raise Killed
-        self._left -= 1
-        self.dead = self._left < 0
-        if self.dead and not self._after:
-            raise Killed
-        result = await self._inner.transact(fn)
-        if self.dead:
-            raise Killed
-        return result
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from tests.mortal_store import Killed, MortalStore
 
 from martlet.clock import ManualClock
 from martlet.errors import (
@@ -26,7 +27,7 @@ from martlet.store.engines.memory import Disk, MemoryEngine
 from martlet.triggers import Triggers
 from martlet.types import Invocation, Outcome, ScheduleConfig
 
-from .functions import BAD, GOOD, Functions, Killed, MortalStore, deploy, fired
+from .functions import BAD, GOOD, Functions, deploy, fired
 
 MINUTE = 60_000
 
