@@ -523,6 +523,26 @@ async def test_idle_instances_go_the_surplus_first(world: World) -> None:
     assert len(world.insides) == 1, "provisioned: kept"
 
 
+@pytest.mark.parametrize(("start_ms", "kept"), [(3, False), (80, True)])
+async def test_an_instance_that_no_event_used_goes_soon_where_a_start_is_quick(world: World, start_ms: int, kept: bool) -> None:
+    ready = world.on_init
+    world.on_init = lambda inside: None
+    pool = world.pool()
+    warmed = asyncio.create_task(pool.warm(1))
+    await world.until(lambda: bool(world.insides))
+    world.clock.advance(start_ms / 1000)
+    (inside,) = world.insides.values()
+    ready(inside)
+    await warmed
+    pool.reap(world.clock.monotonic_ns(), 100 * 10**9)
+    await asyncio.sleep(0.02)
+    assert world.insides, "not at once"
+    world.clock.advance(6)
+    pool.reap(world.clock.monotonic_ns(), 100 * 10**9)
+    await asyncio.sleep(0.02)
+    assert bool(world.insides) is kept
+
+
 async def test_a_retired_pool_finishes_what_runs_and_hands_over_what_waits(world: World) -> None:
     world.room = 1
     old = world.pool()

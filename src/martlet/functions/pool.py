@@ -36,6 +36,8 @@ _STARTS_AT_ONCE = 16
 _MEASURED_US = 1_000
 _DEPTH = 8  # events of a quick function at one instance: one that runs and those that wait in its pipe
 _QUEUED_BEHIND_BYTES = PACKET_BYTES - 1_024  # the rest is for the frame's own line
+_QUICK_START_US = 50_000
+_UNUSED_NS = 5 * 10**9  # how long an instance that has had no event is kept, where a start is quick
 _SLOW_NS = 5_000_000  # after this the events behind a running one are taken back
 _NOT_BEGUN = _FOR_EVER = 1 << 62
 _CHECK_SECONDS = 0.005
@@ -740,7 +742,8 @@ class Pool:
         self._around.kill_instance(instance)
 
     def reap(self, now: int, keep_ns: int) -> None:
-        """Let go of instances that were idle too long: the first after `keep_ns`, the surplus after a fifth of it."""
+        """Let go of instances that were idle too long: the first after `keep_ns`, the surplus after a fifth of it, and one that
+        only a deployment wanted after seconds, if the next is started in no time."""
         keep = self.version.config.provisioned
         idle = sorted((one for one in self._free if not one.inflight), key=lambda one: one.idle_since_ns)
         for position, instance in enumerate(idle):
@@ -748,6 +751,8 @@ class Pool:
             if left <= keep:
                 return
             allowed = keep_ns if left == 1 else keep_ns // 5
+            if instance.cold and instance.init_us < _QUICK_START_US:
+                allowed = min(allowed, _UNUSED_NS)
             if now - instance.idle_since_ns > allowed:
                 self._dismiss(instance)
 
