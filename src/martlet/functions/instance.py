@@ -36,6 +36,7 @@ _FRAME_BYTES_AT_MOST = {
     frames.DELIVERED: 0,
 }
 _READ_BYTES = 262_144
+_HELD_BYTES = 1 << 20  # what may come of an answer after its instance was told to hold it
 _TAGGED_READ_BYTES = 65_536  # tags are told apart one by one: less at a time, so that a flood of them holds nobody up
 _LOG_BYTES_AT_MOST = LIMITS["log_bytes_per_invocation"].default
 _LOG_PAUSE_SECONDS = 0.002  # who writes on beyond the limit waits for a reader that is in no hurry
@@ -50,6 +51,8 @@ class Owner(Protocol):
 
     def on_broken(self, instance: Instance, reason: str) -> None: ...
 
+    def pause(self, instance: Instance, sequence: int) -> None: ...
+
 
 class Instance:
     """One sandboxed process tree. `inflight`: the events it has, by sequence number."""
@@ -57,6 +60,7 @@ class Instance:
     __slots__ = (
         "_buffer",
         "_events",
+        "_held",
         "_log",
         "_log_paused",
         "_loop",
@@ -121,6 +125,7 @@ class Instance:
         self._needed = 0  # bytes that it must have before it is looked at again
         self._pending = b""
         self._pausing: set[int] = set()  # events whose clients read too slowly
+        self._held: dict[int, int] = {}  # those that were told to send no more, and the bytes that came all the same
         self._log_paused = False
         self._peak_mb = 0
         self._usage: tuple[int, ...] = ()
@@ -280,6 +285,10 @@ class Instance:
             if end - begin < length:
                 break
             offset = begin + length
+            if sequence in self._held:
+                self._held[sequence] += length
+                if self._held[sequence] > _HELD_BYTES:
+                    self._owner.pause(self, sequence)
             self.wrote = flags & frames.WROTE
             self._owner.on_frame(self, kind, sequence, data[begin:offset])
             if self.closed or self.broken:
@@ -297,13 +306,20 @@ class Instance:
         return bool(self._pausing)
 
     def pause(self, sequence: int) -> None:
-        """Read no more results for now: the client of this event's streamed answer is slow."""
+        """The client of this event's streamed answer is slow. Where several run at once, only this one is told to wait, and
+        all wait if it does not; else no more results are read for now."""
+        if self.capacity > 1 and sequence not in self._held:
+            self._held[sequence] = 0
+            self.send(frames.pack(frames.HOLD, sequence, b""))
+            return
         if not self._pausing and not self.closed and not self.broken:
             self._loop.remove_reader(self._results)
         self._pausing.add(sequence)
 
     def resume(self, sequence: int) -> bool:
         """This event is no reason to wait any more. True when it was the last one: reading goes on."""
+        if self._held.pop(sequence, None) is not None and sequence in self.inflight:
+            self.send(frames.pack(frames.GO_ON, sequence, b""))
         if sequence not in self._pausing:
             return False
         self._pausing.remove(sequence)

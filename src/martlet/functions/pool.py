@@ -567,10 +567,10 @@ class Pool:
         kept += payload
 
     def pause(self, instance: Instance, sequence: int) -> None:
-        """The client of this event's streamed answer is slow. New events go elsewhere: an instance has one pipe."""
+        """The client of this event's streamed answer is slow. If the instance cannot hold it alone, new events go elsewhere."""
         if sequence in instance.inflight:
             instance.pause(sequence)
-            if instance in self._free:
+            if instance.paused and instance in self._free:
                 self._free.remove(instance)
 
     def resume(self, instance: Instance, sequence: int) -> None:
