@@ -7,6 +7,7 @@ and an instance that breaks the protocol is ended. Layout of frames: `sandboxes/
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import socket
@@ -18,7 +19,7 @@ from martlet.functions.sandboxes.inside import frames
 from martlet.limits import LIMITS
 from martlet.types import Invocation
 
-__all__ = ["PACKET_BYTES", "Instance", "Owner"]
+__all__ = ["PACKET_BYTES", "Instance", "Owner", "ready_at"]
 
 PACKET_BYTES = 4_096  # PIPE_BUF: what a pipe in packet mode keeps whole
 
@@ -50,8 +51,6 @@ class Owner(Protocol):
     def on_frame(self, instance: Instance, kind: int, sequence: int, payload: bytes) -> None: ...
 
     def on_broken(self, instance: Instance, reason: str) -> None: ...
-
-    def pause(self, instance: Instance, sequence: int) -> None: ...
 
 
 class Instance:
@@ -288,7 +287,7 @@ class Instance:
             if sequence in self._held:
                 self._held[sequence] += length
                 if self._held[sequence] > _HELD_BYTES:
-                    self._owner.pause(self, sequence)
+                    self.pause(sequence)
             self.wrote = flags & frames.WROTE
             self._owner.on_frame(self, kind, sequence, data[begin:offset])
             if self.closed or self.broken:
@@ -440,3 +439,12 @@ class Instance:
             self._loop.remove_reader(listener)
             listener.close()
         self._usage = ()
+
+
+def ready_at(payload: bytes, now: int) -> int:
+    """When an instance was ready, as it says (CLOCK_MONOTONIC, ns); `now` if it does not."""
+    try:
+        said = json.loads(payload).get("at")
+    except (ValueError, AttributeError, RecursionError):
+        return now
+    return said if type(said) is int else now

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from martlet.clock import Clock, token_hex
 from martlet.errors import MartletError, Overloaded, Throttled
-from martlet.functions.instance import PACKET_BYTES, Instance
+from martlet.functions.instance import PACKET_BYTES, Instance, ready_at
 from martlet.functions.outcomes import AFTER_PRELUDE, collected_response, exited, failed, platform_error, timed_out
 from martlet.functions.sandbox import Ended, Started
 from martlet.functions.sandboxes.inside import frames
@@ -480,7 +480,7 @@ class Pool:
             self.on_broken(instance, "ready twice")
             return
         now = self._clock.monotonic_ns()
-        at = min(max(_ready_at(payload, now), instance.started_ns), now)
+        at = min(max(ready_at(payload, now), instance.started_ns), now)
         instance.ready = True
         instance.init_us = (at - instance.started_ns) // 1000
         instance.idle_since_ns = now
@@ -559,6 +559,7 @@ class Pool:
         invocation.bytes_out += len(payload)
         if invocation.on_chunk is not None:
             invocation.on_chunk(payload)
+            self._shun(instance)
             return
         kept = self._streams[key]
         if len(kept) + len(payload) > LIMITS["response_bytes"].default:
@@ -570,8 +571,11 @@ class Pool:
         """The client of this event's streamed answer is slow. If the instance cannot hold it alone, new events go elsewhere."""
         if sequence in instance.inflight:
             instance.pause(sequence)
-            if instance.paused and instance in self._free:
-                self._free.remove(instance)
+            self._shun(instance)
+
+    def _shun(self, instance: Instance) -> None:
+        if instance.paused and instance in self._free:
+            self._free.remove(instance)
 
     def resume(self, instance: Instance, sequence: int) -> None:
         """Its client reads again, or is gone."""
@@ -788,12 +792,3 @@ class Pool:
     def counts(self) -> dict[str, int]:
         busy = sum(1 for instance in self.instances.values() if instance.inflight)
         return {"instances": len(self.instances), "busy": busy, "starting": len(self._starts), "waiting": len(self.waiting)}
-
-
-def _ready_at(payload: bytes, now: int) -> int:
-    """When an instance was ready, as it says (CLOCK_MONOTONIC, ns); `now` if it does not."""
-    try:
-        said = json.loads(payload).get("at")
-    except (ValueError, AttributeError, RecursionError):
-        return now
-    return said if type(said) is int else now
