@@ -54,8 +54,8 @@ def _made_of(context: Context, length: int) -> str:
 # Refused by name by `apps.apis` where they ask for something.
 _NOT_YET: Final = frozenset(
     (
-        "ApiKeyRequired", "AuthorizationScopes", "BodyS3Location", "CacheClusterEnabled", "CanarySetting", "ClientCertificateId",
-        "CloneFrom", "DeploymentCanarySettings", "IntegrationSubtype", "MinimumCompressionSize", "Policy",
+        "ApiKeyRequired", "AuthorizationScopes", "BodyS3Location", "CacheClusterEnabled", "CanarySetting",
+        "ClientCertificateId", "CloneFrom", "DeploymentCanarySettings", "IntegrationSubtype", "MinimumCompressionSize", "Policy",
         "TemplateSelectionExpression", "TlsConfig",
     )
 )  # fmt: skip
