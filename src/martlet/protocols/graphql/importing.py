@@ -13,7 +13,7 @@ import msgspec
 from graphql import GraphQLError, validate_schema
 
 from martlet.documents import Check, CollectionConfig, Documents, Field, IndexConfig, Schema, Term
-from martlet.documents.catalog import check_path
+from martlet.documents.catalog import check_config, check_name, check_path
 from martlet.documents.definitions import define_collection
 from martlet.documents.layout import numbered, stats_of
 from martlet.errors import Conflict, InvalidInput, NotFound
@@ -67,7 +67,8 @@ def _checked(sources: tuple[tuple[str, str], ...]) -> Model:
         raise InvalidInput(f"the schema is not valid: {errors[0].message}", field="schema")
     places = _places(model)
     for entity in model.entities.values():
-        _config(places, entity, None, None)
+        check_name("collection", entity.collection)
+        check_config(_config(places, entity, None, None))
     return model
 
 

@@ -145,7 +145,7 @@ def _prepared(schema: GraphQLSchema, model: Model, text: str, introspection: boo
         found.check()
     except GraphQLError as error:
         if "tokens" in error.message:
-            raise Refusal.of(exceeded("graphql_tokens", None, "the document")) from None
+            raise Refusal([shown(exceeded("graphql_tokens", None, "the document"))]) from None
         raise Refusal([shown(error)]) from None
     except LimitExceeded as error:
         raise Refusal([shown(error)]) from None

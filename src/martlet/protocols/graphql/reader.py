@@ -181,8 +181,8 @@ class Reader:
     ) -> Page:  # fmt: skip
         size = size or _size(given)
         after, before = given.get("after"), given.get("before")
-        text = before or after
-        position = self._signer.open(text, "query", of).position if text else b""
+        text = after if before is None else before
+        position = self._signer.open(text, "query", of).position if text is not None else b""
         found, more = part(position, size + 1)
         if len(found) > size:
             found = found[:size]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -55,6 +56,7 @@ _MADE: Final = (
     "Relation",
     "Range",
 )  # endings of types that are made
+_INDEX: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 _KINDS: Final = {
     "InterfaceTypeDefinitionNode": "interface",
     "UnionTypeDefinitionNode": "union",
@@ -382,6 +384,8 @@ def _check_indexes(entity: Entity) -> None:
     seen: set[str] = set()
     for index in entity.indexes:
         place = f"index {index.name} of {entity.name}"
+        if not _INDEX.fullmatch(index.name):
+            raise InvalidInput(f"{place}: {index.name[:64]!r} is not a name: letters, digits and _, a letter first", field=entity.name)
         if index.name in seen:
             raise InvalidInput(f"{place} is defined twice", field=index.name)
         seen.add(index.name)

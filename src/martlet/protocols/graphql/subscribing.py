@@ -12,7 +12,7 @@ from martlet.documents.expressions import compile_expression
 from martlet.documents.feed import Changed as Entry
 from martlet.documents.feed import changes, follow
 from martlet.documents.transaction import Change
-from martlet.errors import MartletError
+from martlet.errors import InvalidInput, MartletError
 from martlet.protocols.graphql.asking import ask_all, fill
 from martlet.protocols.graphql.compiling import Changed
 from martlet.protocols.graphql.faults import shown
@@ -38,7 +38,10 @@ async def subscribe(service: Service, ready: Ready, permit: Permit) -> Answers:
     if any(what == "document" for _, what, _ in node.parts):
         permit("documents:Get", collection)
     given = node.arguments(ready.variables)
-    cursor = given.get("after") or ""
+    cursor = given.get("after", "")
+    if cursor == "" and "after" in given:
+        raise InvalidInput("the cursor is not one that was given for this request", field="after")
+    cursor = cursor or ""
     first = await changes(service.documents, ready.database, collection, cursor=cursor, limit=1)
     begun = cursor or first.cursor  # without a cursor: from now on
     follower = follow(service.documents, ready.database, collection, cursor=begun)
