@@ -49,7 +49,9 @@ async def test_mutations_by_functions_are_their_own(blog: Face) -> None:
     blog.functions["publish"] = publish
     data = await blog.ask("mutation ($id: ID!) { publish(id: $id) { title } }", {"id": ids["one"]})
     assert data["publish"] == {"title": "one"}
-    mixed = await blog.send('mutation ($id: ID!) { publish(id: $id) { title } createTag(data: {name: "z"}) { id } }', {"id": ids["one"]})
+    mixed = await blog.send(
+        'mutation ($id: ID!) { publish(id: $id) { title } createTag(data: {name: "z"}) { id } }', {"id": ids["one"]}
+    )
     assert (mixed.status_code, "one transaction" in mixed.text) == (501, True)
     asked = await blog.send("mutation ($id: ID!) { deletePost(id: $id) { score } }", {"id": ids["one"]})
     assert (asked.status_code, len(blog.events)) == (501, 1)

@@ -29,7 +29,9 @@ async def test_media_types_and_status_codes(blog: Face) -> None:
     both = "query A { listTag { after } } query B { listTag { before } }"
     assert (await blog.ask(both, operationName="B"))["listTag"] == {"before": None}
     assert (await blog.send(both, operationName="C")).status_code == 400
-    preferred = await blog.send(TAGS, headers={"accept": "text/html, application/json;q=0.5, application/graphql-response+json;q=0.9"})
+    preferred = await blog.send(
+        TAGS, headers={"accept": "text/html, application/json;q=0.5, application/graphql-response+json;q=0.9"}
+    )
     assert preferred.headers["content-type"].startswith(RESPONSE)
     assert (await blog.send(TAGS, headers={"accept": "text/html"})).status_code == 400
     wrong = await blog.send("query ($n: Int!) { listTag(size: $n) { after } }", {"n": "x"})
@@ -40,7 +42,9 @@ async def test_media_types_and_status_codes(blog: Face) -> None:
 
 async def test_get_is_for_queries(blog: Face) -> None:
     url = "/v1/graphql"
-    got = await blog.http.get(url, params={"app": "shop", "query": "query ($n: Int) { listTag(size: $n) { after } }", "variables": '{"n": 1}'})
+    got = await blog.http.get(
+        url, params={"app": "shop", "query": "query ($n: Int) { listTag(size: $n) { after } }", "variables": '{"n": 1}'}
+    )
     assert got.json()["data"] == {"listTag": {"after": None}}
     same = await blog.http.get("/v1/databases/shop/graphql", params={"query": TAGS})
     assert same.json()["data"] == {"listTag": {"data": []}}
@@ -60,7 +64,15 @@ async def test_malformed_requests_are_refused_by_name(blog: Face) -> None:
     assert (await post(b"[]")).status_code == 400
     assert (await post(b"{}", "text/plain")).status_code == 415
     assert (await post(b"{}", "application/json; charset=latin-1")).status_code == 415
-    for body in (b"", b"{", b'"x"', b'{"query": 1}', b'{"query": "{x}", "variables": []}', b'{"query": "\xff"}', b'{"operationName": "A"}'):
+    for body in (
+        b"",
+        b"{",
+        b'"x"',
+        b'{"query": 1}',
+        b'{"query": "{x}", "variables": []}',
+        b'{"query": "\xff"}',
+        b'{"operationName": "A"}',
+    ):
         assert (await post(body)).status_code == 400, body
     assert (await post(b'{"query": "{__typename}", "variables": {"a": ' + b"[" * 200 + b"]" * 200 + b"}}")).status_code == 400
     long = await post(b'{"query": "' + b" " * 1_100_000 + b'"}')
@@ -105,11 +117,11 @@ async def test_bombs_are_named(blog: Face, query: str, limit: str) -> None:
 async def test_hostile_documents(blog: Face) -> None:
     for query in (
         "{ ...a } fragment a on Query { ...b } fragment b on Query { ...a }",
-        '{ listUser { data { ...a } } } fragment a on User { profile { owner { ...a } } }',
+        "{ listUser { data { ...a } } } fragment a on User { profile { owner { ...a } } }",
         "query ($n: Int!) { listTag(size: $n) { after } ",
         "{ listTag(size: 99999999999) { after } }",
         "{ listTag(size: " + "9" * 5_000 + ") { after } }",
-        '{ listPost(filter: {views: {eq: ' + "9" * 30 + "}}) { after } }",
+        "{ listPost(filter: {views: {eq: " + "9" * 30 + "}}) { after } }",
         "{ listTag { } }",
         "{ listTag @defer { after } }",
         "{ x: listTag { after } x: listUser { after } }",
@@ -157,7 +169,13 @@ async def test_whole_numbers_are_exact_and_bounded(blog: Face) -> None:
         "price": "12345678901234567890.123456789", "raw": "AAE=", "day": "2026-02-28", "at": "2026-11-20T23:02:03.000004Z",
         "more": {"a": [1, {"b": 1.5}]}, "ratio": 1, "live": True, "words": ["a"],
     }  # fmt: skip
-    for field, wrong_text in (("day", "2026-02-30"), ("at", "2026-11-21T00:00:00"), ("raw", "%"), ("price", "NaN"), ("price", "1" * 39)):
+    for field, wrong_text in (
+        ("day", "2026-02-30"),
+        ("at", "2026-11-21T00:00:00"),
+        ("raw", "%"),
+        ("price", "NaN"),
+        ("price", "1" * 39),
+    ):
         query = f'mutation ($id: ID!) {{ partialUpdatePost(id: $id, data: {{{field}: "{wrong_text}"}}) {{ id }} }}'
         assert (await blog.send(query, {"id": ids["one"]})).status_code == 400, field
 
@@ -205,11 +223,15 @@ async def test_a_retried_mutation_gets_the_first_answer(blog: Face) -> None:
 
 async def test_cost_and_use_are_told(blog: Face) -> None:
     ids = await make_blog(blog)
-    answer = (await blog.send("query ($u: ID!) { findUserByID(id: $u) { posts(size: 10) { data { author { name } } } } }", {"u": ids["ann"]})).json()
+    answer = (
+        await blog.send(
+            "query ($u: ID!) { findUserByID(id: $u) { posts(size: 10) { data { author { name } } } } }", {"u": ids["ann"]}
+        )
+    ).json()
     assert answer["extensions"]["cost"] == {"documents": 21, "limit": 10_000}
     assert answer["extensions"]["usage"]["read"] >= 3
     ts = answer["extensions"]["ts"]
-    await blog.ask("mutation ($u: ID!) { partialUpdateUser(id: $u, data: {name: \"New\"}) { id } }", {"u": ids["ann"]})
+    await blog.ask('mutation ($u: ID!) { partialUpdateUser(id: $u, data: {name: "New"}) { id } }', {"u": ids["ann"]})
     query = "query ($u: ID!) { findUserByID(id: $u) { name } }"
     assert (await blog.ask(query, {"u": ids["ann"]}, extensions={"asOf": ts}))["findUserByID"]["name"] == "Ann"
     assert (await blog.ask(query, {"u": ids["ann"]}))["findUserByID"]["name"] == "New"
@@ -255,21 +277,32 @@ async def test_who_may_what_is_asked_of_each_collection(blog: Face) -> None:
         (by_id, [("documents:Get", "shop/Post"), ("documents:List", "shop/User")]),
         ("{ listUser { data { name } } }", [("documents:Get", "shop/User")]),
         ("{ listPost { data { author { name } } } }", [("documents:List", "shop/Post")]),
-        ("{ listUser { data { posts { data { title } } } } }", [("documents:List", "shop/User"), ("documents:Get", "shop/Post")]),
+        (
+            "{ listUser { data { posts { data { title } } } } }",
+            [("documents:List", "shop/User"), ("documents:Get", "shop/Post")],
+        ),
         ('mutation { createTag(data: {name: "n"}) { id } }', [("documents:Get", "shop/Tag")]),
         ('mutation { createTag(data: {name: "n"}) { name } }', [("documents:Put", "shop/Tag")]),
-        ('mutation { createTag(data: {name: "n", posts: {connect: ["' + ids["one"] + '"]}}) { id } }', [("documents:Put", "shop/Tag")]),
+        (
+            'mutation { createTag(data: {name: "n", posts: {connect: ["' + ids["one"] + '"]}}) { id } }',
+            [("documents:Put", "shop/Tag")],
+        ),
         ('mutation { deleteTag(id: "n") { id } }', [("documents:Put", "shop/Tag"), ("documents:Get", "shop/Tag")]),
         ("{ __schema { types { name } } }", []),
         ("{ top(n: 1) { id } }", [("documents:Get", "shop/Post")]),
     ):
         answer = await ask(query, *grants, u=ids["ann"]) if "$u" in query else await ask(query, *grants)
         assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (403, "access_denied"), query
-    assert (await ask('mutation { createTag(data: {name: "n"}) { id _version } }', ("documents:Put", "shop/Tag"))).status_code == 200
+    assert (
+        await ask('mutation { createTag(data: {name: "n"}) { id _version } }', ("documents:Put", "shop/Tag"))
+    ).status_code == 200
     skipped = "query ($u: ID!) { findUserByID(id: $u) { name posts @skip(if: true) { data { title } } } }"
     assert (await ask(skipped, ("documents:Get", "shop/User"), u=ids["ann"])).status_code == 200
     async with blog.as_function() as client:
-        for call in (client.put("/v1/databases/shop/graphql/schema", content=BLOG), client.get("/v1/databases/shop/graphql/schema")):
+        for call in (
+            client.put("/v1/databases/shop/graphql/schema", content=BLOG),
+            client.get("/v1/databases/shop/graphql/schema"),
+        ):
             assert (await call).status_code == 403
     anonymous = httpx.AsyncClient(transport=httpx.ASGITransport(blog.app), base_url="http://test")
     assert (await anonymous.post("/v1/graphql?app=shop", json={"query": TAGS})).status_code == 401
@@ -277,7 +310,9 @@ async def test_who_may_what_is_asked_of_each_collection(blog: Face) -> None:
 
 def test_the_library_is_not_loaded_with_the_platform() -> None:
     text = "import sys, martlet.server; print([name for name in sys.modules if name.split('.')[0] == 'graphql'])"
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)})
+    done = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -296,8 +331,19 @@ class Events:
 
     async def _run(self, face: Face, body: bytes) -> None:
         given = [{"type": "http.request", "body": body, "more_body": False}]
-        headers = [(b"accept", b"text/event-stream"), (b"content-type", b"application/json"), *((k.encode(), v.encode()) for k, v in face.http.headers.items() if k == "authorization")]
-        scope = {"type": "http", "method": "POST", "path": "/v1/graphql", "raw_path": b"/v1/graphql", "query_string": b"app=shop", "headers": headers}
+        headers = [
+            (b"accept", b"text/event-stream"),
+            (b"content-type", b"application/json"),
+            *((k.encode(), v.encode()) for k, v in face.http.headers.items() if k == "authorization"),
+        ]
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/graphql",
+            "raw_path": b"/v1/graphql",
+            "query_string": b"app=shop",
+            "headers": headers,
+        }
 
         async def receive() -> Any:
             if given:
@@ -321,7 +367,9 @@ class Events:
                 self._text += await asyncio.wait_for(self._parts.get(), 10)
                 continue
             self._text = rest
-            fields = dict(line.split(": ", 1) for line in block.decode().split("\n") if not line.startswith(":") and ": " in line)
+            fields = dict(
+                line.split(": ", 1) for line in block.decode().split("\n") if not line.startswith(":") and ": " in line
+            )
             if fields:
                 return fields["event"], json.loads(fields["data"]) if fields.get("data") else None
 
@@ -340,8 +388,8 @@ async def test_subscriptions_follow_the_change_feed(blog: Face) -> None:
       operation id version cursor document { title author { name } } __typename } }"""
     stream = Events(blog, {"query": query, "variables": {"s": ["LIVE", "GONE"]}})
     await stream.opened()
-    await blog.ask("mutation ($id: ID!) { partialUpdatePost(id: $id, data: {title: \"hidden\"}) { id } }", {"id": ids["two"]})
-    await blog.ask("mutation ($id: ID!) { partialUpdatePost(id: $id, data: {title: \"seen\"}) { id } }", {"id": ids["one"]})
+    await blog.ask('mutation ($id: ID!) { partialUpdatePost(id: $id, data: {title: "hidden"}) { id } }', {"id": ids["two"]})
+    await blog.ask('mutation ($id: ID!) { partialUpdatePost(id: $id, data: {title: "seen"}) { id } }', {"id": ids["one"]})
     kind, answer = await stream.next()
     change = answer["data"]["postChanged"]
     assert (kind, change["operation"], change["version"], change["__typename"]) == ("next", "PUT", 2, "PostChange")
@@ -350,7 +398,10 @@ async def test_subscriptions_follow_the_change_feed(blog: Face) -> None:
     await blog.ask("mutation ($id: ID!) { deletePost(id: $id) { id } }", {"id": ids["one"]})
     resumed = Events(
         blog,
-        {"query": "subscription ($c: String) { postChanged(after: $c) { operation id document { title } } }", "variables": {"c": change["cursor"]}},
+        {
+            "query": "subscription ($c: String) { postChanged(after: $c) { operation id document { title } } }",
+            "variables": {"c": change["cursor"]},
+        },
     )
     assert (await resumed.next())[1]["data"]["postChanged"] == {"operation": "DELETE", "id": ids["one"], "document": None}
     await resumed.close()

@@ -91,7 +91,7 @@ def test_what_has_no_meaning_is_refused_by_name(sdl: str, named: str) -> None:
 async def test_additive_changes_are_applied(bare: Face) -> None:
     assert (await bare.put_schema("type A { b: Int } enum E { X }")).status_code == 200
     await bare.ask("mutation { createA(data: {b: 1}) { id } }")
-    more = "type A @index(name: \"i\", fields: [\"b\"]) { b: Int c: E d: [B!] } type B { a: A e: String! } enum E { X Y }"
+    more = 'type A @index(name: "i", fields: ["b"]) { b: Int c: E d: [B!] } type B { a: A e: String! } enum E { X Y }'
     told = (await bare.put_schema(more, dry_run="true")).json()
     assert (told["applied"], told["revision"]) == (False, 1)
     assert {(change["action"], change["name"]) for change in told["changes"]} == {
@@ -141,7 +141,7 @@ async def test_destructive_changes_are_refused_by_name(bare: Face, after: str, n
 
 async def test_importers_have_their_own_types(bare: Face) -> None:
     await bare.put_schema("type A { b: Int }", source="deploy")
-    done = await bare.put_schema("type B { a: A } extend type Query { f: Int @resolver(function: \"f\") }", source="tool")
+    done = await bare.put_schema('type B { a: A } extend type Query { f: Int @resolver(function: "f") }', source="tool")
     assert done.status_code == 200, done.text
     taken = await bare.put_schema("type A { c: Int }", source="tool")
     assert (taken.status_code, taken.json()["name"], taken.json()["importer"]) == (409, "A", "deploy")
@@ -159,7 +159,11 @@ async def test_importers_have_their_own_types(bare: Face) -> None:
 
 
 async def test_what_others_said_of_a_collection_stays(bare: Face) -> None:
-    config = {"indexes": {"by_x": {"terms": [{"path": "x"}]}}, "schema": {"fields": {"x": {"type": "int"}}}, "history_seconds": 0}
+    config = {
+        "indexes": {"by_x": {"terms": [{"path": "x"}]}},
+        "schema": {"fields": {"x": {"type": "int"}}},
+        "history_seconds": 0,
+    }
     await bare.http.put("/v1/collections/A", params={"app": "shop"}, json=config)
     other = await bare.put_schema("type A { x: String y: Int }")
     assert (other.status_code, "A.x" in other.text) == (409, True)
@@ -186,7 +190,9 @@ async def test_defaults_checks_computed_fields_and_times_to_live(bare: Face) -> 
       until: DateTime @ttl
     }"""
     assert (await bare.put_schema(sdl)).status_code == 200
-    data = await bare.ask('mutation { a: createA(data: {}) { n twice } b: createA(data: {n: 2, until: "2999-01-01T00:00:00Z"}) { twice } }')
+    data = await bare.ask(
+        'mutation { a: createA(data: {}) { n twice } b: createA(data: {n: 2, until: "2999-01-01T00:00:00Z"}) { twice } }'
+    )
     assert (data["a"], data["b"]) == ({"n": 7, "twice": 14}, {"twice": 4})
     refused = await bare.errors("mutation { createA(data: {n: 0}) { id } }")
     assert (refused[0]["extensions"]["code"], refused[0]["extensions"]["check"]) == ("schema_violation", "positive")
@@ -194,7 +200,12 @@ async def test_defaults_checks_computed_fields_and_times_to_live(bare: Face) -> 
     assert "time to live" in past[0]["message"]
     found = bare.room.collection("shop", "as")
     assert found is not None
-    assert (found.documents, found.config.ttl_field, found.config.changes, found.config.history_seconds) == (2, "until", "keys", 0)
+    assert (found.documents, found.config.ttl_field, found.config.changes, found.config.history_seconds) == (
+        2,
+        "until",
+        "keys",
+        0,
+    )
 
 
 async def test_a_removed_database_takes_its_schema_along(bare: Face) -> None:

@@ -42,7 +42,9 @@ type Inner @embedded { a: Int!  b: String  c: Inner }
 type Leaf { name: String!  nodes: [Node!]  held: [Node!] @relation(name: "many") }
 enum Kind { A B }
 """
-WRONG = st.one_of(st.none(), st.booleans(), st.integers(-(1 << 40), 1 << 40), st.just(1.5), st.just("x"), st.just([]), st.just({}))
+WRONG = st.one_of(
+    st.none(), st.booleans(), st.integers(-(1 << 40), 1 << 40), st.just(1.5), st.just("x"), st.just([]), st.just({})
+)
 IDS = st.sampled_from([f"n{at}" for at in range(6)])
 LEAF_IDS = st.sampled_from([f"l{at}" for at in range(4)])
 
@@ -56,7 +58,9 @@ def mostly(right: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.integers(0, 11).flatmap(lambda dice: st.sampled_from([None, True, 7, "gone"]) if dice == 0 else right)
 
 
-INNER = st.fixed_dictionaries({}, optional={"a": usually(st.integers(0, 9)), "b": usually(st.just("b")), "c": st.just({"a": 1})})
+INNER = st.fixed_dictionaries(
+    {}, optional={"a": usually(st.integers(0, 9)), "b": usually(st.just("b")), "c": st.just({"a": 1})}
+)
 NODE = st.fixed_dictionaries(
     {"must": usually(st.just("m")), "real": usually(st.just(0.5)), "loose": usually(st.lists(st.one_of(st.none(), st.just("s")))),
      "other": mostly(LEAF_IDS)},
@@ -69,7 +73,14 @@ LEAF = st.fixed_dictionaries({"name": usually(st.just("leaf"))})
 
 SCALARS = ["text", "must", "n", "whole", "real", "flag", "kind", "list", "loose", "id", "_version", "__typename"]
 NESTED = {
-    "Node": {"inner": "Inner", "inners": "Inner", "next": "Node", "previous": "NodePage", "other": "Leaf", "leaves": "LeafPage"},
+    "Node": {
+        "inner": "Inner",
+        "inners": "Inner",
+        "next": "Node",
+        "previous": "NodePage",
+        "other": "Leaf",
+        "leaves": "LeafPage",
+    },
     "Leaf": {"nodes": "NodePage", "held": "NodePage"},
     "Inner": {"c": "Inner"},
     "NodePage": {"data": "Node"},
@@ -151,7 +162,9 @@ class Naive:
         if member.kind == "from_many":
             return {"data": [doc for doc in self.all_of(member.type) if self.holds(doc, member.by, source.id)][: given["size"]]}
         if member.kind == "embedded":
-            if found is not None and (isinstance(found, list) != member.is_list or (not member.is_list and not isinstance(found, dict))):
+            if found is not None and (
+                isinstance(found, list) != member.is_list or (not member.is_list and not isinstance(found, dict))
+            ):
                 raise ValueError("stored as something else")
             if member.is_list and found is not None:
                 return [ValueError("no object") if item is not None and not isinstance(item, dict) else item for item in found]
@@ -203,7 +216,12 @@ async def both(nodes: list[Any], leaves: list[Any], text: str, variables: dict[s
         await room.store.close()
 
 
-@settings(max_examples=50, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=50,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(
     nodes=st.lists(NODE, min_size=1, max_size=6),
     leaves=st.lists(LEAF, min_size=1, max_size=4),

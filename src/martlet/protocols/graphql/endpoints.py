@@ -24,6 +24,7 @@ from martlet.limits import LIMITS, exceeded
 from martlet.protocols import asgi
 from martlet.protocols.asgi import Answer, Operation, Request
 from martlet.protocols.documents import app_of
+from martlet.protocols.graphql.model import STATE, state_of
 from martlet.protocols.rooms import Rooms
 from martlet.types import Principal
 
@@ -231,8 +232,8 @@ class GraphqlEndpoints:
         from martlet.protocols.graphql import importing
 
         if text is not None:  # in a thread, since it may be long; the transaction finds it done
-            raw = documents.read(database, lambda view: view.reader.get(importing.STATE + database.encode()))
-            await asyncio.to_thread(importing.check_model, {**importing.state_of(raw).sources, source: text})
+            raw = documents.read(database, lambda view: view.reader.get(STATE + database.encode()))
+            await asyncio.to_thread(importing.check_model, {**state_of(raw).sources, source: text})
         with documents.redefining():
             done = await documents.store.transact(
                 lambda tx: importing.put_schema(tx, documents, database, source, text, **options)

@@ -17,13 +17,12 @@ from martlet.documents.catalog import check_config, check_name, check_path
 from martlet.documents.definitions import define_collection
 from martlet.documents.layout import numbered, stats_of
 from martlet.errors import Conflict, InvalidInput, NotFound
-from martlet.protocols.graphql.model import SCALARS, Entity, Enum, Index, Member, Model, State
+from martlet.protocols.graphql.model import SCALARS, STATE, Entity, Enum, Index, Member, Model, State, state_of
 from martlet.protocols.graphql.reading import read_model
 from martlet.protocols.graphql.schema import make_schema
 
-__all__ = ["STATE", "Change", "Import", "check_model", "destructive", "put_schema", "state_of"]
+__all__ = ["Change", "Import", "check_model", "destructive", "put_schema"]
 
-STATE: Final = b"Dq"  # + database: the row in which `State` is kept (see `documents.layout`)
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -44,10 +43,6 @@ class Import(msgspec.Struct, frozen=True):
     revision: int
     changes: tuple[Change, ...]
     applied: bool
-
-
-def state_of(raw: bytes | None) -> State:
-    return msgspec.json.decode(raw, type=State) if raw is not None else State()
 
 
 def check_model(sources: Mapping[str, str]) -> Model:

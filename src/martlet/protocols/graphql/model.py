@@ -6,7 +6,21 @@ from typing import Final, Literal
 
 import msgspec
 
-__all__ = ["SCALARS", "Argument", "Embedded", "Entity", "Enum", "Index", "Input", "Member", "Model", "Root", "State"]
+__all__ = [
+    "SCALARS",
+    "STATE",
+    "Argument",
+    "Embedded",
+    "Entity",
+    "Enum",
+    "Index",
+    "Input",
+    "Member",
+    "Model",
+    "Root",
+    "State",
+    "state_of",
+]
 
 # GraphQL's scalar -> the type of a field of a collection's schema.
 SCALARS: Final = {
@@ -146,3 +160,10 @@ class State(msgspec.Struct, frozen=True):
     sources: dict[str, str] = {}
     introspection: bool = True
     updated_at_ms: int = 0
+
+
+STATE: Final = b"Dq"  # + database: the row in which `State` is kept (see `documents.layout`)
+
+
+def state_of(raw: bytes | None) -> State:
+    return msgspec.json.decode(raw, type=State) if raw is not None else State()

@@ -9,8 +9,9 @@ from martlet.documents import Document, Query, View, values
 from martlet.documents.catalog import Compiled
 from martlet.documents.cursors import Cursor, Signer, digest
 from martlet.documents.expressions import Expression, compile_expression
+from martlet.documents.layout import entry_of
 from martlet.documents.query import Plan
-from martlet.documents.view import document, id_bytes
+from martlet.documents.view import document, id_bytes, read_id
 from martlet.errors import Conflict, InvalidInput
 from martlet.limits import LIMITS, exceeded
 from martlet.protocols.graphql.filters import Range, filter_of, range_of, sort_of
@@ -22,6 +23,7 @@ from martlet.protocols.graphql.steps import Asked, Page
 __all__ = ["Permit", "Reader"]
 
 Permit = Callable[[str, str], None]  # (action, collection); raises AccessDenied
+Of = Callable[[], bytes]
 _LOOK_MOST: Final = LIMITS["query_scan_documents"].default
 _SORT_MOST: Final = LIMITS["query_sort_documents"].default
 _PAGE_MOST: Final = LIMITS["query_documents"].default
@@ -176,13 +178,13 @@ class Reader:
         return test.holds(values.load(doc.value_bytes), parameters)
 
     def _page(
-        self, given: Mapping[str, Any], of: bytes, part: Callable[[bytes, int], tuple[list[tuple[bytes, Document]], bytes | None]],
+        self, given: Mapping[str, Any], of: Of, part: Callable[[bytes, int], tuple[list[tuple[bytes, Document]], bytes | None]],
         size: int = 0,
     ) -> Page:  # fmt: skip
         size = size or _size(given)
         after, before = given.get("after"), given.get("before")
         text = after if before is None else before
-        position = self._signer.open(text, "query", of).position if text is not None else b""
+        position = self._signer.open(text, "query", of()).position if text is not None else b""
         found, more = part(position, size + 1)
         if len(found) > size:
             found = found[:size]
@@ -196,7 +198,7 @@ class Reader:
             return Page(docs, self._cursor(of, last), self._cursor(of, more))
         return Page(docs, self._cursor(of, more), self._cursor(of, first) if after is not None else None)
 
-    def _sorted(self, plan: Plan, given: Mapping[str, Any], of: bytes) -> Page:
+    def _sorted(self, plan: Plan, given: Mapping[str, Any], of: Of) -> Page:
         found, more = self._run(plan, b"", _SORT_MOST + 1, _SORT_MOST + 1, 64 * _PAGE_BYTES)
         if more is not None or len(found) > _SORT_MOST:
             raise exceeded("query_sort_documents", None, "a list with `sort`")
@@ -206,30 +208,34 @@ class Reader:
         low, high = self._window(given, of, len(docs), _size(given))
         return self._windowed(docs[low:high], of, low, high, len(docs))
 
-    def _window(self, given: Mapping[str, Any], of: bytes, count: int, size: int) -> tuple[int, int]:
+    def _window(self, given: Mapping[str, Any], of: Of, count: int, size: int) -> tuple[int, int]:
         """[from, to) of a list that is there as a whole."""
         after, before = given.get("after"), given.get("before")
         if before is not None:
-            high = min(self._signer.open(before, "query", of).offset, count)
+            high = min(self._signer.open(before, "query", of()).offset, count)
             return max(high - size, 0), high
-        low = self._signer.open(after, "query", of).offset if after is not None else 0
+        low = self._signer.open(after, "query", of()).offset if after is not None else 0
         return min(low, count), min(low + size, count)
 
-    def _windowed(self, docs: list[Document], of: bytes, low: int, high: int, count: int) -> Page:
+    def _windowed(self, docs: list[Document], of: Of, low: int, high: int, count: int) -> Page:
         seal = self._signer.seal
-        after = (lambda: seal(Cursor("query", of, 0, b"", high))) if high < count else None
-        before = (lambda: seal(Cursor("query", of, 0, b"", low))) if low > 0 else None
+        after = (lambda: seal(Cursor("query", of(), 0, b"", high))) if high < count else None
+        before = (lambda: seal(Cursor("query", of(), 0, b"", low))) if low > 0 else None
         return Page(docs, after, before)
 
-    def _cursor(self, of: bytes, position: bytes | None) -> Callable[[], str] | None:
+    def _cursor(self, of: Of, position: bytes | None) -> Callable[[], str] | None:
         if position is None:
             return None
-        return lambda: self._signer.seal(Cursor("query", of, 0, position))
+        return lambda: self._signer.seal(Cursor("query", of(), 0, position))
 
-    def _of(self, place: str, given: Mapping[str, Any], id: Any = "") -> bytes:
-        """What a cursor of this list stands for: everything but where it is, and how much at once."""
-        asked = sorted((name, repr(value)) for name, value in given.items() if name not in ("size", "after", "before"))
-        return digest("graphql", self.view.database, place, str(id), asked)
+    def _of(self, place: str, given: Mapping[str, Any], id: Any = "") -> Of:
+        """What a cursor of this list stands for: everything but where it is, and how much at once. Made when there is need."""
+
+        def of() -> bytes:
+            asked = sorted((name, repr(value)) for name, value in given.items() if name not in ("size", "after", "before"))
+            return digest("graphql", self.view.database, place, str(id), asked)
+
+        return of
 
     # ranges
 
@@ -257,9 +263,35 @@ class Reader:
 
     def _part(self, plan: Plan, id: Any, after: bytes, want: int) -> tuple[list[tuple[bytes, Document]], bytes | None]:
         assert plan.index is not None
-        plan.low = plan.index.term(id, False)
-        plan.high = plan.low + b"\xff"
+        term = plan.index.term(id, False)
+        if not after and plan.filter is None and not plan.query.reverse and self.view.at is None:
+            found = self._beginning(plan, term, want)
+            if found is not None:
+                return found, None
+        plan.low = term
+        plan.high = term + b"\xff"
         return self._run(plan, after, want)
+
+    def _beginning(self, plan: Plan, term: bytes, want: int) -> list[tuple[bytes, Document]] | None:
+        """The first `want` of a range, as `Plan.run` finds them, in one scan; None where that is not enough: there are documents
+        past their time, or they are too large."""
+        assert plan.index is not None
+        view, prefix, compiled = self.view, plan.index.prefix, plan.compiled
+        found: list[tuple[bytes, Document]] = []
+        size = 0
+        for key, raw in view.reader.scan(prefix + term, prefix + term + b"\xff", limit=want):
+            self._looked()
+            entry = entry_of(key[6:], raw)
+            row = view.row(compiled, entry.id)
+            if row is None:
+                return None
+            size += len(row.body)
+            if size > _PAGE_BYTES:
+                return None
+            view.usage.read(len(row.body))
+            view.usage.entry_bytes += len(entry.position)
+            found.append((entry.position, document(read_id(entry.id), row)))
+        return found
 
     def _run(
         self, plan: Plan, after: bytes, want: int, look: int = _LOOK_MOST, room: int = _PAGE_BYTES

@@ -385,7 +385,9 @@ def _check_indexes(entity: Entity) -> None:
     for index in entity.indexes:
         place = f"index {index.name} of {entity.name}"
         if not _INDEX.fullmatch(index.name):
-            raise InvalidInput(f"{place}: {index.name[:64]!r} is not a name: letters, digits and _, a letter first", field=entity.name)
+            raise InvalidInput(
+                f"{place}: {index.name[:64]!r} is not a name: letters, digits and _, a letter first", field=entity.name
+            )
         if index.name in seen:
             raise InvalidInput(f"{place} is defined twice", field=index.name)
         seen.add(index.name)

@@ -20,8 +20,7 @@ from martlet.limits import LIMITS, exceeded
 from martlet.protocols.graphql.asking import Call, ask_all, fill
 from martlet.protocols.graphql.compiling import Plan, Write
 from martlet.protocols.graphql.faults import Fault, Refusal, shown
-from martlet.protocols.graphql.importing import STATE, state_of
-from martlet.protocols.graphql.model import Model, State
+from martlet.protocols.graphql.model import STATE, Model, State, state_of
 from martlet.protocols.graphql.nodes import Constant, Level
 from martlet.protocols.graphql.preparing import Cache, Prepared
 from martlet.protocols.graphql.reader import Permit, Reader
