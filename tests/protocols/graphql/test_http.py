@@ -423,3 +423,60 @@ async def test_streams_begin_with_what_is_wrong(blog: Face) -> None:
     async with blog.as_function(("documents:Get", "shop/Tag")) as client:
         denied = await client.post("/v1/graphql", json={"query": "subscription { tagChanged { id } }"}, headers=accept)
     assert denied.status_code == 403
+
+
+async def test_filters_are_bounded(blog: Face) -> None:
+    """A filter may be long, and a list too, but not both: the page ends, and says where to go on."""
+    await blog.room.transact("shop", lambda tx: [tx.put("Tag", f"t{n:04}", {"name": f"n{n}"}) for n in range(900)])
+    long = ", ".join('{name: {eq: "none"}}' for _ in range(120))
+    query = f'query ($after: String) {{ listTag(after: $after, filter: {{or: [{long}, {{name: {{eq: "n899"}}}}]}}) {{ data {{ id }} after }} }}'
+    found, after, pages = [], None, 0
+    while pages == 0 or after is not None:
+        page = (await blog.ask(query, {"after": after}))["listTag"]
+        found += page["data"]
+        after, pages = page["after"], pages + 1
+    assert (found, pages > 1) == ([{"id": "t0899"}], True)
+    twice = query.replace("listTag(", "a: listTag(").replace(
+        "after } }", "after } b: " + query[query.index("listTag(") : -2] + " }"
+    )
+    assert (await blog.errors(twice))[0]["extensions"]["limit"] == "graphql_compute"
+
+
+async def test_answers_are_bounded(blog: Face) -> None:
+    """What a small request leads to must not be large beyond measure: values by aliases, one large document by many relations."""
+    large = "x" * 300_000
+    ann = (await blog.ask('mutation ($n: String!) { createUser(data: {email: "a", name: $n}) { id } }', {"n": large}))[
+        "createUser"
+    ]["id"]
+    rows = " ".join(
+        f'p{n}: createPost(data: {{title: "{n}", status: LIVE, author: {{connect: $a}}}}) {{ id }}' for n in range(50)
+    )
+    await blog.ask("mutation ($a: ID!) { " + rows + " }", {"a": ann})
+    much = await blog.send("{ listPost { data { author { name } } } }")
+    assert (much.status_code, much.json()["errors"][0]["extensions"]["limit"]) == (400, "graphql_response_bytes")
+    assert (await blog.send("{ listPost(size: 20) { data { author { name } } } }")).status_code == 200
+    aliased = await blog.send("{ listUser { data { " + " ".join(f"a{n}: name" for n in range(90)) + " } } }")
+    assert aliased.json()["errors"][0]["extensions"]["limit"] == "graphql_response_bytes"
+    cells = " ".join(f"a{n}: title" for n in range(99))
+    assert (await blog.send("{ listPost(size: 50) { data { " + cells + " } } }")).status_code == 200
+    wide = (
+        "{ "
+        + " ".join(f"l{n}: listPost(size: 50) {{ data {{ ...f }} }}" for n in range(40))
+        + " } fragment f on Post { "
+        + " ".join(["title", "status", "id", "at", "views", "live", "ratio", "_ts", "_version", "day", "big", "price"])
+        + " author { id email } }"
+    )
+    assert (await blog.send(wide)).status_code == 200, (await blog.send(wide)).text[:300]
+    await blog.ask(
+        "mutation { "
+        + " ".join(f'createTag(data: {{name: "t{n}"}}) {{ id }}'.replace("createTag", f"t{n}: createTag") for n in range(100))
+        + " }"
+    )
+    most = (
+        "{ "
+        + " ".join(f"l{n}: listTag(size: 100) {{ data {{ ...f }} }}" for n in range(30))
+        + " } fragment f on Tag { "
+        + " ".join(f"x{n}: id" for n in range(30))
+        + " }"
+    )
+    assert (await blog.errors(most))[0]["extensions"]["limit"] in ("graphql_values", "graphql_aliases", "graphql_fields")

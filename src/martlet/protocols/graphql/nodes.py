@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
 from graphql import GraphQLError
 
 from martlet.documents import Document
@@ -69,7 +70,8 @@ class Selection:
 
     def run(self, run: Any, level: Level) -> Level:
         """Answer for all objects of the level. What a field may raise is its own error; a denied call and a store that fails
-        end the request."""
+        end the request, and so does one whose answer has too many values."""
+        run.count(len(level.outs) * len(self.nodes))
         for node in self.nodes:
             try:
                 node.run(run, level)
@@ -161,6 +163,7 @@ class Scalar(Node):
 
     def run(self, run: Any, level: Level) -> None:
         key, name, exact, outs = self.key, self._name, self._exact, level.outs
+        size = 0
         for at, value in enumerate(level.values):
             out = outs[at]
             if out is None:
@@ -168,15 +171,23 @@ class Scalar(Node):
             found = value.get(name)
             if type(found) is exact:
                 out[key] = found
+                if exact is str:
+                    size += len(found)
             elif found is not None:
                 try:
-                    out[key] = self._convert(found)
+                    shown: Any = self._convert(found)
+                    out[key] = shown
+                    if isinstance(shown, str):
+                        size += len(shown)
+                    elif isinstance(shown, msgspec.Raw):
+                        size += len(bytes(shown))
                 except GraphQLError as error:
                     level.fail(at, self, error)
             elif self.required:
                 level.fail(at, self, missing(self))
             else:
                 out[key] = None
+        run.size += size
 
 
 class ScalarList(Node):
@@ -205,6 +216,7 @@ class ScalarList(Node):
                     out[self.key] = None
             elif isinstance(found, list | frozenset):
                 items, faults = self.items(list(found))
+                run.size += 8 * len(found) + sum(len(item) for item in items or () if isinstance(item, str))
                 level.take(at, self, (self.key,), items, faults)
             else:
                 level.fail(at, self, not_a_list(self))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
+
+import msgspec
 
 from martlet.documents import Document, Query, View, values
 from martlet.documents.catalog import Compiled
@@ -14,6 +17,7 @@ from martlet.documents.query import Plan
 from martlet.documents.view import document, id_bytes, read_id
 from martlet.errors import Conflict, InvalidInput
 from martlet.limits import LIMITS, exceeded
+from martlet.protocols.graphql.faults import Refusal, shown
 from martlet.protocols.graphql.filters import Range, filter_of, range_of, sort_of
 from martlet.protocols.graphql.model import Entity, Index
 from martlet.protocols.graphql.nodes import Level, Selection
@@ -26,6 +30,9 @@ Permit = Callable[[str, str], None]  # (action, collection); raises AccessDenied
 Of = Callable[[], bytes]
 _LOOK_MOST: Final = LIMITS["query_scan_documents"].default
 _SORT_MOST: Final = LIMITS["query_sort_documents"].default
+_VALUES_MOST: Final = LIMITS["graphql_values"].default
+_COMPUTE_MOST: Final = LIMITS["graphql_compute"].default
+_ANSWER_MOST: Final = LIMITS["graphql_response_bytes"].default
 _PAGE_MOST: Final = LIMITS["query_documents"].default
 _PAGE_BYTES: Final = LIMITS["document_page_bytes"].default
 
@@ -33,16 +40,50 @@ _PAGE_BYTES: Final = LIMITS["document_page_bytes"].default
 class Reader:
     """`reads` counts batches: one for each step of a plan, however many objects its level has."""
 
-    def __init__(self, view: View, variables: Any, permit: Permit, signer: Signer, looked_at: int = 0) -> None:
+    def __init__(self, view: View, variables: Any, permit: Permit, signer: Signer) -> None:
         self.view = view
         self.variables = variables
         self.reads = 0
-        self.looked_at = looked_at
+        self.looked_at = 0  # documents and entries
         self.asked: list[tuple[Asked, Level]] = []
+        self.size = 0  # bytes of the answer, at most about
+        self._values = self._computed = 0
         self.introspected: Mapping[str, Any] = {}
         self._permit = permit
         self._permitted: set[tuple[str, str]] = set()
         self._signer = signer
+
+    def take_over(self, before: Reader) -> None:
+        """Go on from what another run of the same operation has used up."""
+        self.reads, self.looked_at = before.reads, before.looked_at
+        self.size, self._values, self._computed = before.size, before._values, before._computed
+
+    def count(self, values: int) -> None:
+        """So many values more. Raises `Refusal` beyond limit graphql_values."""
+        self._values += values
+        self.size += 8 * values
+        if self._values > _VALUES_MOST:
+            raise Refusal([shown(exceeded("graphql_values", None, "the operation's answer"))])
+
+    def check_size(self, answer: Any) -> None:
+        """Raises `Refusal` for an answer beyond limit graphql_response_bytes: documents that several lead to are in it as
+        often. It is measured only where the first guess is too large."""
+        if self.size <= _ANSWER_MOST:
+            return
+        left = _ANSWER_MOST
+        waiting = [answer]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, dict):
+                waiting.extend(value.values())
+                left -= sum(map(len, value)) + 4 * len(value)
+            elif isinstance(value, list):
+                waiting.extend(value)
+                left -= len(value)
+            else:
+                left -= len(value) if isinstance(value, str) else len(bytes(value)) if isinstance(value, msgspec.Raw) else 1
+            if left < 0:
+                raise Refusal([shown(exceeded("graphql_response_bytes", None, "the operation's answer"))])
 
     def permit(self, action: str, collection: str) -> None:
         if (action, collection) not in self._permitted:
@@ -142,7 +183,7 @@ class Reader:
         pages: list[Page | Exception] = []
         for id in ids:
             of = self._of(place, given, id)
-            pages.append(self._page(given, of, lambda after, want, id=id: self._part(plan, id, after, want), size))  # type: ignore[misc]
+            pages.append(self._page(given, of, partial(self._part, plan, id), size))
         return pages
 
     def pages_of_ids(
@@ -175,6 +216,9 @@ class Reader:
 
     def _holds(self, test: Expression, doc: Document, parameters: Mapping[str, Any]) -> bool:
         self.view.usage.nodes += test.nodes
+        self._computed += test.nodes
+        if self._computed > _COMPUTE_MOST:
+            raise exceeded("graphql_compute", None, "the operation's filters")
         return test.holds(values.load(doc.value_bytes), parameters)
 
     def _page(
@@ -273,8 +317,8 @@ class Reader:
         return self._run(plan, after, want)
 
     def _beginning(self, plan: Plan, term: bytes, want: int) -> list[tuple[bytes, Document]] | None:
-        """The first `want` of a range, as `Plan.run` finds them, in one scan; None where that is not enough: there are documents
-        past their time, or they are too large."""
+        """The first `want` of a range, as `Plan.run` finds them, in one scan; None where that is not enough: some are past their
+        time, or they are too large."""
         assert plan.index is not None
         view, prefix, compiled = self.view, plan.index.prefix, plan.compiled
         found: list[tuple[bytes, Document]] = []
@@ -299,8 +343,14 @@ class Reader:
         left = _LOOK_MOST - self.looked_at
         if left <= 0:
             raise exceeded("query_scan_documents", None, "the operation's lists")
+        if plan.filter is not None:
+            affordable = (_COMPUTE_MOST - self._computed) // max(plan.filter.nodes, 1)
+            if affordable <= 0:
+                raise exceeded("graphql_compute", None, "the operation's filters")
+            look = min(look, affordable)
         part = plan.run(self.view, after, want, min(look, left), room)
         self.looked_at += part.looked_at
+        self._computed += part.looked_at * (plan.filter.nodes if plan.filter is not None else 0)
         return part.found, part.position
 
     def _looked(self) -> None:

@@ -251,9 +251,16 @@ class _Reader:
                 )
             function = _texted(_arguments(resolver, place), "function", place)
             return Member(
-                name=name, kind="function", type=type_, declared=print_ast(field.type), is_list=is_list,
-                item_required=item_required, function=function, arguments=self._declared(field.arguments, place), text=_text(field),
-            )  # fmt: skip
+                name=name,
+                kind="function",
+                type=type_,
+                declared=print_ast(field.type),
+                is_list=is_list,
+                item_required=item_required,
+                function=function,
+                arguments=self._declared(field.arguments, place),
+                text=_text(field),
+            )
         if field.arguments:
             raise Unsupported(f"field {place} has arguments: only a field with @resolver may", field=place)
         if type_ in SCALARS:
@@ -274,11 +281,18 @@ class _Reader:
                 raise InvalidInput(f"field {place} cannot be @unique: only one scalar, enum or reference can", field=place)
             named = _texted(_arguments(unique, place), "index", place, default=f"unique_{name}")
         return Member(
-            name=name, kind=kind, type=type_, declared=print_ast(field.type), is_list=is_list, required=required,  # type: ignore[arg-type]
-            item_required=item_required, unique=named, text=_text(field),
+            name=name,
+            kind=kind,  # type: ignore[arg-type]
+            type=type_,
+            declared=print_ast(field.type),
+            is_list=is_list,
+            required=required,
+            item_required=item_required,
+            unique=named,
             default=msgspec.json.encode(_arguments(default, place).get("value")).decode() if default is not None else "",
             computed=_texted(_arguments(computed, place), "expression", place) if computed is not None else "",
-        )  # fmt: skip
+            text=_text(field),
+        )
 
     def _enum(self, node: ast.EnumTypeDefinitionNode) -> Enum:
         return Enum(node.name.value, tuple(value.name.value for value in node.values or ()), _text(node))
@@ -325,7 +339,7 @@ class _Reader:
         self._check_output(place, type_)
         arguments = self._declared(field.arguments, place)
         if resolver is None and on == "Mutation":
-            raise InvalidInput(f"{place} needs @resolver(function: ...): only mutations of documents are made", field=place)
+            raise InvalidInput(f"{place} needs @resolver(function: ...)", field=place)
         index = ""
         if resolver is None:
             index = self._root_index(place, field, entities, type_, is_list)

@@ -31,6 +31,7 @@ from martlet.protocols.graphql.writing import Writer
 __all__ = ["Asking", "Engine", "Ready", "Service"]
 
 _COST: Final = LIMITS["graphql_cost"].default
+_ERRORS: Final = 100  # in one answer; where there are more, they are more of the same
 _SCHEMAS: Final = LIMITS["graphql_schemas_cached"].default
 _numbers = itertools.count(1)
 
@@ -176,6 +177,7 @@ class Service:
         late: list[Fault] = []
         while run.asked:
             run = await self._ask(ready, permit, used, run, level, late)
+        run.check_size(level.outs[0])
         faults = [*level.faults.get(0, ()), *late]
         return _answer(level.outs[0], faults, {"ts": stamp, "reads": run.reads})
 
@@ -188,8 +190,8 @@ class Service:
         known = [{at: len(level.faults.get(at, ())) for at in range(len(level.outs))} for _, level in asked]
 
         def read(view: View) -> Reader:
-            after = Reader(view, ready.variables, permit, signer, run.looked_at)
-            after.reads = run.reads
+            after = Reader(view, ready.variables, permit, signer)
+            after.take_over(run)
             for (node, level), answer in zip(asked, answers, strict=True):
                 fill(after, node, level, answer)
             return after
@@ -217,7 +219,9 @@ class Service:
 
         def change(tx: Transaction) -> bytes:
             run = Reader(tx, ready.variables, permit, signer)
-            return msgspec.json.encode(_changed(run, Writer(tx, ready.engine.model, run.permit), ready.plan))
+            answer = _changed(run, Writer(tx, ready.engine.model, run.permit), ready.plan)
+            run.check_size(answer)
+            return msgspec.json.encode(answer)
 
         try:
             if not ready.key:
@@ -316,7 +320,7 @@ def _write(run: Reader, writer: Writer, node: Write) -> tuple[Any, list[Fault]]:
 def _answer(data: Any, faults: list[Fault], extensions: dict[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {}
     if faults:
-        answer["errors"] = [shown(error, path, where) for path, error, where in faults]
+        answer["errors"] = [shown(error, path, where) for path, error, where in faults[:_ERRORS]]
     answer["data"] = data
     if extensions:
         answer["extensions"] = extensions

@@ -61,7 +61,10 @@ def place_all(run: Any, node: ToOne, level: Level, docs: list[Document | None]) 
         if doc is not None and doc.id not in places:
             places[doc.id] = len(distinct)
             distinct.append(doc)
+    before = run.size
     inner = run.documents(node.selection, distinct)
+    if len(distinct) < len(docs):  # given to several: at most so often as there are objects
+        run.size += (run.size - before) * (len(docs) - len(distinct))
     key, faults, outs = (node.key,), inner.faults, inner.outs
     for at, doc in enumerate(docs):
         out = level.outs[at]

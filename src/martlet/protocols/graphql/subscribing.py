@@ -15,9 +15,8 @@ from martlet.documents.transaction import Change
 from martlet.errors import InvalidInput, MartletError
 from martlet.protocols.graphql.asking import ask_all, fill
 from martlet.protocols.graphql.compiling import Changed
-from martlet.protocols.graphql.faults import shown
+from martlet.protocols.graphql.faults import Refusal, shown
 from martlet.protocols.graphql.filters import filter_of
-from martlet.protocols.graphql.nodes import Level
 from martlet.protocols.graphql.reader import Permit, Reader
 from martlet.protocols.graphql.service import Ready, Service
 
@@ -64,6 +63,8 @@ async def _answers(service: Service, ready: Ready, permit: Permit, node: Changed
             yield await _answer(service, ready, permit, node, entry, change, body)
     except MartletError as error:  # the store's, or changes that went while the client did not read
         yield {"errors": [shown(error)]}
+    except Refusal as refusal:
+        yield {"errors": refusal.errors}
     finally:
         await entries.aclose()  # type: ignore[attr-defined]
 
@@ -104,6 +105,7 @@ async def _answer(
     run = service.documents.read(ready.database, read, usage=used)
     while run.asked:
         run = await _ask(service, ready, permit, run, used, (node.key,), faults)
+    run.check_size(out)
     answer: dict[str, Any] = {}
     if faults:
         answer["errors"] = [shown(error, path, where) for path, error, where in faults]
@@ -121,6 +123,7 @@ async def _ask(
 
     def read(view: View) -> Reader:
         after = Reader(view, ready.variables, permit, signer)
+        after.take_over(run)
         for (field, level), answer in zip(asked, answers, strict=True):
             before = {at: len(mine) for at, mine in level.faults.items()}
             fill(after, field, level, answer)
