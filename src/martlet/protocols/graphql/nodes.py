@@ -172,7 +172,7 @@ class Scalar(Node):
             if type(found) is exact:
                 out[key] = found
                 if exact is str:
-                    size += len(found)
+                    size += len(found)  # type: ignore[arg-type]
             elif found is not None:
                 try:
                     shown: Any = self._convert(found)

@@ -317,8 +317,7 @@ class Reader:
         return self._run(plan, after, want)
 
     def _beginning(self, plan: Plan, term: bytes, want: int) -> list[tuple[bytes, Document]] | None:
-        """The first `want` of a range, as `Plan.run` finds them, in one scan; None where that is not enough: some are past their
-        time, or they are too large."""
+        """The first `want` of a range, as `Plan.run` finds them, in one scan; None where that is not enough."""
         assert plan.index is not None
         view, prefix, compiled = self.view, plan.index.prefix, plan.compiled
         found: list[tuple[bytes, Document]] = []

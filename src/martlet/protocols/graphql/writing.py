@@ -119,7 +119,7 @@ class Writer:
             target = self._model.entities[member.type]
             holder = _member(target, member.by)
             if member.kind == "from_one":
-                self._hold_one(member, target, holder, said, id)
+                self._hold_one(entity, member, target, holder, said, id)
                 continue
             for other in said.get("disconnect", ()):
                 self._let_go(member, target, holder, other, id)
@@ -128,12 +128,20 @@ class Writer:
             for given in said.get("create", ()):
                 self.create(target, None, given, {holder.name: id})
 
-    def _hold_one(self, member: Member, target: Entity, holder: Member, said: Mapping[str, Any], id: str) -> None:
+    def _hold_one(
+        self, entity: Entity, member: Member, target: Entity, holder: Member, said: Mapping[str, Any], id: str
+    ) -> None:
+        """One to one: nobody is disconnected in passing (the unique index refuses it on the other side, too)."""
         if len(said) > 1:
             raise InvalidInput(f"{member.name}: give one of create, connect, disconnect", field=member.name)
         if "create" in said:
             self.create(target, None, said["create"], {holder.name: id})
         elif "connect" in said:
+            now = _object(self._there(target, said["connect"])).get(holder.name)
+            if isinstance(now, str) and now != id and self._tx.get(entity.collection, now) is not None:
+                raise Conflict(
+                    f"{target.name} {said['connect'][:64]!r} has a {holder.name} already: disconnect it first", field=member.name
+                )
             self._hold(target, holder, said["connect"], id)
         elif said:
             for other in self._holding(target, holder, id):
