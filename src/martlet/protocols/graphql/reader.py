@@ -15,7 +15,7 @@ from martlet.documents.expressions import Expression, compile_expression
 from martlet.documents.layout import entry_of
 from martlet.documents.query import Plan
 from martlet.documents.view import document, id_bytes, read_id
-from martlet.errors import Conflict, InvalidInput
+from martlet.errors import Conflict, InvalidInput, LimitExceeded
 from martlet.limits import LIMITS, exceeded
 from martlet.protocols.graphql.faults import Refusal, shown
 from martlet.protocols.graphql.filters import Range, filter_of, range_of, sort_of
@@ -111,8 +111,11 @@ class Reader:
         if compiled is None:
             return found
         for id in dict.fromkeys(id for id in ids if isinstance(id, str)):
-            row = self.view.row(compiled, id_bytes(id))
             self._looked()
+            try:
+                row = self.view.row(compiled, id_bytes(id))
+            except (InvalidInput, LimitExceeded):  # what no document's id can be
+                continue
             if row is not None:
                 self.view.usage.read(len(row.body))
                 found[id] = document(id, row)

@@ -15,7 +15,7 @@ from graphql.language import ast
 
 from martlet.documents import Documents, Transaction, Usage, View, layout
 from martlet.documents.layout import unpack_long
-from martlet.errors import AccessDenied, InvalidInput, MartletError, NotFound, StoreFailed
+from martlet.errors import AccessDenied, InvalidInput, MartletError, NotFound, StoreFailed, Unsupported
 from martlet.limits import LIMITS, exceeded
 from martlet.protocols.graphql.asking import Call, ask_all, fill
 from martlet.protocols.graphql.compiling import Plan, Write
@@ -147,6 +147,8 @@ class Service:
 
     async def run(self, ready: Ready, permit: Permit) -> dict[str, Any]:
         """The answer of a query or a mutation. Raises `MartletError` for a request that ends as a whole (denied, no store)."""
+        if ready.key and ready.kind == "mutation" and not ready.plan.writes:
+            raise Unsupported("an Idempotency-Key holds for mutations of documents, not of functions", field="Idempotency-Key")
         used = Usage()
         introspected = await self._introspect(ready, permit) if ready.plan.introspects else {}
         if ready.plan.writes:

@@ -140,7 +140,8 @@ class Writer:
             now = _object(self._there(target, said["connect"])).get(holder.name)
             if isinstance(now, str) and now != id and self._tx.get(entity.collection, now) is not None:
                 raise Conflict(
-                    f"{target.name} {said['connect'][:64]!r} has a {holder.name} already: disconnect it first", field=member.name
+                    f"{target.name} {said['connect'][:64]!r} has a {holder.name} already: disconnect it first",
+                    field=member.name,
                 )
             self._hold(target, holder, said["connect"], id)
         elif said:
