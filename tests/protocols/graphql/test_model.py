@@ -217,7 +217,7 @@ BEGINNING: list[list[tuple[Any, ...]]] = [
 
 
 @settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),

@@ -217,7 +217,7 @@ async def both(nodes: list[Any], leaves: list[Any], text: str, variables: dict[s
 
 
 @settings(
-    max_examples=50,
+    max_examples=30,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

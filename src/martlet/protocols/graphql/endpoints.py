@@ -3,8 +3,8 @@
     POST, GET /v1/graphql?app=NAME, or /v1/databases/{database}/graphql      a request; a sandbox's own app is its default
     GET, PUT, DELETE /v1/databases/{database}/graphql/schema
 
-A request that cannot be executed is answered 4xx as application/graphql-response+json, and 200 as application/json, which
-clients from before that type expect. `Accept: text/event-stream` asks for Server-Sent Events as graphql-sse's distinct
+A request that cannot be executed is answered 4xx; but 200 to a client that asks for application/json by name, since clients
+from before application/graphql-response+json expect that. `Accept: text/event-stream` asks for Server-Sent Events as graphql-sse's distinct
 connections mode has them: the answers as `next`, then `complete`. Whoever asks is authorized by the collections that are
 touched, as the REST face does: documents:Get by id, :List for lists and indexes, :Put, :Delete, :Define for schemas.
 """
@@ -36,6 +36,7 @@ __all__ = ["GraphqlEndpoints"]
 Identify = Callable[[Request, str], Awaitable[tuple[Principal, bytes]]]
 
 _RESPONSE, _JSON, _EVENTS = "application/graphql-response+json", "application/json", "text/event-stream"
+_ANY: Final = "*/*"  # and no Accept at all: application/json, which every tool reads, with the status that says what happened
 _REQUEST: Final = "graphql_request_bytes"
 _LINE: Final = "request_line_bytes"
 _DEPTH: Final = 100  # of a request's JSON
@@ -111,7 +112,7 @@ class GraphqlEndpoints:
     async def _answer(self, request: Request, principal: Principal, database: str, body: Any) -> Answer:
         accepted = _accepted(request)
         if not accepted:
-            raise InvalidInput(f"there are answers as {_RESPONSE}, {_JSON} and {_EVENTS} only", field="Accept")
+            return _refused(406, f"there are answers as {_RESPONSE}, {_JSON} and {_EVENTS} only", accepted)
         service = await self._open()
         from martlet.protocols.graphql.faults import Refusal, shown
 
@@ -258,14 +259,14 @@ def _accepted(request: Request) -> str:
     """The type of the answer: the one that Accept prefers; "" if we have none of them."""
     header = request.headers.get("accept", "")
     if not header:
-        return _RESPONSE
+        return _ANY
     best, most = "", 0.0
     for part in header.split(","):
         name, *parameters = (text.strip().lower() for text in part.split(";"))
         quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
         weight = float(quality) if re.fullmatch(r"[01](\.[0-9]{0,3})?", quality, re.ASCII) else 0.0
-        name = _RESPONSE if name in ("*/*", "application/*") else name
-        if name in (_RESPONSE, _JSON, _EVENTS) and weight > most:
+        name = _ANY if name == "application/*" else name
+        if name in (_RESPONSE, _JSON, _EVENTS, _ANY) and weight > most:
             best, most = name, weight
     return best
 
@@ -305,7 +306,7 @@ def _asked(body: Any) -> Asking:
 
 
 def _shown(status: int, body: dict[str, Any], accepted: str, headers: asgi.Headers = ()) -> Answer:
-    kind = _RESPONSE if accepted == _EVENTS else accepted or _RESPONSE
+    kind = _RESPONSE if accepted == _RESPONSE else _JSON
     return Answer(status, msgspec.json.encode(body), (("content-type", f"{kind}; charset=utf-8"), *headers))
 
 
