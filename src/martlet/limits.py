@@ -149,6 +149,7 @@ _ALL = (
     Limit("idempotency_key_characters", 255, "characters", "an idempotency key"),
     Limit("changes_page", 1_000, "changes", "one page of a change feed"),
     Limit("graphql_schema_bytes", 262_144, "bytes", "all SDL of one database"),
+    Limit("graphql_types", 300, "types", "types, enums and inputs that the SDL of one database defines"),
     Limit("graphql_request_bytes", 1_048_576, "bytes", "one GraphQL request: document, variables, extensions"),
     Limit("graphql_tokens", 4_000, "tokens", "one GraphQL document; depth of brackets and braces apart"),
     Limit("graphql_depth", 20, "levels", "fields inside each other in one GraphQL operation"),

@@ -4,9 +4,10 @@
     GET, PUT, DELETE /v1/databases/{database}/graphql/schema
 
 A request that cannot be executed is answered 4xx; but 200 to a client that asks for application/json by name, since clients
-from before application/graphql-response+json expect that. `Accept: text/event-stream` asks for Server-Sent Events as graphql-sse's distinct
-connections mode has them: the answers as `next`, then `complete`. Whoever asks is authorized by the collections that are
-touched, as the REST face does: documents:Get by id, :List for lists and indexes, :Put, :Delete, :Define for schemas.
+from before application/graphql-response+json expect that. `Accept: text/event-stream` asks for Server-Sent Events as
+graphql-sse's distinct connections mode has them: the answers as `next`, then `complete`. Whoever asks is authorized by the
+collections that are touched, as the REST face does: documents:Get by id, :List for lists and indexes, :Put, :Delete, :Define
+for schemas.
 """
 
 from __future__ import annotations

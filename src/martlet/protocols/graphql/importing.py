@@ -54,7 +54,7 @@ def check_model(sources: Mapping[str, str]) -> Model:
 def _checked(sources: tuple[tuple[str, str], ...]) -> Model:
     model = read_model(dict(sources))
     try:
-        schema, _ = make_schema(model)
+        schema, _ = make_schema(model, checked=False)
         errors = validate_schema(schema)
     except (GraphQLError, TypeError) as error:
         raise InvalidInput(f"the schema is not valid: {error}", field="schema") from None

@@ -12,9 +12,10 @@ from martlet.documents import Document, Query, View, values
 from martlet.documents.catalog import Compiled
 from martlet.documents.cursors import Cursor, Signer, digest
 from martlet.documents.expressions import Expression, compile_expression
-from martlet.documents.layout import entry_of
+from martlet.documents.layout import entry_of, row_of
+from martlet.documents.order import decode_id
 from martlet.documents.query import Plan
-from martlet.documents.view import document, id_bytes, read_id
+from martlet.documents.view import document, id_bytes
 from martlet.errors import Conflict, InvalidInput, LimitExceeded
 from martlet.limits import LIMITS, exceeded
 from martlet.protocols.graphql.faults import Refusal, shown
@@ -322,21 +323,25 @@ class Reader:
     def _beginning(self, plan: Plan, term: bytes, want: int) -> list[tuple[bytes, Document]] | None:
         """The first `want` of a range, as `Plan.run` finds them, in one scan; None where that is not enough."""
         assert plan.index is not None
-        view, prefix, compiled = self.view, plan.index.prefix, plan.compiled
+        view, prefix, docs = self.view, plan.index.prefix, plan.compiled.docs
+        get, now_ms, usage = view.reader.get, view.now_ms, view.usage
         found: list[tuple[bytes, Document]] = []
         size = 0
-        for key, raw in view.reader.scan(prefix + term, prefix + term + b"\xff", limit=want):
-            self._looked()
+        rows = view.reader.scan(prefix + term, prefix + term + b"\xff", limit=want)
+        self._looked(len(rows))
+        for key, raw in rows:
             entry = entry_of(key[6:], raw)
-            row = view.row(compiled, entry.id)
-            if row is None:
+            stored = get(docs + entry.id)
+            row = row_of(stored) if stored is not None else None
+            if row is None or row.expired(now_ms):
                 return None
-            size += len(row.body)
+            length = len(row.body)
+            size += length
             if size > _PAGE_BYTES:
                 return None
-            view.usage.read(len(row.body))
-            view.usage.entry_bytes += len(entry.position)
-            found.append((entry.position, document(read_id(entry.id), row)))
+            usage.read(length)
+            usage.entry_bytes += len(entry.position)
+            found.append((entry.position, document(decode_id(entry.id), row)))
         return found
 
     def _run(
@@ -355,8 +360,8 @@ class Reader:
         self._computed += part.looked_at * (plan.filter.nodes if plan.filter is not None else 0)
         return part.found, part.position
 
-    def _looked(self) -> None:
-        self.looked_at += 1
+    def _looked(self, count: int = 1) -> None:
+        self.looked_at += count
         if self.looked_at > _LOOK_MOST:
             raise exceeded("query_scan_documents", None, "the operation")
 

@@ -157,7 +157,10 @@ class _Reader:
         self._made = {f"{name}{ending}" for name in found.objects for ending in _MADE}
 
     def model(self) -> Model:
-        for name in (*self._found.objects, *self._found.enums, *self._found.inputs):
+        names = (*self._found.objects, *self._found.enums, *self._found.inputs)
+        if len(names) > LIMITS["graphql_types"].default:
+            raise exceeded("graphql_types", len(names), "schema")
+        for name in names:
             self._check_name(name)
         entities: dict[str, Entity] = {}
         embedded: dict[str, Embedded] = {}

@@ -22,10 +22,11 @@ _PAGED: Final = f"size: Int = {PAGE_DEFAULT}, after: String, before: String"
 _CHECKED: Final = "version: Long"
 
 
-def make_schema(model: Model) -> tuple[GraphQLSchema, str]:
-    """(schema, its SDL). Raises `GraphQLError` or `TypeError` for a model that makes no valid schema."""
+def make_schema(model: Model, *, checked: bool = True) -> tuple[GraphQLSchema, str]:
+    """(schema, its SDL). Unless the model was `checked` before: raises `GraphQLError` or `TypeError` for one that makes no valid
+    schema, such as a type that has the name of one that is made."""
     text = api_sdl(model)
-    schema = build_schema(text)
+    schema = build_schema(text, assume_valid_sdl=checked)
     for name, made in make_scalars().items():
         known = schema.type_map.get(name)
         if known is not None:
