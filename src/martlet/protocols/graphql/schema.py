@@ -23,8 +23,8 @@ _CHECKED: Final = "version: Long"
 
 
 def make_schema(model: Model, *, checked: bool = True) -> tuple[GraphQLSchema, str]:
-    """(schema, its SDL). Unless the model was `checked` before: raises `GraphQLError` or `TypeError` for one that makes no valid
-    schema, such as a type that has the name of one that is made."""
+    """(schema, its SDL). For a model that was not `checked` before: raises `GraphQLError` or `TypeError` where it makes no valid
+    schema, as where a type has the name of one that is made."""
     text = api_sdl(model)
     schema = build_schema(text, assume_valid_sdl=checked)
     for name, made in make_scalars().items():
