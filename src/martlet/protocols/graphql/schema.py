@@ -23,7 +23,7 @@ _CHECKED: Final = "version: Long"
 
 
 def make_schema(model: Model, *, checked: bool = True) -> tuple[GraphQLSchema, str]:
-    """(schema, its SDL). For a model that was not `checked` before: raises `GraphQLError` or `TypeError` where it makes no valid
+    """(schema, its SDL). For a model that was not `checked`: raises `GraphQLError` or `TypeError` where it makes no valid
     schema, as where a type has the name of one that is made."""
     text = api_sdl(model)
     schema = build_schema(text, assume_valid_sdl=checked)
