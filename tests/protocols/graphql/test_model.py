@@ -97,6 +97,8 @@ class Plain:
     def _move(self, author: str, book: str) -> bool:
         if author not in self.authors or book not in self.books or not self.tags.issuperset(self.books[book]["tags"]):
             return False
+        if author in self.held and self.held[author] not in self.desks:  # kept when its desk was deleted: mended first
+            return False
         self.books[book]["author"] = author
         return True
 
