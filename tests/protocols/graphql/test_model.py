@@ -73,7 +73,7 @@ class Plain:
     def _book(self, id: str, author: str, tags: list[str]) -> bool:
         if id in self.books or author not in self.authors or not self.tags.issuperset(tags):
             return False
-        self.books[id] = {"author": author, "tags": tags}
+        self.books[id] = {"author": author, "tags": list(tags)}
         return True
 
     def _tag(self, id: str) -> bool:
