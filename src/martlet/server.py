@@ -35,10 +35,11 @@ from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
 from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal, with_role
-from martlet.clock import Clock
+from martlet.clock import Clock, uuid4_text
 from martlet.config import Settings
-from martlet.documents import Documents
-from martlet.errors import DeployFailed, InvalidInput, MartletError, StartFailed
+from martlet.documents import Documents, Usage
+from martlet.documents.declared import Declared
+from martlet.errors import DeployFailed, InvalidInput, MartletError, NotFound, StartFailed
 from martlet.functions import Functions
 from martlet.functions.control import Control
 from martlet.functions.log_groups import LogGroups
@@ -51,10 +52,11 @@ from martlet.gateway.apis.backend import Backend
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
-from martlet.metering import Ledger
+from martlet.metering import DocumentLedger, Ledger
 from martlet.protocols import Rooms, archives
 from martlet.protocols import app as protocols_app
 from martlet.queues import Queues, Sqs
+from martlet.queues.queues import Draft
 from martlet.store import Store
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, Target, Triggers
@@ -139,9 +141,7 @@ class Server:
         self._closers.append(self.functions.close)
         await self._start_sandboxes()
         await self._start_control()
-        self.documents = Documents(self.store, self.clock, holder="local")  # as for `triggers` below
-        await self.documents.start()
-        self._closers.append(self.documents.stop)
+        await self._start_documents()
         await self._start_queues()
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
         self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
@@ -155,6 +155,7 @@ class Server:
             clock=self.clock,
             settings=self.settings,
             consumers=self.event_sources,
+            collections=Declared(self.documents),
             also_used=lambda: self.control.addresses() | self.stacks.referenced(),
         )
         self._closers.append(self.apps.close)
@@ -230,6 +231,17 @@ class Server:
                 remedy="run as root or allow user namespaces; `--sandbox process` runs your own code without isolation",
             )
 
+    async def _start_documents(self) -> None:
+        def record(database: str, used: Usage) -> None:
+            self.document_ledger.record(database, used)
+
+        self.documents = Documents(self.store, self.clock, record=record, holder="local")  # as for `triggers` below
+        self.document_ledger = DocumentLedger(self.store, self.clock, self.documents.storage)
+        self.document_ledger.start()
+        self._closers.append(self.document_ledger.stop)
+        await self.documents.start()
+        self._closers.append(self.documents.stop)
+
     async def _start_queues(self) -> None:
         self.queues = Queues(self.store, self.clock, region=self.settings.region)
         await self.queues.start()
@@ -245,6 +257,8 @@ class Server:
             self._event_target,
             authorize=authorize,
             region=self.settings.region,
+            destinations=_Destinations(self),
+            holder="local",
         )
 
     def _event_target(self, reference: str) -> Target | None:
@@ -395,6 +409,7 @@ class Server:
         while True:
             await asyncio.sleep(3600)
             try:
+                self.document_ledger.sample()
                 await self.store.maintain(keep_log_ms=_KEEP_LOG_MS)
                 await self.log_groups.expire()
                 await self.queues.expire()
@@ -475,6 +490,7 @@ class Server:
             collections=self.documents,
             logs=self.logs,
             usage=self._usage,
+            document_usage=self._document_usage,
             metrics=self.metrics.render,
             status=self.status,
             now_ms=self.clock.now_ms,
@@ -501,6 +517,12 @@ class Server:
 
         return [msgspec.to_builtins(row) for row in self.ledger.usage(since_ms=since_ms, until_ms=until_ms)]
 
+    def _document_usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
+        import msgspec
+
+        self.document_ledger.sample()
+        return [msgspec.to_builtins(row) for row in self.document_ledger.usage(since_ms, until_ms)]
+
     def status(self) -> dict[str, Any]:
         """What `martlet status` prints."""
         found = self.functions.status()
@@ -524,31 +546,79 @@ class _Access:
         self.authorize = authorize
 
 
+class _Destinations:
+    """Where batches go that a trigger gives up: queues and functions."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def check(self, arn: str) -> str:
+        if ":sqs:" in arn:
+            return "" if self._server.queues.find_arn(arn) is not None else "there is no such queue"
+        if ":lambda:" in arn:
+            return "" if self._server._event_target(arn) is not None else "there is no such function"
+        return "Martlet sends given-up batches to queues and functions"
+
+    async def send(self, arn: str, body: bytes) -> None:
+        if ":lambda:" in arn:
+            await self._server._enqueue(arn.partition(":function:")[2], body, uuid4_text())
+            return
+        queue = self._server.queues.find_arn(arn)
+        if queue is None:
+            raise NotFound(f"there is no queue {arn}")
+        await self._server.queues.send(queue.name, [Draft(body=body.decode(), group="all" if queue.fifo else "")])
+
+
 class _CheckedDocuments:
     """Documents behind `authorize`: resource "<app>/<collection>"."""
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
 
-    def get(self, principal: Principal, app: str, collection: str, id: str) -> Any:
+    def get(self, principal: Principal, app: str, collection: str, id: str, *, usage: Usage | None = None) -> Any:
         authorize(principal, "documents:Get", f"{app}/{collection}")
-        return self._documents.get(app, collection, id)
+        return self._documents.get(app, collection, id, usage=usage)
 
     async def put(
-        self, principal: Principal, app: str, collection: str, id: str, value: bytes, *, version: int | None = None
+        self,
+        principal: Principal,
+        app: str,
+        collection: str,
+        id: str,
+        value: bytes,
+        *,
+        version: int | None = None,
+        usage: Usage | None = None,
     ) -> Any:
         authorize(principal, "documents:Put", f"{app}/{collection}")
-        return await self._documents.put(app, collection, id, value, version)
+        return await self._documents.put(app, collection, id, value, version, usage=usage)
 
-    async def delete(self, principal: Principal, app: str, collection: str, id: str, *, version: int | None = None) -> bool:
+    async def delete(
+        self,
+        principal: Principal,
+        app: str,
+        collection: str,
+        id: str,
+        *,
+        version: int | None = None,
+        usage: Usage | None = None,
+    ) -> bool:
         authorize(principal, "documents:Delete", f"{app}/{collection}")
-        return await self._documents.delete(app, collection, id, version)
+        return await self._documents.delete(app, collection, id, version, usage=usage)
 
     def list(
-        self, principal: Principal, app: str, collection: str, *, prefix: str = "", limit: int = 100, after: str | None = None
+        self,
+        principal: Principal,
+        app: str,
+        collection: str,
+        *,
+        prefix: str = "",
+        limit: int = 100,
+        after: str | None = None,
+        usage: Usage | None = None,
     ) -> Any:
         authorize(principal, "documents:List", f"{app}/{collection}")
-        return self._documents.list(app, collection, prefix, limit, after)
+        return self._documents.list(app, collection, prefix, limit, after, usage=usage)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

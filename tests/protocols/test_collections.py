@@ -64,7 +64,7 @@ async def test_define_write_query_change_export_import(root: httpx.AsyncClient, 
     assert [index["status"] for index in made.json()["indexes"]] == ["ready", "ready"]
     first = await root.post("/v1/documents/orders", json={"n": 1, "u": 1})
     assert first.status_code == 201
-    assert first.headers["martlet-usage"] == "read=0, write=3, compute=0"
+    assert first.headers["martlet-usage"] == "read=0, write=3, compute=0, bytes-in=13, bytes-out=0"
     again = await root.post("/v1/documents/orders", json={"n": 2, "u": 1})
     assert (again.status_code, again.json()["index"]) == (409, "by_u")
     written = await room.transact("shop", lambda tx: [tx.put("orders", f"k{n}", {"n": n, "u": n}).id for n in range(2, 6)])

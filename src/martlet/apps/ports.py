@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from martlet.types import AppGraph, FunctionConfig, FunctionVersion, ScheduleConfig
+from martlet.types import AppGraph, CollectionDeclaration, FunctionConfig, FunctionVersion, ScheduleConfig
 
-__all__ = ["Build", "CheckSchedule", "Consumers", "Functions", "Progress", "Schedules", "Store", "Transaction"]
+__all__ = ["Build", "CheckSchedule", "Collections", "Consumers", "Functions", "Progress", "Schedules", "Store", "Transaction"]
 
 T = TypeVar("T")
 Progress = Callable[[str], None]
@@ -52,6 +52,19 @@ class Consumers(Protocol):
 
     async def consume(self, app: str, graph: AppGraph) -> None:
         """From now on these functions take these queues' messages, and no others of the app. May be repeated."""
+
+
+class Collections(Protocol):
+    """Collections of documents, as far as apps declare them."""
+
+    def check(self, declarations: Sequence[CollectionDeclaration]) -> None:
+        """Raises `MartletError` for settings that no collection can have."""
+
+    async def apply(
+        self, app: str, declarations: Sequence[CollectionDeclaration], say: Callable[[str], None] | None = None
+    ) -> None:
+        """Make the collections of the app's database so, and `say` how indexes are built. May be repeated. Raises
+        `MartletError`."""
 
 
 class Transaction(Protocol):

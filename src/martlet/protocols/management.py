@@ -117,7 +117,9 @@ class _Management:
         until = asgi.whole(query, "until_ms", now)
         if since > until:
             raise InvalidInput(f"since_ms {since} is after until_ms {until}", field="since_ms")
-        return asgi.json_answer({"since_ms": since, "until_ms": until, "functions": list(self._rooms.usage(since, until))})
+        documents = list(self._rooms.document_usage(since, until))
+        functions = list(self._rooms.usage(since, until))
+        return asgi.json_answer({"since_ms": since, "until_ms": until, "functions": functions, "documents": documents})
 
     # --- apps
 

@@ -329,12 +329,17 @@ _OPERATIONS: Final[dict[str, Schema]] = {
     },
     "GET /v1/usage": {
         "operationId": "getUsage",
-        "summary": "What each function used",
+        "summary": "What each function and each document database used",
         "parameters": [_parameter("since_ms", _WHOLE, "default 0"), _parameter("until_ms", _WHOLE, "default now")],
         "responses": {
             "200": _answer(
-                "Sums by function.",
-                _object(since_ms=_WHOLE, until_ms=_WHOLE, functions={"type": "array", "items": {"type": "object"}}),
+                "Sums by function, and by database.",
+                _object(
+                    since_ms=_WHOLE,
+                    until_ms=_WHOLE,
+                    functions={"type": "array", "items": {"type": "object"}},
+                    documents={"type": "array", "items": {"type": "object"}},
+                ),
             )
         },
     },

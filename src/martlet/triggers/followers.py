@@ -1,13 +1,14 @@
 """Followers: each takes the changes of one mapping's source, batch by batch and in order, to its function.
 
 Records are dealt to lanes by their document, so that those of one document are given to the function one after the other, and
-others do not wait for them. A lane has one batch with the function at a time, and goes on when that has succeeded or was given
-up. The mapping's cursor in the log is durable and stands before the oldest record that is not done: after a crash a function may
-see records again, but never misses one.
+others do not wait for them. A lane has one batch with the function at a time, and goes on when that has succeeded or was
+given up. The mapping's cursor in the log is durable and stands before the oldest record that is not done: after a crash a
+function may see records again, but never misses one.
 
-A batch that fails is tried again after a pause that doubles; where the mapping says so it is halved first, so that one bad record
-is found and the others pass. It is given up after `retries`, or when its records are too old: then it goes to the mapping's
-destination, else to the dead letters, and only after that the cursor passes it. What could not run for now (throttled,
+A batch that fails is tried again after a pause that doubles; where the mapping says so it is halved first, so that one bad
+record is found and the others pass. It is given up after `retries`, or when its records are too old: then it goes to the
+mapping's destination, else to the dead letters, and only after that the cursor passes it.
+What could not run for now (throttled,
 overloaded) does not count. Only the holder of the mapping's lease acts; the cursor moves under it.
 """
 
@@ -200,9 +201,9 @@ class Follower:
 
     async def _pass(self) -> None:
         """The log's entries of others: the cursor follows in steps, so that they can be trimmed."""
-        if not self._waiting and self._read_to - self._store.read(lambda reader: reader.cursor(self._name)) >= _LAG_ENTRIES:
-            if await self._hold():
-                self._moved()
+        at = self._store.read(lambda reader: reader.cursor(self._name))
+        if not self._waiting and self._read_to - at >= _LAG_ENTRIES and await self._hold():
+            self._moved()
 
     async def _skip(self, error: NotFound) -> bool:
         """Records that are no longer kept: said, and passed. False for a source that is not there."""

@@ -1,7 +1,7 @@
 """Event source mappings as rows: from which source, to which function, how. Functions over one transaction, and the checks.
 
-A source is a queue (ARN of SQS), the changes of a collection ("arn:martlet:documents:<region>:<account>:<app>/<collection>"), or
-the stream of a DynamoDB table.
+A source is a queue (ARN of SQS), the changes of a collection ("arn:martlet:documents:<region>:<account>:<app>/<collection>"),
+or the stream of a DynamoDB table.
 """
 
 from __future__ import annotations
@@ -171,9 +171,8 @@ def checked_stream(mapping: Mapping, request: dict[str, Any]) -> Mapping:
 def _start(request: dict[str, Any]) -> dict[str, Any]:
     start = request.get("StartingPosition")
     if start is None:
-        raise invalid(
-            "1 validation error detected: Value null at 'startingPosition' failed to satisfy constraint: Member must not be null."
-        )
+        failed = "Value null at 'startingPosition' failed to satisfy constraint: Member must not be null."
+        raise invalid(f"1 validation error detected: {failed}")
     if start not in _STARTS:
         raise invalid(f"Unsupported starting position {start}.")
     at = request.get("StartingPositionTimestamp")

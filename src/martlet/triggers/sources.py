@@ -53,8 +53,8 @@ Resolve = Callable[[str], Target | None]
 class EventSources:
     """Mappings and their consumers. `resolve(name, ARN or partial ARN)` finds the function or says None; `authorize(principal,
     action, resource)` raises unless the caller may: the operations ask by themselves, as the control plane's do. `streams` has
-    the records of DynamoDB tables' streams, `destinations` takes batches that are given up; without them mappings that need them
-    are refused. `holder` as for `Triggers`."""
+    the records of DynamoDB tables' streams, `destinations` takes batches that are given up; without them mappings that need
+    them are refused. `holder` as for `Triggers`."""
 
     def __init__(
         self,
@@ -192,7 +192,8 @@ class EventSources:
     # --- what apps deploy -----------------------------------------------------------------------------------------
 
     async def prepare(self, app: str, graph: AppGraph) -> None:
-        """Make the app's queues as `graph` says, or set their attributes so. May be repeated. Raises `ServiceError`."""
+        """Make the app's queues as `graph` says, or set their attributes so, and check its triggers. May be repeated. Raises
+        `ServiceError`."""
         timeouts = {function.name: function.timeout_seconds for function in graph.functions}
         for config in graph.queues:
             slowest = max((timeouts[one.function] for one in graph.consumers if one.queue == config.name), default=0.0)
@@ -207,17 +208,14 @@ class EventSources:
             name = _queue_name(app, config)
             await self._queues.create(name, _kind(config))
             await self._queues.set_attributes(name, attributes)
+        for followed in graph.changes:
+            self._followed(app, followed)
 
     async def consume(self, app: str, graph: AppGraph) -> None:
         """From now on these functions take these queues' messages, and no others of the app. May be repeated."""
         queues = {config.name: config for config in graph.queues}
         wanted = [self._wanted(app, queues[one.queue], one) for one in graph.consumers]
         await self._put_app(app, [*wanted, *(self._followed(app, one) for one in graph.changes)])
-
-    def check_changes(self, app: str, graph: AppGraph) -> None:
-        """Raises `ServiceError` for a trigger on changes that no mapping can be."""
-        for config in graph.changes:
-            self._followed(app, config)
 
     def _followed(self, app: str, config: ChangesConfig) -> Mapping:
         function = f"{app}-{config.function}"
@@ -514,9 +512,10 @@ def _require_new(tx: Tx, mapping: Mapping) -> None:
     for other in mappings.every(tx):
         if (other.queue_arn, other.function_arn) == (mapping.queue_arn, mapping.function_arn) and other.state != "Deleting":
             name = mapping.function_arn.split(":function:", 1)[-1]
+            kind = "event source" if mapping.is_stream else "SQS"
             raise ServiceError(
                 "ResourceConflictException",
-                f'An event source mapping with {"event source" if mapping.is_stream else "SQS"} arn (" {mapping.queue_arn} ") and function (" {name} ") already exists. '
+                f'An event source mapping with {kind} arn (" {mapping.queue_arn} ") and function (" {name} ") already exists. '
                 f"Please update or delete the existing mapping with UUID {other.uuid}",
                 409,
                 Type="User",

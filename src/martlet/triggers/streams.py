@@ -23,8 +23,8 @@ class Source(Protocol):
 
 
 class StreamRecords(Protocol):
-    """The streams of DynamoDB tables. `records`: (position in the store's log, ms, key of the item, record as GetRecords gives it)
-    of at most `limit` records, and the position behind what was looked at. Raises `NotFound` for a stream that is not there."""
+    """The streams of DynamoDB tables. `records`: at most `limit` of (position in the store's log, ms, key of the item, record
+    as GetRecords gives it), and the position behind what was looked at. Raises `NotFound` for a stream that is not there."""
 
     def records(
         self, stream_arn: str, position: int, limit: int
