@@ -1,4 +1,4 @@
-"""An app that declares its collections, end to end: settings made by deploy, changes that run functions, usage in the ledger."""
+"""An app that declares its collections, end to end: settings made by deploy, changes that run functions, and the ledger."""
 
 from __future__ import annotations
 
