@@ -22,7 +22,7 @@ from martlet.sdk.errors import (
 from martlet.sdk.function import Function
 from martlet.sdk.queue import Queue
 from martlet.sdk.request import Header, Request
-from martlet.sdk.schema import Field, Index, Reference
+from martlet.sdk.schema import DocumentField, Index, Reference
 
 __version__ = "0.1.0"
 
@@ -33,7 +33,7 @@ __all__ = [
     "Conflict",
     "DeclarationError",
     "Document",
-    "Field",
+    "DocumentField",
     "Function",
     "FunctionError",
     "HTTPError",

@@ -14,7 +14,7 @@ from martlet.errors import DeployFailed
 from martlet.server import Server
 
 APP = """
-from martlet import App, Collection, Field, Index, Queue, Reference
+from martlet import App, Collection, DocumentField, Index, Queue, Reference
 
 app = App("shop")
 lost = Queue("lost")
@@ -24,9 +24,9 @@ orders = Collection(
     indexes={"by_customer": Index("customer", "-total", values=["total"])},
     schema={
         "customer": Reference(customers, required=True, on_delete="cascade"),
-        "price": Field("int", required=True, check="price > 0"),
-        "quantity": Field("int", default=1),
-        "total": Field(computed="price * quantity"),
+        "price": DocumentField("int", required=True, check="price > 0"),
+        "quantity": DocumentField("int", default=1),
+        "total": DocumentField(computed="price * quantity"),
     },
     changes="new_and_old",
     history=3600,

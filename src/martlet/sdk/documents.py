@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from martlet.sdk.client import Answer
-    from martlet.sdk.schema import Field, Index, Reference
+    from martlet.sdk.schema import DocumentField, Index, Reference
 
     T = TypeVar("T")
 
@@ -74,13 +74,13 @@ class Collection:
             "orders",
             indexes={"by_customer": ["customer", "-placed_at"]},
             unique=["number"],
-            schema={"customer": Reference("customers"), "quantity": Field("int", required=True, check="quantity > 0")},
+            schema={"customer": Reference("customers"), "quantity": DocumentField("int", required=True, check="quantity > 0")},
         )
 
     `indexes`: by name a term, several, or an `Index`. `unique`: fields that no two documents share. `schema`: by field a type,
-    a `Field` or a `Reference`; `additional=False` allows no others. `checks`: by name an expression that every document must
-    meet. `ttl`: a field with the second at which a document expires. `history`: seconds for which old versions are kept (the
-    default is a day, 0 keeps none). `changes`: what the change feed carries, "keys", "new" or "new_and_old".
+    a `DocumentField` or a `Reference`; `additional=False` allows no others. `checks`: by name an expression that every document
+    must meet. `ttl`: a field with the second at which a document expires. `history`: seconds for which old versions are kept
+    (the default is a day, 0 keeps none). `changes`: what the change feed carries, "keys", "new" or "new_and_old".
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Collection:
         *,
         indexes: Mapping[str, Index | str | Iterable[str]] | None = None,
         unique: Iterable[str] = (),
-        schema: Mapping[str, Field | Reference | str] | None = None,
+        schema: Mapping[str, DocumentField | Reference | str] | None = None,
         checks: Mapping[str, str] | None = None,
         additional: bool = True,
         ttl: str = "",

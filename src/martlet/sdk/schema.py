@@ -1,4 +1,4 @@
-"""What a `Collection` declares: `Index`, `Field`, `Reference`, and the settings that they make together.
+"""What a `Collection` declares: `Index`, `DocumentField`, `Reference`, and the settings that they make together.
 
 The platform checks the settings at deploy (types, expressions, limits); what can be seen here is told here, with its place.
 """
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-__all__ = ["Field", "Index", "Reference", "settings"]
+__all__ = ["DocumentField", "Index", "Reference", "settings"]
 
 _ABSENT = ...  # there may be a default of None
 
@@ -46,10 +46,10 @@ class Index:
         return found
 
 
-class Field:
-    """A field of every document: `Field("text", required=True)`. `type`: any, bool, int, float, decimal, number, text, bytes,
-    time, object, set, or array<...> of one; with a last "?" null is allowed. `default` is written where the field is not given;
-    `computed` is an expression over the document, written at each write; `check` is one that must be true."""
+class DocumentField:
+    """A field of every document: `DocumentField("text", required=True)`. `type`: any, bool, int, float, decimal, number, text,
+    bytes, time, object, set, or array<...> of one; with a last "?" null is allowed. `default` is written where the field is not
+    given; `computed` is an expression over the document, written at each write; `check` is one that must be true."""
 
     __slots__ = ("check", "computed", "default", "required", "type")
 
@@ -103,7 +103,7 @@ def settings(
     *,
     indexes: Mapping[str, Index | str | Iterable[str]],
     unique: Iterable[str],
-    schema: Mapping[str, Field | Reference | str],
+    schema: Mapping[str, DocumentField | Reference | str],
     checks: Mapping[str, str],
     additional: bool,
     ttl: str,
@@ -137,11 +137,11 @@ def _indexes(indexes: Mapping[str, Any], unique: Iterable[str]) -> dict[str, Any
 
 
 def _rules(schema: Mapping[str, Any], checks: Mapping[str, str], additional: bool) -> dict[str, Any]:
-    fields = {name: Field(field) if isinstance(field, str) else field for name, field in schema.items()}
+    fields = {name: DocumentField(field) if isinstance(field, str) else field for name, field in schema.items()}
     said = {name: {"name": name, "expression": text} for name, text in checks.items()}
     for name, declared in fields.items():
-        if not isinstance(declared, (Field, Reference)):
-            raise TypeError(f"schema: {name!r} is {declared!r}; it is a type such as 'text', a Field or a Reference")
+        if not isinstance(declared, (DocumentField, Reference)):
+            raise TypeError(f"schema: {name!r} is {declared!r}; it is a type such as 'text', a DocumentField or a Reference")
         if declared.check:
             said.setdefault(name, {"name": name, "expression": declared.check})
     rules: dict[str, Any] = {}

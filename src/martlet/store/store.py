@@ -260,8 +260,8 @@ class Store:
             self._let_go()
 
     def _let_go(self) -> None:
-        """End the engine's snapshot when the loop has done what it has at hand. Until then it serves everybody: what was committed
-        since is in the overlay, and `_acknowledge` ends the snapshot before rows leave that."""
+        """End the engine's snapshot when the loop has done what it has at hand. Until then it serves everybody: what was
+        committed since is in the overlay, and `_acknowledge` ends the snapshot before rows leave that."""
         if not self._holding:
             self._holding = True
             self._loop.call_soon(self._release)
