@@ -22,7 +22,7 @@ from martlet.clock import Clock
 from martlet.documents import Documents
 from martlet.store import Store
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600 if "MARTLET_TEST_DOCUMENT_WRITES" in os.environ else 60)]
 
 WRITES = int(os.environ.get("MARTLET_TEST_DOCUMENT_WRITES", "3000"))
 CLIENTS = 32
