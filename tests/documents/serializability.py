@@ -6,8 +6,9 @@ which version it wrote with what value. From that follow edges that every serial
     wr  who wrote a version → who read it          ww  who wrote a version → who wrote the next
     rw  who read a version → who wrote the next    rt  who was answered → who was asked for after that
 
-A cycle is a proof that there is no such order (Adya; Kingsbury and Alvaro, "Elle"). Before that each version must have one writer, and
-a read the value that this one wrote. A transaction without an answer may have happened: it counts if somebody saw it.
+A cycle is a proof that there is no such order (Adya; Kingsbury and Alvaro, "Elle"). Before that each version must have one
+writer, and a read the value that this one wrote. A transaction without an answer may have happened: it counts if somebody
+saw it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""kill -9 of the whole platform at random moments while clients write documents over HTTP: no acknowledged write is lost, none is
-half applied, indexes and counts agree with the documents, and the feed is complete and in order.
+"""kill -9 of the whole platform at random moments while clients write documents over HTTP: no acknowledged write is lost, none
+is half applied, indexes and counts agree with the documents, and the feed is complete and in order.
 
 `MARTLET_TEST_DOCUMENT_WRITES` is the number of acknowledged transactions to see (by default some thousands)."""
 
@@ -37,7 +37,7 @@ SETTINGS = {
 
 
 class Writer:
-    """One client and what it was told. `last`: of each key the number of the last acknowledged write; `sent`: of the last sent."""
+    """One client and what it was told. `last`: of each key the number of the last acknowledged write; `sent`: the last sent."""
 
     def __init__(self, name: int) -> None:
         self.name = name

@@ -529,6 +529,12 @@ def _runtimes(arguments: Arguments) -> int:
     return 0
 
 
+def _documents(arguments: Arguments) -> int:
+    from martlet.cli.documents import documents
+
+    return documents(arguments, _client(arguments), _show_json)
+
+
 _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "up": _up,
     "env": _env,
@@ -539,6 +545,7 @@ _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "replay": _replay,
     "logs": _logs,
     "usage": _usage,
+    "documents": _documents,
     "destroy": _destroy,
     "runtimes": _runtimes,
     "status": _status,
