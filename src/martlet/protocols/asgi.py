@@ -253,16 +253,28 @@ class Router:
 
     def __init__(self, operations: Iterable[Operation]) -> None:
         self.operations = tuple(operations)
-        self._by_length: dict[int, list[tuple[list[str], Operation]]] = {}
-        for operation in self.operations:
-            parts = operation.parts()
-            self._by_length.setdefault(len(parts), []).append((parts, operation))
+        self._split = [(operation.parts(), operation) for operation in self.operations]
+        self._near: dict[tuple[int, str], list[tuple[list[str], Operation]]] = {}
+
+    def _candidates(self, segments: list[str]) -> list[tuple[list[str], Operation]]:
+        """Operations of as many segments, whose second one may be this: what is left to compare is little."""
+        second = segments[1] if len(segments) > 1 else ""
+        found = self._near.get((len(segments), second))
+        if found is None:
+            found = [
+                (parts, operation)
+                for parts, operation in self._split
+                if len(parts) == len(segments) and (len(parts) < 2 or parts[1] == second or parts[1].startswith("{"))
+            ]
+            if any(len(parts) > 1 and parts[1] == second for parts, _ in found):  # a bounded number: not whatever clients ask
+                self._near[len(segments), second] = found
+        return found
 
     def find(self, request: Request) -> Handler:
         """The handler, with `request.parameters` set. Raises `NotFound`, or `MethodNotAllowed` with the methods there are."""
         segments = request.segments()
         methods: set[str] = set()
-        for parts, operation in self._by_length.get(len(segments), ()) if segments is not None else ():
+        for parts, operation in self._candidates(segments) if segments is not None else ():
             parameters = _match(parts, segments or [])
             if parameters is not None:
                 if operation.method == request.method:
