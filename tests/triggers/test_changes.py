@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -79,16 +79,21 @@ class Streams:
 
     def __init__(self, store: Store) -> None:
         self.inner = CollectionChanges(store, "shop", "orders")
+        self.closed = False
 
-    def records(self, arn: str, position: int, limit: int) -> tuple[Sequence[tuple[int, int, bytes, dict[str, Any]]], int]:
+    def records(self, arn: str, position: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
         if arn != STREAM:
-            raise NotFound("there is no such stream")
+            raise ServiceError("ResourceNotFoundException", "Requested resource not found")
         found, after = self.inner.read(position)
         made = []
         for one in found:
-            image = {"Keys": {"id": {"S": json.loads(one.body)["id"]}}, "SequenceNumber": f"{one.seq:021d}"}
-            made.append((one.seq, one.at_ms, one.key, {"eventName": "INSERT", "dynamodb": image}))
-        return made, after
+            image = {
+                "Keys": {"id": {"S": json.loads(one.body)["id"]}},
+                "SequenceNumber": f"{10**20 + one.seq}",
+                "ApproximateCreationDateTime": one.at_ms // 1000,
+            }
+            made.append({"eventID": f"{one.seq:032x}", "eventName": "INSERT", "dynamodb": image})
+        return made, None if self.closed else after
 
 
 @pytest.fixture(autouse=True)
@@ -509,6 +514,7 @@ async def test_the_backlog_is_bounded(
         ({"ScalingConfig": {"MaximumConcurrency": 2}}, "ScalingConfig"),
         ({"DestinationConfig": {"OnFailure": {"Destination": "arn:aws:sqs:us-east-1:000000000000:none"}}}, "no such queue"),
         ({"EventSourceArn": "arn:martlet:documents:us-east-1:000000000000:orders"}, "collection"),
+        ({"EventSourceArn": STREAM.replace("/t/", "/other/")}, "Stream not found under ARN"),
         ({"EventSourceArn": "arn:aws:kinesis:us-east-1:000000000000:stream/s"}, "kinesis"),
         ({"FilterCriteria": {"Filters": [{"Pattern": "{"}]}}, "filter pattern"),
     ],

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from martlet.clock import Clock, token_hex, uuid4_text
-from martlet.errors import ServiceError
+from martlet.errors import NotFound, ServiceError
 from martlet.queues import Queues
 from martlet.store import Store, Tx
 from martlet.triggers import mappings
@@ -373,10 +373,15 @@ class EventSources:
             return CollectionChanges(self._store, database, collection)
         if self._streams is None:
             raise invalid(f"Unsupported event source {arn}: this platform has no streams of DynamoDB tables.")
-        return TableStream(self._streams, arn)
+        return TableStream(self._streams, self._store, arn)
 
     def _checked_stream(self, mapping: Mapping, request: dict[str, Any]) -> Mapping:
-        self._source(mapping.queue_arn)
+        source = self._source(mapping.queue_arn)
+        if not mapping.start:
+            try:
+                source.read(self._store.head)
+            except NotFound:
+                raise invalid(f"Stream not found under ARN: {mapping.queue_arn}") from None
         after = mappings.checked_stream(mapping, request)
         if after.on_failure:
             why = "this platform has none" if self._destinations is None else self._destinations.check(after.on_failure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from martlet.errors import NotFound
+from martlet.errors import NotFound, ServiceError
 from martlet.store import Store
 from martlet.triggers.kinds.changes import Record, document_record, stream_record
 
@@ -23,12 +23,12 @@ class Source(Protocol):
 
 
 class StreamRecords(Protocol):
-    """The streams of DynamoDB tables. `records`: at most `limit` of (position in the store's log, ms, key of the item, record
-    as GetRecords gives it), and the position behind what was looked at. Raises `NotFound` for a stream that is not there."""
+    """The streams of DynamoDB tables, read from the store's log."""
 
-    def records(
-        self, stream_arn: str, position: int, limit: int
-    ) -> tuple[Sequence[tuple[int, int, bytes, dict[str, Any]]], int]: ...
+    def records(self, stream: str, position: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
+        """At most `limit` records after `position` (of the log), each as GetRecords gives it with its own position, in
+        hexadecimal, as eventID; and the position behind what was looked at, None when there will be no more. Raises
+        `ServiceError`: ResourceNotFoundException, TrimmedDataAccessException."""
 
 
 class CollectionChanges:
@@ -48,13 +48,20 @@ class CollectionChanges:
 class TableStream:
     """The stream of a DynamoDB table."""
 
-    def __init__(self, streams: StreamRecords, arn: str) -> None:
+    def __init__(self, streams: StreamRecords, store: Store, arn: str) -> None:
         self._streams = streams
+        self._store = store
         self._arn = arn
 
     def read(self, position: int) -> tuple[Sequence[Record], int]:
-        found, after = self._streams.records(self._arn, position, _READ)
-        return [stream_record(seq, at_ms, key, record, self._arn) for seq, at_ms, key, record in found], after
+        try:
+            found, after = self._streams.records(self._arn, position, _READ)
+        except ServiceError as error:
+            if error.name == "TrimmedDataAccessException":
+                raise NotFound(error.message, first=self._store.first) from error
+            raise NotFound(error.message) from error
+        records = [stream_record(record, self._arn) for record in found]
+        return records, max(position, self._store.head) if after is None else max(position, after)
 
 
 def position_at(store: Store, at_ms: int) -> int:

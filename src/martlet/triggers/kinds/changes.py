@@ -61,11 +61,14 @@ def document_record(entry: LogEntry, database: str, collection: str) -> Record |
     return Record(entry.seq, entry.at_ms, entry.key, str(entry.seq), head + entry.body[1:])
 
 
-def stream_record(seq: int, at_ms: int, key: bytes, record: dict[str, Any], arn: str) -> Record:
-    """The record of a DynamoDB stream (as GetRecords gives it) for a function."""
-    shown = {**record, "eventSourceARN": arn}
-    name = str(record.get("dynamodb", {}).get("SequenceNumber", seq))
-    return Record(seq, at_ms, key, name, msgspec.json.encode(shown, enc_hook=_stream_value))
+def stream_record(record: dict[str, Any], arn: str) -> Record:
+    """The record of a DynamoDB stream (as GetRecords gives it; its eventID is the position in hexadecimal) for a function."""
+    told = record["dynamodb"]
+    created = told.get("ApproximateCreationDateTime", 0)
+    at_ms = int((created.timestamp() if isinstance(created, datetime) else created) * 1000)
+    body = msgspec.json.encode({**record, "eventSourceARN": arn}, enc_hook=_stream_value)
+    key = msgspec.json.encode(told.get("Keys", {}), enc_hook=_stream_value)
+    return Record(int(record["eventID"], 16), at_ms, key, str(told["SequenceNumber"]), body)
 
 
 def _stream_value(value: Any) -> Any:
