@@ -387,6 +387,48 @@ async def test_only_the_holder_of_the_lease_acts(
     await second.stop()
 
 
+async def test_who_loses_the_lease_leaves_the_cursor_alone(
+    store: Store, documents: Documents, sources: EventSources, functions: Functions, clock: ManualClock
+) -> None:
+    """The records that were in memory come again, from the cursor, once the lease is free."""
+    functions.answer = lambda records: None
+    uuid = await create(sources, BatchSize=1)
+    for id in "ab":
+        await documents.put("shop", "orders", id, {})
+    await until(lambda: len(functions.runs) == 1)
+    before = cursor(store, uuid)
+    clock.advance(60)
+    assert await store.transact(lambda tx: tx.lease_take(cursor_name(uuid), "thief", 40))
+    functions.end(functions.runs[0])  # its end is told to one who may no longer act on it
+    await documents.put("shop", "orders", "c", {})
+    await asyncio.sleep(0.02)
+    assert cursor(store, uuid) == before
+    functions.answer = lambda records: GOOD
+    clock.advance(1)
+    await until(lambda: cursor(store, uuid) >= store.head)
+    assert functions.flat[0] == "a"
+    assert functions.flat[-3:] == ["a", "b", "c"]
+
+
+async def test_a_store_that_refuses_for_a_while_ends_nothing(
+    store: Store, documents: Documents, sources: EventSources, functions: Functions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uuid = await create(sources)
+    honest, left = store.transact, [3]
+
+    async def transact(fn: Any) -> Any:
+        if left[0] and "followers" in fn.__code__.co_filename:
+            left[0] -= 1
+            raise Overloaded("the disk is busy")
+        return await honest(fn)
+
+    monkeypatch.setattr(store, "transact", transact)
+    for id in "abc":
+        await documents.put("shop", "orders", id, {})
+    await until(lambda: cursor(store, uuid) >= store.head)
+    assert functions.flat == ["a", "b", "c"]
+
+
 # --- failures
 
 

@@ -97,7 +97,8 @@ class Follower:
         self._name = cursor_name(mapping.uuid)
         self._lanes = [_Lane() for _ in range(mapping.lanes)]
         self._waiting = self._waiting_bytes = 0
-        self._read_to = -1  # everything up to here is in lanes, or concerns nobody
+        self._read_to = 0  # everything up to here is in lanes, or concerns nobody
+        self._valid = False  # whether that is so: if not, it begins anew at the cursor
         self._lease: Lease | None = None
         self._renew_at_ms = 0
         self._lost = asyncio.Event()  # of lease or cursor: begin anew from what the store says
@@ -141,7 +142,7 @@ class Follower:
                 tx.lease_release(self._lease)
 
         try:
-            if self._lease is not None:
+            if self._lease is not None and self._valid:
                 await self._store.transact(write)
         except MartletError as error:
             _LOG.info("mapping %s: records may be given again: %s", self.mapping.uuid, error.message)
@@ -158,11 +159,14 @@ class Follower:
             except MartletError as error:
                 _LOG.error("mapping %s pauses: %s", self.mapping.uuid, error.message)
                 await asyncio.sleep(_AFTER_ERROR_SECONDS)
-            await self._abandon()
+            if self._lost.is_set():
+                await self._abandon()
 
     async def _follow(self) -> None:
-        """From the durable cursor on, until the lease is lost."""
-        self._read_to = self._store.read(lambda reader: reader.cursor(self._name))
+        """From the durable cursor on, or from where an error ended it, until the lease is lost."""
+        if not self._valid:
+            self._read_to = self._store.read(lambda reader: reader.cursor(self._name))
+            self._valid = True
         while not self._lost.is_set():
             if self._waiting >= _BACKLOG_RECORDS or self._waiting_bytes >= _BACKLOG_BYTES:
                 self._room.clear()
@@ -211,12 +215,13 @@ class Follower:
         if not isinstance(first, int):
             _LOG.info("mapping %s waits: %s", self.mapping.uuid, error.message)
             return False
-        at = self._store.read(lambda reader: reader.cursor(self._name))
-        if first - 1 <= at:
+        if first - 1 <= self._read_to:
             return False
-        _LOG.warning("mapping %s: the changes %d to %d are no longer kept and are passed", self.mapping.uuid, at + 1, first - 1)
+        lost = (self._read_to + 1, first - 1)
+        _LOG.warning("mapping %s: the changes %d to %d are no longer kept and are passed", self.mapping.uuid, *lost)
+        self._read_to = first - 1
         if await self._hold():
-            await self._store.transact(lambda tx: self._move(tx, first - 1))
+            self._moved()
         return True
 
     def _deal(self, record: Record) -> None:
@@ -230,6 +235,7 @@ class Follower:
 
     async def _abandon(self) -> None:
         """Forget what is in memory: somebody else goes on with it, or we do, from the cursor."""
+        self._valid = False
         for lane in self._lanes:
             if lane.task is not None:
                 lane.task.cancel()
@@ -279,7 +285,7 @@ class Follower:
     async def _move_on(self) -> None:
         at = -1
         try:
-            while at != self._done_to():
+            while self._valid and at != self._done_to():
                 at = self._done_to()
                 await self._store.transact(lambda tx, at=at: self._move(tx, at))  # type: ignore[misc]
         except Conflict:
@@ -292,6 +298,8 @@ class Follower:
 
     def _move(self, tx: Tx, to: int) -> None:
         at = tx.cursor(self._name)
+        if self._lease is None:
+            raise Conflict("the lease is lost")
         if to > at:
             tx.cursor_move(self._name, at, to, self._lease)
 
