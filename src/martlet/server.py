@@ -34,12 +34,22 @@ from martlet.apps.stacks.stacks import StackDeployment
 from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
-from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal, with_role
-from martlet.clock import Clock, uuid4_text
+from martlet.auth import (
+    INVOKE,
+    Auth,
+    Identities,
+    Sessions,
+    authorize,
+    check_host,
+    function_principal,
+    role_for_service,
+    with_role,
+)
+from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents, Usage
 from martlet.documents.declared import Declared
-from martlet.errors import DeployFailed, InvalidInput, MartletError, NotFound, StartFailed
+from martlet.errors import AccessDenied, DeployFailed, InvalidInput, MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.control import Control
 from martlet.functions.log_groups import LogGroups
@@ -48,20 +58,22 @@ from martlet.functions.runtimes import RUNTIMES, nearest
 from martlet.functions.sandbox import SandboxHost
 from martlet.gateway.apis import ApiEdge
 from martlet.gateway.apis import check as check_api
+from martlet.gateway.apis.access_log import AccessLog
 from martlet.gateway.apis.backend import Backend
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.metering import DocumentLedger, Ledger
-from martlet.protocols import Rooms, archives
+from martlet.protocols import Forward, Rooms, archives
 from martlet.protocols import app as protocols_app
+from martlet.protocols.documents import CheckedDocuments
 from martlet.queues import Queues, Sqs
-from martlet.queues.queues import Draft
 from martlet.store import Store
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, Target, Triggers
+from martlet.triggers.destinations import Destinations
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
-from martlet.types import ACCOUNT, FunctionVersion, Principal, Route
+from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route
 
 __all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server", "run"]
 
@@ -112,6 +124,7 @@ class Server:
         self.port = self.api_port = 0
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._principals: dict[tuple[str, int], Principal] = {}
+        self._forward: Forward | None = None
         self._started_at_ms = self.clock.now_ms()
 
     # --- start ----------------------------------------------------------------------------------------------------
@@ -159,7 +172,7 @@ class Server:
             also_used=lambda: self.control.addresses() | self.stacks.referenced(),
         )
         self._closers.append(self.apps.close)
-        self.apis = Apis(self.store, on_apis=self._on_apis, check=check_api)
+        self.apis = Apis(self.store, on_apis=self._on_apis, check=_check_api)
         self._open_stacks()
         await self._listen()
         self._closers.append(self._release_receivers)
@@ -257,7 +270,7 @@ class Server:
             self._event_target,
             authorize=authorize,
             region=self.settings.region,
-            destinations=_Destinations(self),
+            destinations=Destinations(self.queues, self._event_target, self._enqueue),
             holder="local",
         )
 
@@ -365,8 +378,12 @@ class Server:
     def _make_api_edge(self) -> ApiEdge:
         """API Gateway's part of the edge: REST and HTTP APIs, function URLs."""
         hosts = tuple(name.strip() for name in self.settings.integration_hosts.split(",") if name.strip())
+        log = AccessLog(lambda group, lines: self.log_groups.append(group, "access", lines))
+        self._closers.append(log.close)
         edge = ApiEdge(
             self.functions.dispatch,
+            access_log=log.add,
+            ask_service=self._ask_service,
             clock=self.clock,
             region=self.settings.region,
             backend=Backend(hosts),
@@ -378,6 +395,15 @@ class Server:
         )
         self._closers.append(edge.close)
         return edge
+
+    async def _ask_service(self, service: str, role: str, *request: Any) -> tuple[int, list[tuple[str, str]], bytes]:
+        """A call of an API's integration to one of our own services, by the role that it names."""
+        principal = self.store.read(lambda reader: role_for_service(reader, role, ACCOUNT, "apigateway.amazonaws.com"))
+        if principal is None:
+            raise AccessDenied(f"API Gateway may not take the role {role}")
+        if self._forward is None:
+            self._forward = Forward(self._rooms())
+        return await self._forward(service, principal, *request)
 
     async def _shut_listeners(self) -> None:
         await asyncio.gather(self._app_server.shutdown(_GRACE_SECONDS), self._api_server.shutdown(2.0))
@@ -486,7 +512,7 @@ class Server:
             auth=_Access(self.auth),
             apps=self.apps,
             functions=self.functions,
-            documents=_CheckedDocuments(self.documents),
+            documents=CheckedDocuments(self.documents),
             collections=self.documents,
             logs=self.logs,
             usage=self._usage,
@@ -538,87 +564,21 @@ class Server:
         }
 
 
+def _check_api(config: ApiConfig) -> None:
+    """Raises `MartletError` for what the edge cannot serve: a fault in the configuration, or a service that is not here."""
+    check_api(config)
+    for route in config.routes:
+        service = route.integration.service
+        if service and service not in SERVICES:
+            raise InvalidInput(f"API {config.name}: {route.method} {route.path} calls {service}, which is not supported yet")
+
+
 class _Access:
     """The two halves of the auth room as the protocols want them."""
 
     def __init__(self, auth: Auth) -> None:
         self.authenticate = auth.authenticate
         self.authorize = authorize
-
-
-class _Destinations:
-    """Where batches go that a trigger gives up: queues and functions."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-
-    def check(self, arn: str) -> str:
-        if ":sqs:" in arn:
-            return "" if self._server.queues.find_arn(arn) is not None else "there is no such queue"
-        if ":lambda:" in arn:
-            return "" if self._server._event_target(arn) is not None else "there is no such function"
-        return "Martlet sends given-up batches to queues and functions"
-
-    async def send(self, arn: str, body: bytes) -> None:
-        if ":lambda:" in arn:
-            await self._server._enqueue(arn.partition(":function:")[2], body, uuid4_text())
-            return
-        queue = self._server.queues.find_arn(arn)
-        if queue is None:
-            raise NotFound(f"there is no queue {arn}")
-        await self._server.queues.send(queue.name, [Draft(body=body.decode(), group="all" if queue.fifo else "")])
-
-
-class _CheckedDocuments:
-    """Documents behind `authorize`: resource "<app>/<collection>"."""
-
-    def __init__(self, documents: Documents) -> None:
-        self._documents = documents
-
-    def get(self, principal: Principal, app: str, collection: str, id: str, *, usage: Usage | None = None) -> Any:
-        authorize(principal, "documents:Get", f"{app}/{collection}")
-        return self._documents.get(app, collection, id, usage=usage)
-
-    async def put(
-        self,
-        principal: Principal,
-        app: str,
-        collection: str,
-        id: str,
-        value: bytes,
-        *,
-        version: int | None = None,
-        usage: Usage | None = None,
-    ) -> Any:
-        authorize(principal, "documents:Put", f"{app}/{collection}")
-        return await self._documents.put(app, collection, id, value, version, usage=usage)
-
-    async def delete(
-        self,
-        principal: Principal,
-        app: str,
-        collection: str,
-        id: str,
-        *,
-        version: int | None = None,
-        usage: Usage | None = None,
-    ) -> bool:
-        authorize(principal, "documents:Delete", f"{app}/{collection}")
-        return await self._documents.delete(app, collection, id, version, usage=usage)
-
-    def list(
-        self,
-        principal: Principal,
-        app: str,
-        collection: str,
-        *,
-        prefix: str = "",
-        limit: int = 100,
-        after: str | None = None,
-        usage: Usage | None = None,
-    ) -> Any:
-        authorize(principal, "documents:List", f"{app}/{collection}")
-        return self._documents.list(app, collection, prefix, limit, after, usage=usage)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -19,8 +19,8 @@ from martlet.documents import Documents
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.http import HttpServer
 from martlet.protocols import app
+from martlet.protocols.documents import CheckedDocuments
 from martlet.sdk import client
-from martlet.server import _CheckedDocuments
 from martlet.store import Store
 from martlet.store.engines.memory import MemoryEngine
 from martlet.types import Principal
@@ -46,7 +46,7 @@ async def room() -> AsyncIterator[Documents]:
 def asgi(room: Documents) -> Any:
     world = World()
     world.auth.authorize = authorize  # type: ignore[method-assign]
-    return app(replace(world.rooms, collections=room, documents=_CheckedDocuments(room)))
+    return app(replace(world.rooms, collections=room, documents=CheckedDocuments(room)))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from martlet.clock import Clock
 from martlet.documents import Documents
 from martlet.errors import StoreFailed, StoreFull
 from martlet.protocols import app
-from martlet.server import _CheckedDocuments
+from martlet.protocols.documents import CheckedDocuments
 from martlet.store import Store
 
 SETTINGS = {"indexes": {"u": {"terms": [{"path": "u"}], "unique": True}, "t": {"terms": [{"path": "t[]"}, {"path": "n"}]}}}
@@ -42,7 +42,7 @@ async def room(engine: FaultyEngine) -> AsyncIterator[Documents]:
 async def root(room: Documents) -> AsyncIterator[httpx.AsyncClient]:
     world = World()
     world.auth.authorize = authorize  # type: ignore[method-assign]
-    transport = httpx.ASGITransport(app(replace(world.rooms, collections=room, documents=_CheckedDocuments(room))))
+    transport = httpx.ASGITransport(app(replace(world.rooms, collections=room, documents=CheckedDocuments(room))))
     async with httpx.AsyncClient(transport=transport, base_url="http://t", headers=BEARER) as opened:
         assert (await opened.put("/v1/collections/c?app=d", json=SETTINGS)).status_code == 200
         yield opened

@@ -20,7 +20,7 @@ from martlet.auth import authorize
 from martlet.clock import ManualClock
 from martlet.documents import Documents
 from martlet.protocols import app
-from martlet.server import _CheckedDocuments
+from martlet.protocols.documents import CheckedDocuments
 from martlet.store import Store
 from martlet.store.engines.memory import MemoryEngine
 
@@ -79,7 +79,7 @@ class Model(RuleBasedStateMachine):
             self.room = Documents(self.store, self.clock)
             world = World()
             world.auth.authorize = authorize  # type: ignore[method-assign]
-            rooms = replace(world.rooms, collections=self.room, documents=_CheckedDocuments(self.room))
+            rooms = replace(world.rooms, collections=self.room, documents=CheckedDocuments(self.room))
             transport = httpx.ASGITransport(app(rooms))
             self.client = httpx.AsyncClient(transport=transport, base_url="http://t", headers=BEARER)
 

@@ -331,42 +331,41 @@ def test_the_name_limit_is_the_platforms() -> None:
     assert LIMITS["function_name_characters"].default == graph.FUNCTION_NAME_CHARACTERS
 
 
+COLLECTIONS = """
+from decimal import Decimal
+app = App("shop")
+lost = Queue("lost")
+teams = Collection("teams", unique="name", ttl="until", history=0, changes="keys")
+people = Collection(
+    "people",
+    indexes={"one": "n", "two": ["-n", "tags[]"], "three": Index("a", sparse=True, values=["b"])},
+    unique=["address.email"],
+    schema={
+        "n": "int?",
+        "m": DocumentField("int", required=True, check="m > 0"),
+        "d": DocumentField("text?", default=None),
+        "c": DocumentField(computed="m * 2"),
+        "team": Reference(teams),
+        "others": Reference("teams", many=True, required=True, on_delete="keep"),
+    },
+    checks={"small": "m < 9"},
+    additional=False,
+)
+bare = Collection("bare")
+
+@app.function(uses=[people, bare])
+def f(event, context): ...
+
+@app.on(people.changed, batch=5, consumers=2, retries=-1, bisect=True, start="oldest", on_failure=lost)
+def g(event, context): ...
+
+@app.on(bare.changed, on_failure=f, filter={"operation": ["put"]}, max_age=60, partial=True)
+def h(event, context): ...
+"""
+
+
 def test_collections_and_their_changes(load: Any) -> None:
-    found = emit(
-        load(
-            """
-            from decimal import Decimal
-            app = App("shop")
-            lost = Queue("lost")
-            teams = Collection("teams", unique="name", ttl="until", history=0, changes="keys")
-            people = Collection(
-                "people",
-                indexes={"one": "n", "two": ["-n", "tags[]"], "three": Index("a", sparse=True, values=["b"])},
-                unique=["address.email"],
-                schema={
-                    "n": "int?",
-                    "m": DocumentField("int", required=True, check="m > 0"),
-                    "d": DocumentField("text?", default=None),
-                    "c": DocumentField(computed="m * 2"),
-                    "team": Reference(teams),
-                    "others": Reference("teams", many=True, required=True, on_delete="keep"),
-                },
-                checks={"small": "m < 9"},
-                additional=False,
-            )
-            bare = Collection("bare")
-
-            @app.function(uses=[people, bare])
-            def f(event, context): ...
-
-            @app.on(people.changed, batch=5, consumers=2, retries=-1, bisect=True, start="oldest", on_failure=lost)
-            def g(event, context): ...
-
-            @app.on(bare.changed, on_failure=f, filter={"operation": ["put"]}, max_age=60, partial=True)
-            def h(event, context): ...
-            """
-        )
-    )
+    found = emit(load(COLLECTIONS))
     teams, people = sorted(found["collections"], key=lambda one: one["name"], reverse=True)
     assert teams["settings"] == {
         "indexes": {"name": {"terms": [{"path": "name"}], "unique": True}},

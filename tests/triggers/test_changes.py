@@ -12,10 +12,11 @@ from tests.triggers.test_sources import BAD, CALLER, GOOD, allow, resolve
 
 from martlet.clock import ManualClock
 from martlet.documents import CollectionConfig, Documents
-from martlet.errors import NotFound, Overloaded, ServiceError
+from martlet.errors import MartletError, NotFound, Overloaded, ServiceError
 from martlet.queues import Queues
 from martlet.store import Store
 from martlet.triggers import EventSources, deliveries, followers
+from martlet.triggers.destinations import Destinations as RealDestinations
 from martlet.triggers.followers import Follower, cursor_name
 from martlet.triggers.kinds.changes import Record, failed_from, payload
 from martlet.triggers.streams import CollectionChanges, position_at
@@ -618,6 +619,36 @@ async def test_an_app_s_triggers_are_kept_as_it_says(
     lost = ChangesConfig(collection="orders", function="mail", on_failure="queue:lost")
     with pytest.raises(ServiceError, match="no such queue"):
         await sources.prepare("shop", AppGraph(changes=(lost,), queues=(QueueConfig(name="lost"),)))
+
+
+# --- destinations
+
+
+async def test_given_up_batches_go_to_queues_and_functions(store: Store, clock: ManualClock) -> None:
+    queues = Queues(store, clock)
+    await queues.start()
+    await queues.create("lost")
+    await queues.create("lost.fifo", {"FifoQueue": "true"})
+    ran: list[tuple[str, bytes]] = []
+
+    async def enqueue(name: str, payload: bytes, request_id: str) -> None:
+        ran.append((name, payload))
+
+    room = RealDestinations(queues, resolve, enqueue)
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:"
+    assert [room.check(one) for one in (QUEUE, QUEUE + ".fifo", arn + "f")] == ["", "", ""]
+    wrong = (QUEUE + "2", arn + "none", "arn:aws:s3:::bucket")
+    assert [room.check(one).split()[-1] for one in wrong] == ["queue", "function", "functions"]
+    for target in (QUEUE, QUEUE + ".fifo", arn + "f:live"):
+        await room.send(target, b'{"a":1}')
+    assert ran == [("f:live", b'{"a":1}')]
+    for name in ("lost", "lost.fifo"):
+        (received,) = await queues.receive(name, 10)
+        assert received.message.body == '{"a":1}'
+    for target in (QUEUE + "2", QUEUE):
+        with pytest.raises(MartletError):
+            await room.send(target, b"x" * 2_000_000)
+    await queues.stop()
 
 
 # --- pure

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
+from martlet.auth import authorize
+from martlet.documents import Documents as DocumentsRoom
 from martlet.documents import Usage
 from martlet.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
 from martlet.protocols import asgi
@@ -18,7 +21,7 @@ from martlet.protocols.asgi import Answer, Operation, Request
 from martlet.protocols.rooms import Rooms, StoredDocument
 from martlet.types import Principal
 
-__all__ = ["DocumentEndpoints", "app_of"]
+__all__ = ["CheckedDocuments", "DocumentEndpoints", "app_of"]
 
 Identify = Callable[[Request, str], Awaitable[tuple[Principal, bytes]]]
 
@@ -123,6 +126,58 @@ class DocumentEndpoints:
         if tag is None or int(tag[1]) == 0:
             raise InvalidInput(f'If-Match must be one strong ETag such as "7", got {match[:60]!r}', field="If-Match")
         return int(tag[1])
+
+
+class CheckedDocuments:
+    """Documents behind `authorize`: resource "<app>/<collection>"."""
+
+    def __init__(self, documents: DocumentsRoom) -> None:
+        self._documents = documents
+
+    def get(self, principal: Principal, app: str, collection: str, id: str, *, usage: Usage | None = None) -> Any:
+        authorize(principal, "documents:Get", f"{app}/{collection}")
+        return self._documents.get(app, collection, id, usage=usage)
+
+    async def put(
+        self,
+        principal: Principal,
+        app: str,
+        collection: str,
+        id: str,
+        value: bytes,
+        *,
+        version: int | None = None,
+        usage: Usage | None = None,
+    ) -> Any:
+        authorize(principal, "documents:Put", f"{app}/{collection}")
+        return await self._documents.put(app, collection, id, value, version, usage=usage)
+
+    async def delete(
+        self,
+        principal: Principal,
+        app: str,
+        collection: str,
+        id: str,
+        *,
+        version: int | None = None,
+        usage: Usage | None = None,
+    ) -> bool:
+        authorize(principal, "documents:Delete", f"{app}/{collection}")
+        return await self._documents.delete(app, collection, id, version, usage=usage)
+
+    def list(
+        self,
+        principal: Principal,
+        app: str,
+        collection: str,
+        *,
+        prefix: str = "",
+        limit: int = 100,
+        after: str | None = None,
+        usage: Usage | None = None,
+    ) -> Any:
+        authorize(principal, "documents:List", f"{app}/{collection}")
+        return self._documents.list(app, collection, prefix, limit, after, usage=usage)
 
 
 def app_of(rooms: Rooms, principal: Principal, query: dict[str, str]) -> str:
