@@ -76,7 +76,8 @@ async def measure(folder: Path, count: int, sandbox: str) -> None:
                 room.append((time.perf_counter_ns() - started) / 1000)
             inside = float(json.loads(outcome.payload))
             own = statistics.median(room)
-            print(f"SDK {'put' if write else 'get'}   p50 {inside:.0f} µs, the room itself {own:.0f} µs: {inside - own:.0f} µs above it")
+            name = "put" if write else "get"
+            print(f"SDK {name}   p50 {inside:.0f} µs, the room itself {own:.0f} µs: {inside - own:.0f} µs above it")
     finally:
         await server.stop()
 
