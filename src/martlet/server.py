@@ -517,6 +517,7 @@ class Server:
             logs=self.logs,
             usage=self._usage,
             document_usage=self._document_usage,
+            dead_letters=lambda app, limit: self.triggers.dead_letters(app, limit),
             metrics=self.metrics.render,
             status=self.status,
             now_ms=self.clock.now_ms,

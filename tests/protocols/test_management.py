@@ -28,6 +28,7 @@ ENDPOINTS = [
     ("GET", "/v1/logs"),
     ("GET", "/v1/logs?function=shop-echo"),
     ("GET", "/v1/usage"),
+    ("GET", "/v1/dead-letters"),
     ("GET", "/v1/documents/carts?app=shop"),
     ("GET", "/v1/documents/carts/1?app=shop"),
     ("PUT", "/v1/documents/carts/1?app=shop"),

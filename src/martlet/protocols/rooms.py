@@ -232,3 +232,4 @@ class Rooms:
     stacks: Stacks | None = None
     failures: Failures | None = None
     document_usage: Callable[[int, int], Sequence[dict[str, Any]]] = lambda since_ms, until_ms: ()  # one object a database
+    dead_letters: Callable[[str | None, int], Sequence[object]] = lambda app, limit: ()  # of triggers, newest first
