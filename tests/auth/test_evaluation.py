@@ -60,6 +60,7 @@ def test_what_is_not_named() -> None:
     assert not verdict({"Effect": "Allow", "Action": "*", "NotResource": QUEUE})
 
 
+NOT_UNDERSTOOD = [{"StringWeird": {"a": "b"}}, {"ForSome:StringEquals": {"a": "b"}}, {"IpAddress": {"a": "x"}}]
 SECOND = {"Effect": "Deny", "Action": "sqs:*", "Resource": QUEUE, "Sid": "NeverHere"}
 
 
@@ -183,9 +184,7 @@ def test_null_asks_whether_a_key_is_there() -> None:
     assert (verdict(absent, aws__k=""), verdict(absent)) == (False, True)
 
 
-@pytest.mark.parametrize(
-    "condition", [{"StringWeird": {"a": "b"}}, {"ForSome:StringEquals": {"a": "b"}}, {"IpAddress": {"a": "x"}}]
-)
+@pytest.mark.parametrize("condition", NOT_UNDERSTOOD)
 def test_what_is_not_understood_never_allows_and_always_denies(condition: dict[str, Any]) -> None:
     assert not verdict(allow(Condition=condition), a="b")
     denying = policy(allow(), {**SECOND, "Condition": condition})
@@ -217,6 +216,7 @@ def test_a_pattern_bomb_takes_no_time() -> None:
 
 # --- beside a plain evaluation
 
+Statements = list[dict[str, Any]]
 NAMES = st.sampled_from(["a", "ab", "b", "a*", "*", "?b", "*b*"])
 STATEMENTS = st.lists(
     st.builds(
@@ -238,7 +238,7 @@ STATEMENTS = st.lists(
 PLAIN = st.sampled_from(["a", "ab", "b", "bb", "cab"])
 
 
-def plainly(statements: list[dict[str, Any]], action: str, resource: str, k: str | None) -> bool:
+def plainly(statements: Statements, action: str, resource: str, k: str | None) -> bool:
     def like(pattern: str, value: str) -> bool:
         return bool(re.fullmatch("".join({"*": ".*", "?": "."}.get(one, re.escape(one)) for one in pattern), value))
 
@@ -252,18 +252,14 @@ def plainly(statements: list[dict[str, Any]], action: str, resource: str, k: str
 
 
 @given(STATEMENTS, PLAIN, PLAIN, st.none() | PLAIN)
-def test_it_decides_as_a_plain_evaluation_does(
-    statements: list[dict[str, Any]], action: str, resource: str, k: str | None
-) -> None:
+def test_it_decides_as_a_plain_evaluation_does(statements: Statements, action: str, resource: str, k: str | None) -> None:
     context = {} if k is None else {"k": k}
     request = Request(action=f"s:{action}", resource=resource, context=context)
     assert decide(request, [policy(*statements)]).allowed is plainly(statements, action, resource, k)
 
 
 @given(STATEMENTS, STATEMENTS, PLAIN, PLAIN)
-def test_a_further_denial_never_allows(
-    statements: list[dict[str, Any]], more: list[dict[str, Any]], action: str, resource: str
-) -> None:
+def test_a_further_denial_never_allows(statements: Statements, more: Statements, action: str, resource: str) -> None:
     request = Request(action=f"s:{action}", resource=resource, context={"k": "a"})
     denials = [{**one, "Effect": "Deny"} for one in more]
     before = decide(request, [policy(*statements)]).allowed

@@ -192,19 +192,39 @@ def _wild(pattern: str, value: str) -> bool:
 
 
 def _actions(patterns: list[str]) -> _Test:
-    exact = frozenset(pattern.lower() for pattern in patterns if "*" not in pattern and "?" not in pattern)
-    wild = tuple(pattern.lower() for pattern in patterns if "*" in pattern or "?" in pattern)
+    exact, begins, rest = _sorted_out([pattern.lower() for pattern in patterns])
 
     def test(request: Request) -> bool:
         action = request.action.lower()
-        return action in exact or any(_wild(pattern, action) for pattern in wild)
+        return action in exact or action.startswith(begins) or any(_wild(pattern, action) for pattern in rest)
 
     return test
 
 
+def _sorted_out(patterns: list[str]) -> tuple[frozenset[str], tuple[str, ...], tuple[str, ...]]:
+    """Most patterns are a text or the beginning of one, and need no more than that: (texts, beginnings, the others). A
+    beginning of an ARN must have its last part begun, since a star does not reach over colons before that."""
+    exact, begins, rest = [], [], []
+    for pattern in patterns:
+        star = pattern.find("*")
+        plain = "?" not in pattern and "${" not in pattern
+        if star < 0 and plain:
+            exact.append(pattern)
+        elif plain and star == len(pattern) - 1 and (not pattern.startswith("arn:") or pattern.count(":") >= 5):
+            begins.append(pattern[:-1])
+        else:
+            rest.append(pattern)
+    return frozenset(exact), tuple(begins), tuple(rest)
+
+
 def _resources(patterns: list[str], with_variables: bool) -> _Test:
+    exact, begins, rest = _sorted_out(patterns)
+
     def test(request: Request) -> bool:
-        for pattern in patterns:
+        resource = request.resource
+        if resource in exact or resource.startswith(begins):
+            return True
+        for pattern in rest:
             filled = _filled(pattern, request, of_pattern=True) if with_variables else pattern
             if filled is not None and (filled == "*" or _arn_like(filled, request.resource)):
                 return True
