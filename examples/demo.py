@@ -39,7 +39,7 @@ REQUESTS = (
         None,
         200,
     ),
-    ("a purchase: three functions, each with only its own rights", "POST", "/purchases", ORDER, 201),
+    ("a purchase: functions with only their own rights, one transaction", "POST", "/purchases", ORDER, 201),
     ("the same without enough money is refused", "POST", "/purchases", ORDER | {"quantity": 2}, 422),
     ("a review, kept as a document, through a mounted FastAPI app", "POST", "/reviews/{product}", REVIEW, 201),
     ("all reviews of it", "GET", "/reviews/{product}", None, 200),

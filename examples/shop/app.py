@@ -1,4 +1,4 @@
-"""An online shop: a catalogue with pictures, purchases in three steps, reviews, and a look at the stock every five minutes."""
+"""An online shop: a catalogue with pictures, purchases in one transaction, reviews, a look at the stock every five minutes."""
 
 from io import BytesIO
 from pathlib import Path
@@ -9,10 +9,20 @@ from fastapi import FastAPI, HTTPException
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from martlet import App, Collection, Document, FunctionError, HTTPError, Response
+from martlet import App, Collection, Conflict, Document, DocumentField, HTTPError, NotFound, Response
 
 app = App("shop")
-stock = Collection("stock")  # product → how many are left
+stock = Collection("stock", schema={"left": DocumentField("int", required=True)}, checks={"not oversold": "left >= 0"})
+orders = Collection(
+    "orders",
+    indexes={"by_product": ["product", "-quantity"]},
+    schema={
+        "product": DocumentField("text", required=True),
+        "quantity": DocumentField("int", required=True, check="quantity > 0"),
+        "paid_cents": DocumentField("int", required=True),
+        "unit_cents": DocumentField(computed="paid_cents / quantity"),
+    },
+)
 outbox = Collection("outbox")  # confirmations and reports, for whoever sends mail
 reviews = Collection("reviews")
 
@@ -46,7 +56,7 @@ def product_list() -> dict:
 
 @app.get("/products/{id}", uses=[stock])
 def product_page(id: str) -> Response:
-    product, left = find(id), stock_of(stock.get(id))
+    product, left = find(id), left_of(stock.get(id))
     page = f"""<!doctype html><title>{product["name"]}</title>
 <h1>{product["name"]}</h1><img src="{id}/picture?width=400" alt="">
 <p>{product["price_cents"] / 100:.2f}, {left} left</p>"""
@@ -63,7 +73,7 @@ def picture(id: str, width: Annotated[int, Field(ge=16, le=800)] = 320) -> Respo
     return Response(out.getvalue(), headers={"content-type": "image/jpeg", "cache-control": "public, max-age=86400"})
 
 
-# --- a purchase: three functions, each with only the rights that it needs --------------------------
+# --- a purchase: functions with only the rights that they need, and one transaction ----------------
 
 
 @app.function()
@@ -71,37 +81,37 @@ def validate_payment(payment: Payment) -> dict:
     return {"valid": luhn(payment.card) and payment.amount_cents > 0}
 
 
-@app.function(uses=[stock])
-def update_stock(event: dict, context: Any) -> dict:
-    """Change what is left of a product by `change`, never below zero."""
+@app.function(uses=[stock, orders, outbox])
+def place_order(event: dict, context: Any) -> dict:
+    """Take the goods from the stock, write the order and its confirmation: all of it, or nothing when too few are left."""
+    order = {name: event[name] for name in ("product", "quantity", "paid_cents")}
+    for _ in range(2):
+        try:
+            with stock.transaction() as tx:
+                tx.patch(
+                    stock,
+                    event["product"],
+                    increment={"left": -event["quantity"]},
+                    condition="left >= $wanted",
+                    parameters={"wanted": event["quantity"]},
+                )
+                tx.put(orders, event["id"], order, version=0)
+                tx.put(outbox, event["id"], event, version=0)
+            return {"done": True}
+        except NotFound:
+            open_stock(event["product"])  # its first order ever
+        except Conflict:
+            break
+    return {"done": False, "left": left_of(stock.get(event["product"]))}
 
-    def change(left: int | None) -> int:
-        left = STOCK_AT_OPENING if left is None else left
-        if left + event["change"] < 0:
-            raise SoldOut(left)
-        return left + event["change"]
 
-    try:
-        return {"done": True, "left": stock.update(event["product"], change).value}
-    except SoldOut as sold_out:
-        return {"done": False, "left": sold_out.left}
-
-
-@app.function(uses=[outbox])
-def send_confirmation(event: dict, context: Any) -> None:
-    outbox.put(event["id"], event, version=0)  # durable when this returns; version=0: a confirmation is never overwritten
-
-
-@app.post("/purchases", uses=[validate_payment, update_stock, send_confirmation])
+@app.post("/purchases", uses=[validate_payment, place_order])
 def purchase(order: Purchase) -> Response:
     price = find(order.product)["price_cents"] * order.quantity
     if order.payment.amount_cents != price:
         raise HTTPError(422, f"the price is {price} cents, not {order.payment.amount_cents}")
     if not validate_payment.invoke(order.payment)["valid"]:
         raise HTTPError(402, "the card number is not valid")
-    taken = update_stock.invoke({"product": order.product, "change": -order.quantity})
-    if not taken["done"]:
-        raise HTTPError(409, f"only {taken['left']} left", left=taken["left"])
     confirmation = {
         "id": str(uuid4()),
         "to": order.email,
@@ -109,12 +119,17 @@ def purchase(order: Purchase) -> Response:
         "quantity": order.quantity,
         "paid_cents": price,
     }
-    try:
-        send_confirmation.invoke(confirmation)
-    except FunctionError:  # it ran and failed: undo the step before it
-        update_stock.invoke({"product": order.product, "change": order.quantity})
-        raise
+    placed = place_order.invoke(confirmation)
+    if not placed["done"]:
+        raise HTTPError(409, f"only {placed['left']} left", left=placed["left"])
     return Response(confirmation, status=201)
+
+
+@app.on(outbox.changed, filter={"operation": ["put"], "value": {"to": [{"exists": True}]}})
+def send_confirmation(event: dict, context: Any) -> None:
+    """Runs once the purchase is durable, again if it fails, and in the order in which they were made."""
+    for record in event["Records"]:
+        print(f"mail to {record['value']['to']}: {record['value']['quantity']} × {record['value']['product']}")
 
 
 # --- reviews: a whole FastAPI application as one function ------------------------------------------
@@ -148,17 +163,12 @@ web = app.mount("/reviews", api, uses=[reviews], concurrency=8)
 
 @app.schedule("rate(5 minutes)", uses=[stock, outbox])
 def restock_report() -> None:
-    low = {found.id: found.value for found in stock.scan() if found.value < 5}
+    low = {found.id: left_of(found) for found in stock.scan() if left_of(found) < 5}
     outbox.put("restock-report", {"low": low})
     print(f"{len(low)} products are running low: {low}")
 
 
 # --- what the functions share ----------------------------------------------------------------------
-
-
-class SoldOut(Exception):
-    def __init__(self, left: int) -> None:
-        self.left = left
 
 
 def find(id: str) -> dict:
@@ -167,8 +177,15 @@ def find(id: str) -> dict:
     return PRODUCTS[id]
 
 
-def stock_of(found: Document | None) -> int:
-    return STOCK_AT_OPENING if found is None else found.value
+def left_of(found: Document | None) -> int:
+    return STOCK_AT_OPENING if found is None else found.value["left"]
+
+
+def open_stock(product: str) -> None:
+    try:
+        stock.put(product, {"left": STOCK_AT_OPENING}, version=0)
+    except Conflict:
+        pass  # somebody else was first
 
 
 def luhn(card: str) -> bool:

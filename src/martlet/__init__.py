@@ -22,6 +22,7 @@ from martlet.sdk.errors import (
 from martlet.sdk.function import Function
 from martlet.sdk.queue import Queue
 from martlet.sdk.request import Header, Request
+from martlet.sdk.schema import DocumentField, Index, Reference
 
 __version__ = "0.1.0"
 
@@ -32,16 +33,19 @@ __all__ = [
     "Conflict",
     "DeclarationError",
     "Document",
+    "DocumentField",
     "Function",
     "FunctionError",
     "HTTPError",
     "Header",
+    "Index",
     "InvalidInput",
     "LimitExceeded",
     "NotFound",
     "Overloaded",
     "PlatformError",
     "Queue",
+    "Reference",
     "Request",
     "Response",
     "Throttled",

@@ -96,6 +96,11 @@ _ALL = (
     Limit("delivery_concurrency", 64, "events", "events of triggers that run at one time"),
     Limit("dead_letter_days", 14, "days", "SQS: longest retention; older dead letters are removed"),
     Limit("queue_in_flight", 120_000, "messages", "SQS: messages of one queue that are received and neither deleted nor back"),
+    Limit("change_consumers", 100, "batches", "of one trigger on changes that run at one time; Lambda has 10 for each shard"),
+    Limit("change_backlog_bytes", 33_554_432, "bytes", "changes in memory that wait for the function of one trigger"),
+    Limit(
+        "change_age_seconds", 86_400, "seconds", "DynamoDB Streams: records are kept for a day; a trigger gives up older ones"
+    ),
     Limit("queue_consumers", 1_000, "batches", "Lambda: batches of one event source mapping that run at one time"),
     Limit("asynchronous_events", 250_000, "events", "events of asynchronous invocation that wait or run; more are throttled"),
     Limit("asynchronous_concurrency", 64, "events", "asynchronous events of one function that run at one time"),

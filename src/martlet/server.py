@@ -47,7 +47,8 @@ from martlet.auth import (
 )
 from martlet.clock import Clock
 from martlet.config import Settings
-from martlet.documents import Documents
+from martlet.documents import Documents, Usage
+from martlet.documents.declared import Declared
 from martlet.errors import AccessDenied, DeployFailed, InvalidInput, MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.control import Control
@@ -62,14 +63,16 @@ from martlet.gateway.apis.backend import Backend
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
-from martlet.metering import Ledger
+from martlet.metering import DocumentLedger, Ledger
 from martlet.protocols import Forward, Rooms, archives
 from martlet.protocols import app as protocols_app
+from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.queues import Queues, Sqs
 from martlet.store import Store
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, Target, Triggers
+from martlet.triggers.destinations import Destinations
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
 from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route
 
@@ -152,9 +155,7 @@ class Server:
         self._closers.append(self.functions.close)
         await self._start_sandboxes()
         await self._start_control()
-        self.documents = Documents(self.store, self.clock, holder="local")  # as for `triggers` below
-        await self.documents.start()
-        self._closers.append(self.documents.stop)
+        await self._start_documents()
         await self._start_queues()
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
         self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
@@ -169,6 +170,7 @@ class Server:
             settings=self.settings,
             consumers=self.event_sources,
             schemas=AppSchemas(self.documents),
+            collections=Declared(self.documents),
             also_used=lambda: self.control.addresses() | self.stacks.referenced(),
         )
         self._closers.append(self.apps.close)
@@ -244,6 +246,17 @@ class Server:
                 remedy="run as root or allow user namespaces; `--sandbox process` runs your own code without isolation",
             )
 
+    async def _start_documents(self) -> None:
+        def record(database: str, used: Usage) -> None:
+            self.document_ledger.record(database, used)
+
+        self.documents = Documents(self.store, self.clock, record=record, holder="local")  # as for `triggers` below
+        self.document_ledger = DocumentLedger(self.store, self.clock, self.documents.storage)
+        self.document_ledger.start()
+        self._closers.append(self.document_ledger.stop)
+        await self.documents.start()
+        self._closers.append(self.documents.stop)
+
     async def _start_queues(self) -> None:
         self.queues = Queues(self.store, self.clock, region=self.settings.region)
         await self.queues.start()
@@ -259,6 +272,8 @@ class Server:
             self._event_target,
             authorize=authorize,
             region=self.settings.region,
+            destinations=Destinations(self.queues, self._event_target, self._enqueue),
+            holder="local",
         )
 
     def _event_target(self, reference: str) -> Target | None:
@@ -422,6 +437,7 @@ class Server:
         while True:
             await asyncio.sleep(3600)
             try:
+                self.document_ledger.sample()
                 await self.store.maintain(keep_log_ms=_KEEP_LOG_MS)
                 await self.log_groups.expire()
                 await self.queues.expire()
@@ -498,10 +514,12 @@ class Server:
             auth=_Access(self.auth),
             apps=self.apps,
             functions=self.functions,
-            documents=_CheckedDocuments(self.documents),
+            documents=CheckedDocuments(self.documents),
             collections=self.documents,
             logs=self.logs,
             usage=self._usage,
+            document_usage=self._document_usage,
+            dead_letters=lambda app, limit: self.triggers.dead_letters(app, limit),
             metrics=self.metrics.render,
             status=self.status,
             now_ms=self.clock.now_ms,
@@ -527,6 +545,12 @@ class Server:
         import msgspec
 
         return [msgspec.to_builtins(row) for row in self.ledger.usage(since_ms=since_ms, until_ms=until_ms)]
+
+    def _document_usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
+        import msgspec
+
+        self.document_ledger.sample()
+        return [msgspec.to_builtins(row) for row in self.document_ledger.usage(since_ms, until_ms)]
 
     def status(self) -> dict[str, Any]:
         """What `martlet status` prints."""
@@ -558,33 +582,6 @@ class _Access:
     def __init__(self, auth: Auth) -> None:
         self.authenticate = auth.authenticate
         self.authorize = authorize
-
-
-class _CheckedDocuments:
-    """Documents behind `authorize`: resource "<app>/<collection>"."""
-
-    def __init__(self, documents: Documents) -> None:
-        self._documents = documents
-
-    def get(self, principal: Principal, app: str, collection: str, id: str) -> Any:
-        authorize(principal, "documents:Get", f"{app}/{collection}")
-        return self._documents.get(app, collection, id)
-
-    async def put(
-        self, principal: Principal, app: str, collection: str, id: str, value: bytes, *, version: int | None = None
-    ) -> Any:
-        authorize(principal, "documents:Put", f"{app}/{collection}")
-        return await self._documents.put(app, collection, id, value, version)
-
-    async def delete(self, principal: Principal, app: str, collection: str, id: str, *, version: int | None = None) -> bool:
-        authorize(principal, "documents:Delete", f"{app}/{collection}")
-        return await self._documents.delete(app, collection, id, version)
-
-    def list(
-        self, principal: Principal, app: str, collection: str, *, prefix: str = "", limit: int = 100, after: str | None = None
-    ) -> Any:
-        authorize(principal, "documents:List", f"{app}/{collection}")
-        return self._documents.list(app, collection, prefix, limit, after)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -242,6 +242,30 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     report_failures: bool = False
 
 
+class CollectionDeclaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A collection that an app declares. `settings`: as the document database takes them (`documents.CollectionConfig`)."""
+
+    name: str
+    settings: dict[str, Any] = {}
+
+
+class ChangesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A function that takes the changes of a collection of its app, in order for each document."""
+
+    collection: str
+    function: str
+    batch_size: int = 100
+    window_seconds: int = 0
+    patterns: tuple[str, ...] = ()  # JSON
+    concurrency: int = 10  # most events at one time
+    report_failures: bool = False
+    start: Literal["now", "oldest"] = "now"  # of the first deployment
+    retries: int = 5  # after the first run; -1: until the changes are too old
+    max_age_seconds: int = -1  # -1: a day
+    bisect: bool = False
+    on_failure: str = ""  # "queue:NAME" or "function:NAME" of the app; "": the dead letters
+
+
 class AppGraph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An app as a graph of typed resources; every source (decorators, templates) yields this."""
 
@@ -250,6 +274,8 @@ class AppGraph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     schedules: tuple[ScheduleConfig, ...] = ()
     queues: tuple[QueueConfig, ...] = ()
     consumers: tuple[ConsumerConfig, ...] = ()
+    collections: tuple[CollectionDeclaration, ...] = ()
+    changes: tuple[ChangesConfig, ...] = ()
 
 
 class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,6 +38,11 @@ def with_schedule(**fields: Any) -> dict[str, Any]:
     return {"functions": [function()], "schedules": [schedule]}
 
 
+def with_changes(**fields: Any) -> dict[str, Any]:
+    change = {"collection": "orders", "function": "f", **fields}
+    return {"functions": [function()], "changes": [change], "queues": [{"name": "lost"}]}
+
+
 def test_a_full_graph() -> None:
     graph = checked(
         {
@@ -128,6 +133,16 @@ BROKEN: dict[str, tuple[object, str]] = {
     "cors origin path": (with_route(route(cors={"origins": ["https://a/b"]})), "origin"),
     "cors header": (with_route(route(cors={"headers": ["a b"]})), "'a b' is not"),
     "cors age": (with_route(route(cors={"max_age_seconds": -1})), "max_age_seconds is -1"),
+    "changes function": (with_changes(function="g"), "leads? to 'g'"),
+    "changes collection": (with_changes(collection="a/b"), "collection's name"),
+    "changes consumers": (with_changes(concurrency=101), "consumers is 101, allowed is 1 to 100"),
+    "changes none": (with_changes(concurrency=0), "consumers is 0"),
+    "changes start": (with_changes(start="tomorrow"), "start"),
+    "changes lost": (with_changes(on_failure="queue:other"), "on_failure 'queue:other'"),
+    "changes lost kind": (with_changes(on_failure="topic:lost"), "on_failure 'topic:lost'"),
+    "changes twice": ({**with_changes(), "changes": with_changes()["changes"] * 2}, "twice"),
+    "collection twice": ({"functions": [function()], "collections": [{"name": "a"}] * 2}, "collection a twice"),
+    "collection name": ({"functions": [function()], "collections": [{"name": "a/b"}]}, "collection's name"),
     "schedule name": (with_schedule(name="a/b"), "schedule 'a/b'"),
     "schedule function": (with_schedule(function="g"), "leads to 'g'"),
     "schedule expression": (with_schedule(expression="every day"), "schedule 's': 'every day' is neither"),

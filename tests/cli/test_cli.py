@@ -22,7 +22,21 @@ from martlet.errors import StartFailed, Throttled
 from martlet.protocols import app
 
 SOURCE = {**os.environ, "PYTHONPATH": str(Path(martlet.__file__).parents[1])}
-COMMANDS = ("up", "env", "deploy", "apps", "functions", "invoke", "replay", "logs", "usage", "destroy", "status", "version")
+COMMANDS = (
+    "up",
+    "env",
+    "deploy",
+    "apps",
+    "functions",
+    "invoke",
+    "replay",
+    "logs",
+    "usage",
+    "documents",
+    "destroy",
+    "status",
+    "version",
+)
 
 
 @pytest.fixture

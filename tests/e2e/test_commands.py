@@ -24,6 +24,7 @@ COMMANDS = (
     "apps",
     "functions",
     "usage",
+    "documents",
     "status",
     "version",
     "invoke",
@@ -252,7 +253,8 @@ def test_exit_codes_and_messages(
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("up", "version", "runtimes")])
 def test_without_a_platform_every_command_says_so(martlet: Command, app: Path, tmp_path: Path, command: str) -> None:
-    arguments = {"deploy": [app], "invoke": ["x"], "replay": ["--list"], "destroy": ["x", "--yes"]}.get(command, [])
+    more = {"deploy": [app], "invoke": ["x"], "replay": ["--list"], "destroy": ["x", "--yes"], "documents": ["list", "x"]}
+    arguments = more.get(command, [])
     done = martlet(command, *arguments, data=tmp_path / "empty")
     assert done.code == 3
     assert f"no platform runs on {tmp_path}/empty" in done.err

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from PIL import Image
 from tests.e2e.conftest import Start
-from tests.e2e.driving import EXAMPLES, ROOT, Api, RunningPlatform
+from tests.e2e.driving import EXAMPLES, ROOT, Api, RunningPlatform, eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -120,7 +120,7 @@ def test_a_purchase_takes_stock_and_leaves_a_confirmation(shop: RunningPlatform,
     assert outbox(shop)[confirmation["id"]] == confirmation
     assert "18 left" in http.get(f"{shop.app_url}/products/kettle").text
     api = Api(shop)
-    for function in ("purchase", "validate_payment", "update_stock", "send_confirmation"):
+    for function in ("purchase", "validate_payment", "place_order"):
         assert api.status_of(f"shop-{function}")["cold"] >= 1, "each step is a function of its own"
 
 
@@ -155,6 +155,30 @@ def test_of_many_buyers_at_once_exactly_as_many_are_served_as_there_is_stock(sho
     assert (sold_out.status_code, sold_out.json()["left"]) == (409, 0)
 
 
+def test_200_buyers_at_once_never_take_more_than_there_is(start: Start) -> None:
+    """Through HTTP and sandboxes: each takes 1 to 3 of 20 kettles; what was sold, what is left and the orders agree."""
+    shop = start(EXAMPLES / "shop", "--no-watch")
+    quantities = [1 + number % 3 for number in range(200)]
+    with ThreadPoolExecutor(200) as pool:
+        answers = list(pool.map(lambda quantity: buy(shop, "kettle", quantity), quantities))
+    assert {answer.status_code for answer in answers} <= {201, 409}, Counter(answer.text for answer in answers)
+    sold = [answer.json() for answer in answers if answer.status_code == 201]
+    left = Api(shop).get("/v1/documents/stock/kettle", app="shop")["left"]
+    assert left >= 0
+    assert left + sum(one["quantity"] for one in sold) == 20
+    assert left < max(answer.json()["left"] + 1 for answer in answers if answer.status_code == 409)
+    orders = Api(shop).get("/v1/documents/orders", app="shop", limit=1000)["items"]
+    assert {item["id"]: item["value"]["quantity"] for item in orders} == {one["id"]: one["quantity"] for one in sold}
+    assert outbox(shop).keys() >= {one["id"] for one in sold}
+    told = eventually(lambda: mails(shop) if len(mails(shop)) == len(sold) else None)
+    assert sum(int(line.split(": ")[1].split(" ")[0]) for line in told) == 20 - left
+
+
+def mails(platform: RunningPlatform) -> list[str]:
+    """What `send_confirmation` printed: one line for each order."""
+    return [line for lines in Api(platform).records("shop-send_confirmation") for line in lines if "mail to" in line]
+
+
 def test_reviews_through_fastapi(shop: RunningPlatform, http: httpx.Client) -> None:
     url = f"{shop.app_url}/reviews/tea"
     assert http.get(url).json() == []
@@ -169,7 +193,7 @@ def test_reviews_through_fastapi(shop: RunningPlatform, http: httpx.Client) -> N
 def test_a_function_has_no_right_that_it_did_not_ask_for(app_shop: RunningPlatform) -> None:
     """`picture` uses no collection, so it is given none: seen from the graph that was deployed."""
     functions = {found["name"]: found["config"] for found in Api(app_shop).get("/v1/functions")["functions"]}
-    assert functions["shop-update_stock"]["documents"] == ["stock"]
+    assert functions["shop-place_order"]["documents"] == ["stock", "orders", "outbox"]
     assert functions["shop-picture"]["documents"] == []
     assert functions["shop-validate_payment"]["uses"] == []
     assert {config["egress"] for config in functions.values()} == {"none"}
@@ -197,8 +221,10 @@ def test_what_was_acknowledged_survives_kill_9(start: Start) -> None:
     assert [kept.get(confirmation["id"]) for confirmation in acknowledged] == acknowledged
     assert "14 left" in httpx.get(f"{second.app_url}/products/tea").text
     confirmed = sum(1 for confirmation in kept.values() if confirmation.get("product") == "kettle")
-    left = Api(second).get("/v1/documents/stock/kettle", app="shop")
-    assert 0 <= left <= 20 - confirmed, "stock that was taken may lack its confirmation, never the other way round"
+    left = Api(second).get("/v1/documents/stock/kettle", app="shop")["left"]
+    assert left == 20 - confirmed, "stock, order and confirmation are one transaction"
+    orders = Api(second).get("/v1/documents/orders", app="shop", limit=1000)["items"]
+    assert {item["id"] for item in orders} == {id for id, value in kept.items() if "product" in value}
     assert buy(second, "tea").status_code == 201, "and it sells on"
 
 

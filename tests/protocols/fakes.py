@@ -16,6 +16,7 @@ import msgspec
 
 from martlet.apps import AppRecord, Deployment
 from martlet.apps.plan import PublishFunction
+from martlet.documents import Usage
 from martlet.errors import AccessDenied, Conflict, DeployFailed, MartletError, NotFound, Unauthenticated
 from martlet.protocols import Rooms
 from martlet.types import AppGraph, FunctionConfig, FunctionVersion, Invocation, Outcome, Principal, Route
@@ -234,7 +235,7 @@ class FakeDocuments:
         self.auth = auth
         self.rows: dict[tuple[str, str, str], Stored] = {}
 
-    def get(self, principal: Principal, app: str, collection: str, id: str) -> Stored | None:
+    def get(self, principal: Principal, app: str, collection: str, id: str, *, usage: Usage) -> Stored | None:
         self.auth.authorize(principal, "documents:Get", f"{app}/{collection}")
         return self.rows.get((app, collection, id))
 
@@ -245,20 +246,22 @@ class FakeDocuments:
         return there
 
     async def put(
-        self, principal: Principal, app: str, collection: str, id: str, value: bytes, *, version: int | None = None
+        self, principal: Principal, app: str, collection: str, id: str, value: bytes, *, version: int | None, usage: Usage
     ) -> Stored:
         self.auth.authorize(principal, "documents:Put", f"{app}/{collection}")
         key = (app, collection, id)
         self.rows[key] = Stored(id, value, self._require(key, version) + 1)
         return self.rows[key]
 
-    async def delete(self, principal: Principal, app: str, collection: str, id: str, *, version: int | None = None) -> bool:
+    async def delete(
+        self, principal: Principal, app: str, collection: str, id: str, *, version: int | None, usage: Usage
+    ) -> bool:
         self.auth.authorize(principal, "documents:Delete", f"{app}/{collection}")
         self._require((app, collection, id), version)
         return self.rows.pop((app, collection, id), None) is not None
 
     def list(
-        self, principal: Principal, app: str, collection: str, *, prefix: str = "", limit: int = 100, after: str | None = None
+        self, principal: Principal, app: str, collection: str, *, prefix: str, limit: int, after: str | None, usage: Usage
     ) -> tuple[list[Stored], str | None]:
         self.auth.authorize(principal, "documents:List", f"{app}/{collection}")
         found = [row for key, row in sorted(self.rows.items()) if key[:2] == (app, collection)]

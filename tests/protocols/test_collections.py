@@ -19,8 +19,8 @@ from martlet.documents import Documents
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.http import HttpServer
 from martlet.protocols import app
+from martlet.protocols.documents import CheckedDocuments
 from martlet.sdk import client
-from martlet.server import _CheckedDocuments
 from martlet.store import Store
 from martlet.store.engines.memory import MemoryEngine
 from martlet.types import Principal
@@ -46,7 +46,7 @@ async def room() -> AsyncIterator[Documents]:
 def asgi(room: Documents) -> Any:
     world = World()
     world.auth.authorize = authorize  # type: ignore[method-assign]
-    return app(replace(world.rooms, collections=room, documents=_CheckedDocuments(room)))
+    return app(replace(world.rooms, collections=room, documents=CheckedDocuments(room)))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ async def test_define_write_query_change_export_import(root: httpx.AsyncClient, 
     assert [index["status"] for index in made.json()["indexes"]] == ["ready", "ready"]
     first = await root.post("/v1/documents/orders", json={"n": 1, "u": 1})
     assert first.status_code == 201
-    assert first.headers["martlet-usage"] == "read=0, write=3, compute=0"
+    assert first.headers["martlet-usage"] == "read=0, write=3, compute=0, bytes-in=13, bytes-out=0"
     again = await root.post("/v1/documents/orders", json={"n": 2, "u": 1})
     assert (again.status_code, again.json()["index"]) == (409, "by_u")
     written = await room.transact("shop", lambda tx: [tx.put("orders", f"k{n}", {"n": n, "u": n}).id for n in range(2, 6)])
@@ -249,3 +249,35 @@ async def test_the_sdk_speaks_it(asgi: Any, room: Documents, monkeypatch: pytest
     for _, sock in client._pool._idle:
         sock.close()
     await server.shutdown(1.0)
+
+
+async def test_a_database_inside_another_is_its_own(asgi: Any, room: Documents) -> None:
+    """Made by one call, with its own collections, settings and counts; removed with all that is in it."""
+    transport = httpx.ASGITransport(asgi)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=BEARER) as root:
+        assert (await root.put("/v1/documents/orders/1?app=shop", json={"n": 0})).status_code == 201
+        assert (await root.put("/v1/documents/orders/1?app=shop/none", json={})).status_code == 404
+        for path in ("shop/anna", "shop/anna/tests", "shop/bert"):
+            made = await root.post("/v1/databases", json={"path": path})
+            assert made.status_code == 201, made.text
+        assert (await root.post("/v1/databases", json={"path": "shop/anna"})).status_code == 409
+        assert (await root.post("/v1/databases", json={"path": "shop/carl/x"})).status_code == 404
+        deep = "/".join(["shop", *"abcdefghijklmnop"])
+        assert "database_depth" in (await root.post("/v1/databases", json={"path": deep})).text
+        settings = {"indexes": {"u": {"terms": [{"path": "u"}], "unique": True}}}
+        for path, number in (("shop/anna", 1), ("shop/anna/tests", 2), ("shop/bert", 3)):
+            assert (await root.put(f"/v1/collections/orders?app={path}", json=settings)).status_code == 200
+            for id in ("1", "2"):
+                answer = await root.put(f"/v1/documents/orders/{id}?app={path}", json={"n": number, "u": id})
+                assert answer.status_code == 201
+        for path, number in (("shop", 0), ("shop/anna", 1), ("shop/anna/tests", 2), ("shop/bert", 3)):
+            assert (await root.get(f"/v1/documents/orders/1?app={path}")).json()["n"] == number
+            status = (await root.get(f"/v1/collections/orders?app={path}")).json()
+            assert (status["documents"], len(status["indexes"])) == ((2, 1) if number else (1, 0))
+        listed = (await root.get("/v1/databases?app=shop")).json()["items"]
+        assert [item["path"] for item in listed] == ["shop", "shop/anna", "shop/anna/tests", "shop/bert"]
+        assert (await root.delete("/v1/databases/shop%2Fanna")).status_code == 204
+        for path, status in (("shop/anna", 404), ("shop/anna/tests", 404), ("shop/bert", 200), ("shop", 200)):
+            assert (await root.get(f"/v1/documents/orders/1?app={path}")).status_code == status
+        assert (await root.post("/v1/databases", json={"path": "shop/anna"})).status_code == 201
+        assert (await root.get("/v1/documents/orders/1?app=shop/anna")).status_code == 404

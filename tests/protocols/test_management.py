@@ -28,6 +28,7 @@ ENDPOINTS = [
     ("GET", "/v1/logs"),
     ("GET", "/v1/logs?function=shop-echo"),
     ("GET", "/v1/usage"),
+    ("GET", "/v1/dead-letters"),
     ("GET", "/v1/documents/carts?app=shop"),
     ("GET", "/v1/documents/carts/1?app=shop"),
     ("PUT", "/v1/documents/carts/1?app=shop"),
@@ -404,6 +405,7 @@ async def test_usage_status_and_metrics(root: httpx.AsyncClient, world: World) -
             "since_ms": 5,
             "until_ms": 1_700_000_000_000,
             "functions": [{**USED, "hour_ms": 5}],
+            "documents": [],
         }
         assert (await root.get("/v1/status")).json() == {"version": "9.9.9", **world.rooms.status()}
         metrics = await root.get("/metrics")

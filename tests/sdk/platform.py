@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from martlet.documents.expressions import compile_expression
+
 _NOTHING = object()
 
 
@@ -82,6 +84,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts[:2] == ["v1", "documents"] and len(parts) == 4:
             with self.owner.lock:
                 self._document(unquote(parts[2]), unquote(parts[3]), body)
+        elif parts == ["v1", "transactions"]:
+            with self.owner.lock:
+                self._transaction(json.loads(body)["operations"])
         else:
             self._send(404)
 
@@ -114,6 +119,36 @@ class _Handler(BaseHTTPRequestHandler):
         limit = int(query["limit"])
         items = [{"id": id, "version": version, "value": value} for id, (version, value) in held[:limit]]
         self._send(200, {"items": items, "next": items[-1]["id"] if len(held) > limit else None})
+
+    def _transaction(self, operations: list[dict[str, Any]]) -> None:
+        """check, put and patch (with increment and condition), all or nothing."""
+        after = {name: dict(held) for name, held in self.owner.documents.items()}
+        results: list[Any] = []
+        for place, asked in enumerate(operations):
+            held = after.setdefault(asked["collection"], {})
+            version, value = held.get(asked["id"], (0, None))
+            refused = None
+            if asked.get("version") not in (None, version):
+                refused = (409, "conflict", "another version")
+            elif asked["op"] == "patch" and not version:
+                refused = (404, "not_found", "no document")
+            elif asked.get("condition"):
+                condition = compile_expression(asked["condition"])
+                if not condition.holds(value or {}, asked.get("parameters")):
+                    refused = (412, "precondition_failed", "the condition does not hold")
+            if refused is not None:
+                problem = {"type": f"urn:martlet:error:{refused[1]}", "status": refused[0], "detail": refused[2]}
+                self._send(refused[0], problem | {"operation": place})
+                return
+            if asked["op"] == "put":
+                held[asked["id"]] = (version + 1, asked["value"])
+            elif asked["op"] == "patch":
+                more = {name: value.get(name, 0) + amount for name, amount in asked.get("increment", {}).items()}
+                held[asked["id"]] = (version + 1, value | asked.get("merge", {}) | more)
+            results.append({"id": asked["id"], "version": version + 1})
+        self.owner.documents.clear()
+        self.owner.documents.update(after)
+        self._send(200, {"results": results})
 
     def _document(self, collection: str, id: str, body: bytes) -> None:
         held = self.owner.documents.setdefault(collection, {})

@@ -39,7 +39,7 @@ def load() -> Iterator[Any]:
 def emit(module: ModuleType, app: str = "folder") -> dict[str, Any]:
     """The graph, proven to be JSON and to match the platform's types."""
     found = graph.emit(module, app)
-    assert set(found) == {"app", "functions", "routes", "schedules"}
+    assert set(found) - {"queues", "consumers", "collections", "changes"} == {"app", "functions", "routes", "schedules"}
     text = json.dumps(found)
     msgspec.json.decode(
         json.dumps({key: value for key, value in json.loads(text).items() if key != "app"}), type=AppGraph, strict=True
@@ -329,3 +329,91 @@ def test_all_mistakes_come_together(load: Any) -> None:
 
 def test_the_name_limit_is_the_platforms() -> None:
     assert LIMITS["function_name_characters"].default == graph.FUNCTION_NAME_CHARACTERS
+
+
+COLLECTIONS = """
+from decimal import Decimal
+app = App("shop")
+lost = Queue("lost")
+teams = Collection("teams", unique="name", ttl="until", history=0, changes="keys")
+people = Collection(
+    "people",
+    indexes={"one": "n", "two": ["-n", "tags[]"], "three": Index("a", sparse=True, values=["b"])},
+    unique=["address.email"],
+    schema={
+        "n": "int?",
+        "m": DocumentField("int", required=True, check="m > 0"),
+        "d": DocumentField("text?", default=None),
+        "c": DocumentField(computed="m * 2"),
+        "team": Reference(teams),
+        "others": Reference("teams", many=True, required=True, on_delete="keep"),
+    },
+    checks={"small": "m < 9"},
+    additional=False,
+)
+bare = Collection("bare")
+
+@app.function(uses=[people, bare])
+def f(event, context): ...
+
+@app.on(people.changed, batch=5, consumers=2, retries=-1, bisect=True, start="oldest", on_failure=lost)
+def g(event, context): ...
+
+@app.on(bare.changed, on_failure=f, filter={"operation": ["put"]}, max_age=60, partial=True)
+def h(event, context): ...
+"""
+
+
+def test_collections_and_their_changes(load: Any) -> None:
+    found = emit(load(COLLECTIONS))
+    teams, people = sorted(found["collections"], key=lambda one: one["name"], reverse=True)
+    assert teams["settings"] == {
+        "indexes": {"name": {"terms": [{"path": "name"}], "unique": True}},
+        "history_seconds": 0,
+        "ttl_field": "until",
+        "changes": "keys",
+    }
+    assert people["settings"]["indexes"] == {
+        "address_email": {"terms": [{"path": "address.email"}], "unique": True},
+        "one": {"terms": [{"path": "n"}]},
+        "two": {"terms": [{"path": "n", "descending": True}, {"path": "tags[]"}]},
+        "three": {"terms": [{"path": "a"}], "sparse": True, "values": ["b"]},
+    }
+    assert people["settings"]["schema"] == {
+        "fields": {
+            "n": {"type": "int?"},
+            "m": {"type": "int", "required": True},
+            "d": {"type": "text?", "default": None},
+            "c": {"type": "any", "computed": "m * 2"},
+            "team": {"type": "ref?", "collection": "teams"},
+            "others": {"type": "array<ref>", "collection": "teams", "required": True, "on_delete": "keep"},
+        },
+        "checks": [{"name": "small", "expression": "m < 9"}, {"name": "m", "expression": "m > 0"}],
+        "additional": False,
+    }
+    first, second = found["changes"]
+    assert (first["collection"], first["function"], first["batch_size"], first["concurrency"]) == ("people", "g", 5, 2)
+    assert (first["retries"], first["bisect"], first["start"], first["on_failure"]) == (-1, True, "oldest", "queue:lost")
+    assert (second["on_failure"], second["max_age_seconds"], second["report_failures"]) == ("function:f", 60, True)
+    assert second["batch_size"] == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("c = Collection('c', indexes={'a': 'a'}, unique=['a'])", "declared twice"),
+        ("c = Collection('c', schema={'a': 7})", "it is a type"),
+        ("c = Collection('c', schema={'a': DocumentField(default={1})})", "JSON serializable"),
+        ("c = Collection('c', unique='a')\nd = Collection('c', unique='b')", "two collections c that differ"),
+        ("@app.on(Collection('c'))\ndef g(event, context): ...", "write .changed"),
+        ("@app.on(Collection('c').changed, consumers=0)\ndef g(event, context): ...", "consumers=0"),
+        ("@app.on(Collection('c').changed, start='soon')\ndef g(event, context): ...", "start='soon'"),
+        ("@app.on(Collection('c').changed, max_age=1)\ndef g(event, context): ...", "max_age=1"),
+        ("@app.on(Collection('c').changed, on_failure='x')\ndef g(event, context): ...", "on_failure='x'"),
+        ("@app.on(Queue('q'), bisect=True)\ndef g(event, context): ...", "bisect= is for a collection's changes"),
+        ("@app.on(Queue('q'), start='oldest')\ndef g(event, context): ...", "start= is for"),
+    ],
+)
+def test_collections_declared_wrongly(load: Any, text: str, message: str) -> None:
+    with pytest.raises(DeclarationError, match=message):
+        emit(load(f"app = App('shop')\n@app.function()\ndef f(event, context): ...\n{text}"))

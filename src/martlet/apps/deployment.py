@@ -26,6 +26,7 @@ from martlet.apps.package import DigestCache, Package, app_name, check_app_name,
 from martlet.apps.plan import (
     AppRecord,
     PublishFunction,
+    PutCollection,
     PutGraphql,
     PutQueues,
     PutSchedule,
@@ -35,7 +36,7 @@ from martlet.apps.plan import (
     plan,
     teardown,
 )
-from martlet.apps.ports import ApiSchemas, Build, Consumers, Functions, Progress, Schedules, Store
+from martlet.apps.ports import ApiSchemas, Build, Collections, Consumers, Functions, Progress, Schedules, Store
 from martlet.apps.requirements import read as read_requirements
 from martlet.apps.sources import SOURCES
 from martlet.clock import Clock, token_hex
@@ -43,7 +44,7 @@ from martlet.config import Settings
 from martlet.errors import Conflict, DeployFailed, InvalidInput, MartletError, NotFound, StoreFailed
 from martlet.limits import LIMITS, exceeded
 from martlet.store import keys
-from martlet.types import AppGraph, FunctionVersion, Route
+from martlet.types import AppGraph, CollectionDeclaration, FunctionVersion, Route
 
 __all__ = ["Apps", "Deployment", "RouteTable"]
 
@@ -92,6 +93,7 @@ class Apps:
         settings: Settings,
         consumers: Consumers | None = None,
         schemas: ApiSchemas | None = None,
+        collections: Collections | None = None,
         also_used: Callable[[], set[str]] = set,
     ) -> None:
         self._store = store
@@ -99,6 +101,7 @@ class Apps:
         self._schedules = schedules
         self._consumers = consumers
         self._schemas = schemas
+        self._collections = collections
         self._on_routes = on_routes
         self._also_used = also_used  # content addresses that others refer to
         self._clock = clock
@@ -155,8 +158,10 @@ class Apps:
         for serving in self._functions.list():
             if serving.name not in recorded:  # published by a deployment that never committed
                 await self._functions.remove(serving.name)
-        if self._consumers is not None:  # a crash may have come between a commit and this
-            for record in self._records.values():
+        for record in self._records.values():  # a crash may have come between a commit and this
+            if self._collections is not None and record.graph.collections:
+                await self._collections.apply(record.name, record.graph.collections)
+            if self._consumers is not None:
                 await self._consumers.consume(record.name, record.graph)
         await asyncio.to_thread(self._garbage.clean_leftovers)
         await self._garbage.collect(self._referenced, at_once=True)
@@ -314,7 +319,9 @@ class Apps:
                 return before.graph, ()
         say(f"reading the app from {ready.entry}")
         build: Build = await SOURCES[ready.kind].read(self._functions, app=app, code=code, layer=ready.layer, entry=ready.entry)
-        return check(app, build.graph, self._schedules.check), tuple(build.imports)
+        graph = check(app, build.graph, self._schedules.check)
+        self._check_collections(graph)
+        return graph, tuple(build.imports)
 
     # --- applying
 
@@ -329,6 +336,7 @@ class Apps:
         self._applying.add(asyncio.current_task())
         published: dict[str, FunctionVersion] = {}
         try:
+            await self._put_collections(steps, after.name, say)
             await self._publish(steps, after, imports, published, say)
             names = [full_name(after.name, config.name) for config in after.graph.functions]
             versions = tuple(published.get(name) or serving[name] for name in names)
@@ -337,6 +345,7 @@ class Apps:
             await self._commit(steps, after)
         except BaseException as error:
             await self._roll_back(published, serving, error)
+            await self._take_collections_back(steps, after.name)
             raise
         self._records[after.name] = after
         self._on_routes()
@@ -399,9 +408,40 @@ class Apps:
             return ()
         return (PutGraphql(sdl, await self._schemas.check(app, sdl)),)
 
+    async def _put_collections(self, steps: tuple[Step, ...], app: str, say: Progress) -> None:
+        """First of all: what the new functions write must meet what the app declares. Taken back if the deployment fails."""
+        wanted = [step.config for step in steps if isinstance(step, PutCollection)]
+        if not wanted:
+            return
+        if self._collections is None:
+            raise DeployFailed("this platform has no document database", remedy="remove the collections' settings from the app")
+        try:
+            await self._collections.apply(app, wanted, say)
+        except MartletError as error:
+            raise DeployFailed(
+                f"the app's collections: {error.message}", remedy=error.remedy or "fix the declaration"
+            ) from error
+        for step in steps:
+            if isinstance(step, PutCollection):
+                say(step.text())
+
+    async def _take_collections_back(self, steps: tuple[Step, ...], app: str) -> None:
+        before = {one.name: one for one in self._records[app].graph.collections} if app in self._records else {}
+        names = [step.config.name for step in steps if isinstance(step, PutCollection)]
+        if self._collections is not None and names:
+            await self._collections.apply(app, [before.get(name, CollectionDeclaration(name=name)) for name in names])
+
+    def _check_collections(self, graph: AppGraph) -> None:
+        if self._collections is None or not graph.collections:
+            return
+        try:
+            self._collections.check(graph.collections)
+        except MartletError as error:
+            raise DeployFailed(error.message, remedy=error.remedy or "fix the declaration and deploy again") from error
+
     async def _prepare_queues(self, after: AppRecord) -> None:
         """Before the commit, since it may be refused; queues that a deployment made and did not commit are empty."""
-        if not after.graph.queues:
+        if not after.graph.queues and not after.graph.changes:
             return
         if self._consumers is None:
             raise DeployFailed("this platform has no queues", remedy="remove the queues from the app")
@@ -476,7 +516,7 @@ class Apps:
             await self._store.transact(write)
             del self._records[name]
             self._on_routes()
-            if self._consumers is not None and before.graph.consumers:
+            if self._consumers is not None and (before.graph.consumers or before.graph.changes):
                 await self._consumers.consume(name, AppGraph())
             await self._remove_functions(steps, _silent)
             await self._garbage.collect(self._referenced)

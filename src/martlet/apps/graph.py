@@ -15,7 +15,7 @@ import msgspec
 from martlet.apps.ports import CheckSchedule
 from martlet.errors import DeployFailed, InvalidInput
 from martlet.limits import LIMITS, exceeded
-from martlet.types import AppGraph, ConsumerConfig, Cors, FunctionConfig, QueueConfig, Route, ScheduleConfig
+from martlet.types import AppGraph, ChangesConfig, ConsumerConfig, Cors, FunctionConfig, QueueConfig, Route, ScheduleConfig
 
 __all__ = ["check", "full_name"]
 
@@ -65,7 +65,30 @@ def check(app: str, emitted: object, check_schedule: CheckSchedule) -> AppGraph:
     for schedule in graph.schedules:
         _schedule(schedule, names, check_schedule)
     _queues(app, graph, names)
+    _unique((declared.name for declared in graph.collections), "collection")
+    for declared in graph.collections:
+        if not _COLLECTION.fullmatch(declared.name):
+            raise _refuse(f"collection {declared.name!r}", "is not a collection's name")
+    for one in graph.changes:
+        _changes(one, names, graph)
+    _unique((f"changes of {one.collection} → {one.function}" for one in graph.changes), "trigger")
     return graph
+
+
+def _changes(config: ChangesConfig, names: frozenset[str], graph: AppGraph) -> None:
+    where = f"changes of collection {config.collection!r}"
+    if config.function not in names:
+        raise _refuse(where, f"lead to {config.function!r}, which is not a function of this app")
+    if not _COLLECTION.fullmatch(config.collection):
+        raise _refuse(where, "is not a collection's name")
+    most = LIMITS["change_consumers"].default
+    if not 1 <= config.concurrency <= most:
+        raise _refuse(where, f"consumers is {config.concurrency}, allowed is 1 to {most}")
+    kind, _, name = config.on_failure.partition(":")
+    queues = {f"{queue.name}{'.fifo' if queue.fifo else ''}" for queue in graph.queues}
+    known = {"queue": queues, "function": names}.get(kind, frozenset())
+    if config.on_failure and name not in known:
+        raise _refuse(where, f"on_failure {config.on_failure!r} is neither a queue nor a function of this app")
 
 
 def _queues(app: str, graph: AppGraph, names: frozenset[str]) -> None:

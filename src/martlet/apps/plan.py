@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
 from martlet.apps.graph import full_name
-from martlet.types import AppGraph, ConsumerConfig, FunctionConfig, FunctionVersion, QueueConfig, Route, ScheduleConfig
+from martlet.types import (
+    AppGraph,
+    ChangesConfig,
+    CollectionDeclaration,
+    ConsumerConfig,
+    FunctionConfig,
+    FunctionVersion,
+    QueueConfig,
+    Route,
+    ScheduleConfig,
+)
 
 __all__ = [
     "AppRecord",
     "PublishFunction",
+    "PutCollection",
     "PutQueues",
     "PutRoutes",
     "PutSchedule",
@@ -94,16 +105,29 @@ class RemoveSchedule(msgspec.Struct, frozen=True, tag="remove_schedule"):
         return f"remove schedule   {self.name}"
 
 
+class PutCollection(msgspec.Struct, frozen=True, tag="put_collection"):
+    """Give a collection its settings; `changes` says each by its name, and what is lost by it. A collection that the app no
+    longer has stays, with its documents and settings: removing data is for its owner to say."""
+
+    config: CollectionDeclaration
+    changes: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"put collection    {self.config.name}  ({', '.join(self.changes)})"
+
+
 class PutQueues(msgspec.Struct, frozen=True, tag="put_queues"):
-    """Make the app's queues, and let these functions take their messages. A queue that the app no longer has stays, with
-    its messages: removing data is for its owner to say."""
+    """Make the app's queues, and let these functions take their messages, and the changes of its collections. A queue that the
+    app no longer has stays, with its messages: removing data is for its owner to say."""
 
     queues: tuple[QueueConfig, ...]
     consumers: tuple[ConsumerConfig, ...]
+    changes: tuple[ChangesConfig, ...] = ()
 
     def text(self) -> str:
         told = [queue.name for queue in self.queues]
         told += [f"{one.queue} → {one.function}" for one in self.consumers]
+        told += [f"changes of {one.collection} → {one.function}" for one in self.changes]
         return f"put queues        {', '.join(told) or 'none'}"
 
 
@@ -117,7 +141,9 @@ class PutGraphql(msgspec.Struct, frozen=True, tag="put_graphql"):
         return f"put graphql       {', '.join(self.changes) or 'the same types in other words'}"
 
 
-Step: TypeAlias = PublishFunction | RemoveFunction | PutRoutes | PutSchedule | RemoveSchedule | PutQueues | PutGraphql
+Step: TypeAlias = (
+    PublishFunction | RemoveFunction | PutRoutes | PutSchedule | RemoveSchedule | PutQueues | PutCollection | PutGraphql
+)
 
 
 def plan(
@@ -128,13 +154,13 @@ def plan(
     `serving` holds, by full name, what the functions room serves now: a function is skipped only if it serves this very
     code, layer and configuration.
     """
-    steps: list[Step] = []
+    old = before.graph if before else AppGraph()
+    steps: list[Step] = [*_collections(old, graph)]
     for config in graph.functions:
         name = full_name(app, config.name)
         why = _why_publish(serving.get(name), config, code, layer)
         if why:
             steps.append(PublishFunction(name, config, why))
-    old = before.graph if before else AppGraph()
     if graph.routes != old.routes:
         added = tuple(route for route in graph.routes if route not in old.routes)
         removed = tuple(route for route in old.routes if route not in graph.routes)
@@ -144,11 +170,54 @@ def plan(
         if schedule not in old.schedules:
             steps.append(PutSchedule(schedule, full_name(app, schedule.function)))
     steps.extend(RemoveSchedule(schedule.name) for schedule in old.schedules if schedule.name not in kept)
-    if (graph.queues, graph.consumers) != (old.queues, old.consumers):
-        steps.append(PutQueues(graph.queues, graph.consumers))
+    if (graph.queues, graph.consumers, graph.changes) != (old.queues, old.consumers, old.changes):
+        steps.append(PutQueues(graph.queues, graph.consumers, graph.changes))
     wanted = {full_name(app, config.name) for config in graph.functions}
     steps.extend(RemoveFunction(name) for name, version in sorted(serving.items()) if version.app == app and name not in wanted)
     return tuple(steps)
+
+
+def _collections(old: AppGraph, graph: AppGraph) -> list[PutCollection]:
+    """Declared ones that differ. One that still is used but says nothing more loses what it said before."""
+    known = {one.name: one for one in old.collections}
+    wanted = {one.name: one for one in graph.collections}
+    used = {name for function in graph.functions for name in function.documents} | {one.collection for one in graph.changes}
+    bare = [CollectionDeclaration(name=name) for name in sorted(known.keys() & used - wanted.keys())]
+    return [
+        PutCollection(one, _differences(known[one.name].settings if one.name in known else None, one.settings))
+        for one in (*graph.collections, *bare)
+        if one != known.get(one.name)
+    ]
+
+
+def _differences(before: dict[str, Any] | None, after: dict[str, Any]) -> tuple[str, ...]:
+    """What changes, by name."""
+    told: list[str] = [] if before is not None else ["new"]
+    known = before or {}
+    told += _entries("index", known.get("indexes", {}), after.get("indexes", {}), "its entries are removed")
+    old, new = known.get("schema", {}), after.get("schema", {})
+    told += _entries("field", old.get("fields", {}), new.get("fields", {}), "no longer checked")
+    checked, checks = ({one["name"]: one for one in rules.get("checks", ())} for rules in (old, new))
+    told += _entries("check", checked, checks, "no longer checked")
+    if old.get("additional", True) != new.get("additional", True):
+        told.append(f"other fields {'are allowed' if new.get('additional', True) else 'are refused'}")
+    for name, default, lost in (
+        ("history_seconds", 86_400, "older versions are removed"),
+        ("ttl_field", "", "documents past their time are removed"),
+        ("changes", "new", ""),
+    ):
+        one, other = known.get(name, default), after.get(name, default)
+        if one == other:
+            continue
+        loses = other < one if name == "history_seconds" else bool(other)
+        told.append(f"{name} {one!r} → {other!r}" + (f": {lost}" if lost and loses else ""))
+    return tuple(told)
+
+
+def _entries(kind: str, before: dict[str, Any], after: dict[str, Any], lost: str) -> list[str]:
+    told = [f"+ {kind} {name}" for name in after if name not in before]
+    told += [f"~ {kind} {name}" for name in after if name in before and before[name] != after[name]]
+    return told + [f"- {kind} {name}: {lost}" for name in before if name not in after]
 
 
 def _why_publish(version: FunctionVersion | None, config: FunctionConfig, code: str, layer: str) -> str:
@@ -172,7 +241,7 @@ def teardown(before: AppRecord, serving: Mapping[str, FunctionVersion]) -> tuple
     if before.graph.routes:
         steps.append(PutRoutes((), before.graph.routes, 0))
     steps.extend(RemoveSchedule(schedule.name) for schedule in before.graph.schedules)
-    if before.graph.consumers:
+    if before.graph.consumers or before.graph.changes:
         steps.append(PutQueues((), ()))
     steps.extend(RemoveFunction(name) for name, version in sorted(serving.items()) if version.app == before.name)
     return tuple(steps)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-from martlet.types import AppGraph, FunctionConfig, FunctionVersion, ScheduleConfig
+from martlet.types import AppGraph, CollectionDeclaration, FunctionConfig, FunctionVersion, ScheduleConfig
 
-__all__ = ["ApiSchemas", "Build", "CheckSchedule", "Consumers", "Functions", "Progress", "Schedules", "Store", "Transaction"]
+__all__ = [
+    "ApiSchemas",
+    "Build",
+    "CheckSchedule",
+    "Collections",
+    "Consumers",
+    "Functions",
+    "Progress",
+    "Schedules",
+    "Store",
+    "Transaction",
+]
 
 T = TypeVar("T")
 Progress = Callable[[str], None]
@@ -67,6 +78,19 @@ class ApiSchemas(Protocol):
         """Around the transaction of the store that `put` is part of."""
 
     def put(self, tx: Any, app: str, sdl: str) -> None: ...
+
+
+class Collections(Protocol):
+    """Collections of documents, as far as apps declare them."""
+
+    def check(self, declarations: Sequence[CollectionDeclaration]) -> None:
+        """Raises `MartletError` for settings that no collection can have."""
+
+    async def apply(
+        self, app: str, declarations: Sequence[CollectionDeclaration], say: Callable[[str], None] | None = None
+    ) -> None:
+        """Make the collections of the app's database so, and `say` how indexes are built. May be repeated. Raises
+        `MartletError`."""
 
 
 class Transaction(Protocol):

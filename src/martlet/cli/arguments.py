@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     _invoke(commands)
     _replay(commands)
     _logs(commands)
+    _documents(commands)
     _destroy(commands)
     _runtimes(commands)
     return root
@@ -158,6 +159,22 @@ def _logs(commands: Commands) -> None:
     logs.add_argument("name", nargs="?", metavar="NAME", help="only this function's (default: all)")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
     logs.add_argument("--since", metavar="AGE", help="only the last 30s, 5m, 24h or 7d")
+
+
+def _documents(commands: Commands) -> None:
+    summary = "list, import, export or delete collections of documents"
+    example = "martlet documents import shop orders orders.ndjson --dry-run"
+    command = _command(commands, "documents", summary, example, json=True)
+    command.add_argument("action", choices=("list", "import", "export", "delete"), help="what to do")
+    command.add_argument("app", metavar="APP", help="the app, or a database inside it: APP/CHILD")
+    command.add_argument("collection", nargs="?", metavar="COLLECTION", help="the collection (not for list)")
+    command.add_argument("file", nargs="?", metavar="FILE", help="from or to this file (default: standard input or output)")
+    command.add_argument("--format", choices=("ndjson", "csv"), help="of an import (default: by the file's name)")
+    command.add_argument("--mode", choices=("upsert", "insert"), default="upsert", help="insert: ids must be new")
+    command.add_argument("--id-field", metavar="NAME", help="lines are bare documents, and this field is the id")
+    command.add_argument("--dry-run", action="store_true", help="check every line and write nothing")
+    command.add_argument("--as-of", metavar="STAMP", help="export the state at this time, in microseconds")
+    command.add_argument("--yes", action="store_true", help="delete without asking")
 
 
 def _destroy(commands: Commands) -> None:

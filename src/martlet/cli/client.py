@@ -118,6 +118,12 @@ class Client:
                 if event.get("type") != "heartbeat":
                     yield event
 
+    def pieces(self, method: str, path: str, query: dict[str, object] | None = None) -> Iterator[bytes]:
+        """The answer's bytes as they come. An answer that is cut short becomes a `Failure`."""
+        with self._exchange(method, path, query, None, "") as answer:
+            while piece := answer.read1(1 << 20):
+                yield piece
+
     @contextmanager
     def _exchange(
         self,

@@ -313,7 +313,17 @@ def _usage(arguments: Arguments) -> int:
         "PEAK_MB",
     ]
     print(table(headings, rows, empty="nothing used"))
+    if found.get("documents"):
+        _show_document_usage(found["documents"])
     return 0
+
+
+def _show_document_usage(used: list[dict[str, Any]]) -> None:
+    names = ("requests", "read_operations", "write_operations", "compute_operations", "bytes_in", "bytes_out", "storage_bytes")
+    rows = [(row["database"], _time(row["hour_ms"])[:16], *(row[name] for name in names)) for row in used]
+    headings = ["DATABASE", "HOUR_UTC", "REQUESTS", "READS", "WRITES", "COMPUTE", "BYTES_IN", "BYTES_OUT", "STORED"]
+    print()
+    print(table(headings, rows, empty=""))
 
 
 def _status(arguments: Arguments) -> int:
@@ -519,6 +529,12 @@ def _runtimes(arguments: Arguments) -> int:
     return 0
 
 
+def _documents(arguments: Arguments) -> int:
+    from martlet.cli.documents import documents
+
+    return documents(arguments, _client(arguments), _show_json)
+
+
 _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "up": _up,
     "env": _env,
@@ -529,6 +545,7 @@ _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "replay": _replay,
     "logs": _logs,
     "usage": _usage,
+    "documents": _documents,
     "destroy": _destroy,
     "runtimes": _runtimes,
     "status": _status,

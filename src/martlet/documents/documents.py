@@ -23,7 +23,7 @@ from martlet.documents.query import Page, Plan, Query, Slice
 from martlet.documents.transaction import Transaction
 from martlet.documents.usage import Usage
 from martlet.documents.view import Document, Version, View, document, read_id
-from martlet.errors import Conflict, InvalidInput
+from martlet.errors import Conflict, InvalidInput, MartletError
 from martlet.limits import LIMITS, exceeded
 from martlet.store import Store, Tx
 
@@ -132,13 +132,22 @@ class Documents:
         """Delete the document; False if there is none. Returns once it is durable. As `Transaction.delete`."""
         return await self.transact(database, lambda tx: tx.delete(collection, id, expected=expected), usage=usage)
 
-    def versions(self, database: str, collection: str, id: Id, limit: int = 100) -> _Versions:
+    def versions(self, database: str, collection: str, id: Id, limit: int = 100, *, usage: Usage | None = None) -> _Versions:
         """The versions that are kept, newest first."""
         if not 1 <= limit <= _LIST_MAX:
             raise InvalidInput(f"limit {limit}: allowed is 1 to {_LIST_MAX}", field="limit")
-        return self.read(database, lambda view: view.versions(collection, id, limit))
+        return self.read(database, lambda view: view.versions(collection, id, limit), usage=usage)
 
-    def list(self, database: str, collection: str, prefix: str = "", limit: int = 100, after: str | None = None) -> _Listed:
+    def list(
+        self,
+        database: str,
+        collection: str,
+        prefix: str = "",
+        limit: int = 100,
+        after: str | None = None,
+        *,
+        usage: Usage | None = None,
+    ) -> _Listed:
         """One page: documents whose (text) ids begin with `prefix`, after id `after`, in order of their ids (by code point).
 
         At most `limit` (1 to 1000), and no more once the page holds `document_page_bytes`. The second value is the
@@ -167,7 +176,7 @@ class Documents:
                 view.usage.read(len(row.body))
             return items, None
 
-        return self.read(database, page)
+        return self.read(database, page, usage=usage)
 
     # many at one moment
 
@@ -197,6 +206,12 @@ class Documents:
 
         try:
             result = await self.store.transact(run)
+        except MartletError:
+            if last:  # refused: what was read and computed for it counts, what would have been written does not
+                spent = last[-1].usage
+                spent.write_operations = spent.bytes_in = 0
+                self._account(database, spent, usage)
+            raise
         finally:
             for transaction in last:
                 if transaction.makes:
@@ -345,6 +360,20 @@ class Documents:
         return self.read(
             database, lambda view: [_status(view, record) for record in definitions.list_collections(view.reader, database)]
         )
+
+    def storage(self) -> Iterator[tuple[str, int]]:
+        """(database, bytes of its documents) of every database."""
+        for database in self.databases():
+            found = self.store.read(lambda reader, path=database.path: self._held(reader, path))  # type: ignore[misc]
+            yield database.path, found
+
+    def _held(self, reader: Any, path: str) -> int:
+        records = definitions.list_collections(reader, path)
+        return sum(stats_of(reader.get(numbered(b"Ds", record.number))).body_bytes for record in records)
+
+    def account(self, database: str, used: Usage) -> None:
+        """Count what was used beside `read`, `transact` and `query`: by a feed, an export."""
+        self._account(database, used, None)
 
     # for the room's other files
 

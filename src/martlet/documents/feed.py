@@ -15,6 +15,7 @@ from martlet.documents.catalog import check_name, check_path
 from martlet.documents.cursors import Cursor, Signer, digest
 from martlet.documents.documents import Documents
 from martlet.documents.transaction import TOPIC
+from martlet.documents.usage import Usage
 from martlet.errors import InvalidInput, NotFound
 from martlet.limits import LIMITS
 from martlet.store import LogEntry
@@ -134,7 +135,7 @@ class _Reader:
             for entry in self._tail():
                 if self._wanted(entry):
                     if len(found) >= limit or size > _PAGE_BYTES:
-                        return found
+                        return self._counted(found)
                     found.append(Changed(entry.seq, entry.at_ms, self.cursor(entry.seq), entry.body))
                     size += len(entry.body)
                 self.position = entry.seq
@@ -142,6 +143,14 @@ class _Reader:
             await asyncio.sleep(0)
             if found:
                 break
+        return self._counted(found)
+
+    def _counted(self, found: list[Changed]) -> list[Changed]:
+        if found:
+            used = Usage()
+            for change in found:
+                used.read(len(change.body))
+            self._room.account(self._database, used)
         return found
 
     def _tail(self) -> list[LogEntry]:

@@ -84,7 +84,6 @@ async def export(room: Documents, database: str, collection: str, *, as_of: int 
     """Every document as one line of JSON, by id: one consistent state, the present one or that at stamp `as_of`.
 
     Whatever is written meanwhile, and whether or not the collection keeps history (it does, while this runs)."""
-    usage = Usage()
     at = room.now_stamp() if as_of is None else as_of
     known = room.read(database, lambda view: view.collection(collection), as_of=as_of)
     if known is None:
@@ -92,9 +91,14 @@ async def export(room: Documents, database: str, collection: str, *, as_of: int 
     with room.pin(known.record.number, at):
         position = b""
         while True:
+            usage = Usage()
             part = partial(_rows, room, database, usage, at, collection, position)
             rows, more = room.store.read(part)
             lines = [_exported(id, row) for id, row in rows if row is not None]
+            for _, row in rows:
+                if row is not None:
+                    usage.read(len(row.body))
+            room.account(database, usage)
             if lines:
                 yield b"".join(lines)
             if not more:

@@ -39,6 +39,13 @@ class Usage(msgspec.Struct):
         self.nodes = self.entry_bytes = 0
         return self
 
+    def text(self) -> str:
+        """As an answer's header says it."""
+        return (
+            f"read={self.read_operations}, write={self.write_operations}, compute={self.compute_operations}, "
+            f"bytes-in={self.bytes_in}, bytes-out={self.bytes_out}"
+        )
+
     def add(self, other: Usage) -> None:
         self.read_operations += other.read_operations
         self.write_operations += other.write_operations

@@ -5,6 +5,7 @@ Owns: the sums of every invocation by function, version and hour, and their rows
 `record`, counts anything twice, shows what a crash could take back, prices anything.
 """
 
+from martlet.metering.documents import DocumentLedger, DocumentUsage
 from martlet.metering.ledger import Ledger, UsageRow
 
-__all__ = ["Ledger", "UsageRow"]
+__all__ = ["DocumentLedger", "DocumentUsage", "Ledger", "UsageRow"]

@@ -93,6 +93,8 @@ class Request:
     def segments(self) -> list[str] | None:
         """The path's decoded parts; None if one of them is not UTF-8."""
         try:
+            if b"%" not in self.raw_path:
+                return self.raw_path.decode().split("/")[1:]
             return [unquote_to_bytes(part).decode() for part in self.raw_path.split(b"/")[1:]]
         except UnicodeDecodeError:
             return None
@@ -251,13 +253,29 @@ class Router:
 
     def __init__(self, operations: Iterable[Operation]) -> None:
         self.operations = tuple(operations)
+        self._split = [(operation.parts(), operation) for operation in self.operations]
+        self._near: dict[tuple[int, str], list[tuple[list[str], Operation]]] = {}
+
+    def _candidates(self, segments: list[str]) -> list[tuple[list[str], Operation]]:
+        """Operations of as many segments, whose second one may be this: what is left to compare is little."""
+        second = segments[1] if len(segments) > 1 else ""
+        found = self._near.get((len(segments), second))
+        if found is None:
+            found = [
+                (parts, operation)
+                for parts, operation in self._split
+                if len(parts) == len(segments) and (len(parts) < 2 or parts[1] == second or parts[1].startswith("{"))
+            ]
+            if any(len(parts) > 1 and parts[1] == second for parts, _ in found):  # a bounded number: not whatever clients ask
+                self._near[len(segments), second] = found
+        return found
 
     def find(self, request: Request) -> Handler:
         """The handler, with `request.parameters` set. Raises `NotFound`, or `MethodNotAllowed` with the methods there are."""
         segments = request.segments()
         methods: set[str] = set()
-        for operation in self.operations:
-            parameters = _match(operation.parts(), segments)
+        for parts, operation in self._candidates(segments) if segments is not None else ():
+            parameters = _match(parts, segments or [])
             if parameters is not None:
                 if operation.method == request.method:
                     request.parameters = parameters
@@ -270,9 +288,8 @@ class Router:
         raise NotFound(f"there is no endpoint {request.method} {path}", remedy="see GET /v1/openapi.json")
 
 
-def _match(parts: list[str], segments: list[str] | None) -> dict[str, str] | None:
-    if segments is None or len(parts) != len(segments):
-        return None
+def _match(parts: list[str], segments: list[str]) -> dict[str, str] | None:
+    """What the parts in braces stand for; None for another path. As many segments as parts."""
     parameters: dict[str, str] = {}
     for part, segment in zip(parts, segments, strict=True):
         if part.startswith("{"):

@@ -114,14 +114,18 @@ class CollectionEndpoints:
 
     async def versions(self, request: Request) -> Answer:
         database, collection, query, _ = await self._open(request, "documents:List", ("limit",))
-        found = self._room.versions(database, collection, request.parameters["id"], _whole(query, "limit", 100))
-        return asgi.json_answer({"items": [{**shown(item.document), "ended": item.ended} for item in found]})
+        used = Usage()
+        limit = _whole(query, "limit", 100)
+        found = self._room.versions(database, collection, request.parameters["id"], limit, usage=used)
+        items = [{**shown(item.document), "ended": item.ended} for item in found]
+        return asgi.json_answer({"items": items}, 200, _usage(used))
 
     async def restore(self, request: Request) -> Answer:
         database, collection, query, _ = await self._open(request, "documents:Put", ("version",))
         version, id = _whole(query, "version", 0), request.parameters["id"]
-        written = await self._room.transact(database, lambda tx: tx.restore(collection, id, version))
-        return Answer(204, b"", (("etag", f'"{written.version}"'),))
+        used = Usage()
+        written = await self._room.transact(database, lambda tx: tx.restore(collection, id, version), usage=used)
+        return Answer(204, b"", (("etag", f'"{written.version}"'), *_usage(used)))
 
     async def transact(self, request: Request) -> Answer:
         principal, body = await self._identify(request, "request_body_bytes")
@@ -288,8 +292,7 @@ async def _chunks(body: bytes) -> AsyncIterator[bytes]:
 
 def _usage(used: Usage) -> tuple[tuple[str, str], ...]:
     """What the request used, as a header."""
-    text = f"read={used.read_operations}, write={used.write_operations}, compute={used.compute_operations}"
-    return (("martlet-usage", text),)
+    return (("martlet-usage", used.text()),)
 
 
 def _whole(query: dict[str, str], name: str, default: int) -> int:

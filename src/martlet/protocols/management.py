@@ -64,6 +64,7 @@ class _Management:
                 Operation("POST", "/v1/apps/{name}/deployments", self.deploy),
                 Operation("GET", "/v1/logs", self.logs),
                 Operation("GET", "/v1/usage", self.usage),
+                Operation("GET", "/v1/dead-letters", self.dead_letters),
                 *self._functions.operations(),
                 *documents.operations(),
                 *CollectionEndpoints(self._rooms, self.identify).operations(),
@@ -119,7 +120,15 @@ class _Management:
         until = asgi.whole(query, "until_ms", now)
         if since > until:
             raise InvalidInput(f"since_ms {since} is after until_ms {until}", field="since_ms")
-        return asgi.json_answer({"since_ms": since, "until_ms": until, "functions": list(self._rooms.usage(since, until))})
+        documents = list(self._rooms.document_usage(since, until))
+        functions = list(self._rooms.usage(since, until))
+        return asgi.json_answer({"since_ms": since, "until_ms": until, "functions": functions, "documents": documents})
+
+    async def dead_letters(self, request: Request) -> Answer:
+        await self._allowed(request, "triggers:Read")
+        query = request.query(("app", "limit"))
+        limit = asgi.whole(query, "limit", 100, low=1, high=1_000)
+        return asgi.json_answer({"items": list(self._rooms.dead_letters(query.get("app"), limit))})
 
     # --- apps
 

@@ -327,14 +327,30 @@ _OPERATIONS: Final[dict[str, Schema]] = {
         ],
         "responses": {"200": _answer("Records, one a line.", _ref("LogEvent"), "application/x-ndjson")},
     },
+    "GET /v1/dead-letters": {
+        "operationId": "listDeadLetters",
+        "summary": "Events of triggers that will not be tried again, newest first",
+        "parameters": [
+            _parameter("app", _STRING, "only this app's"),
+            _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 100}),
+        ],
+        "responses": {
+            "200": _answer("Dead letters with their events.", _object(items={"type": "array", "items": {"type": "object"}}))
+        },
+    },
     "GET /v1/usage": {
         "operationId": "getUsage",
-        "summary": "What each function used",
+        "summary": "What each function and each document database used",
         "parameters": [_parameter("since_ms", _WHOLE, "default 0"), _parameter("until_ms", _WHOLE, "default now")],
         "responses": {
             "200": _answer(
-                "Sums by function.",
-                _object(since_ms=_WHOLE, until_ms=_WHOLE, functions={"type": "array", "items": {"type": "object"}}),
+                "Sums by function, and by database.",
+                _object(
+                    since_ms=_WHOLE,
+                    until_ms=_WHOLE,
+                    functions={"type": "array", "items": {"type": "object"}},
+                    documents={"type": "array", "items": {"type": "object"}},
+                ),
             )
         },
     },

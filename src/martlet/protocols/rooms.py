@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from martlet.apps import AppRecord, Deployment
 from martlet.documents import Documents as CollectionsRoom
+from martlet.documents import Usage
 from martlet.types import FunctionVersion, Invocation, Outcome, Principal
 
 __all__ = [
@@ -149,13 +150,15 @@ class Documents(Protocol):
     `version`: the one that must be there; 0: none may be there; None: any. Raises `Conflict` when that does not hold.
     """
 
-    def get(self, principal: Principal, app: str, collection: str, id: str) -> StoredDocument | None: ...
+    def get(self, principal: Principal, app: str, collection: str, id: str, *, usage: Usage) -> StoredDocument | None: ...
     async def put(
-        self, principal: Principal, app: str, collection: str, id: str, value: bytes, *, version: int | None = None
+        self, principal: Principal, app: str, collection: str, id: str, value: bytes, *, version: int | None, usage: Usage
     ) -> StoredDocument: ...
-    async def delete(self, principal: Principal, app: str, collection: str, id: str, *, version: int | None = None) -> bool: ...
+    async def delete(
+        self, principal: Principal, app: str, collection: str, id: str, *, version: int | None, usage: Usage
+    ) -> bool: ...
     def list(
-        self, principal: Principal, app: str, collection: str, *, prefix: str = "", limit: int = 100, after: str | None = None
+        self, principal: Principal, app: str, collection: str, *, prefix: str, limit: int, after: str | None, usage: Usage
     ) -> tuple[Sequence[StoredDocument], str | None]: ...
 
 
@@ -228,3 +231,5 @@ class Rooms:
     collections: CollectionsRoom | None = None  # the whole of documents; its face authorizes each operation itself
     stacks: Stacks | None = None
     failures: Failures | None = None
+    document_usage: Callable[[int, int], Sequence[dict[str, Any]]] = lambda since_ms, until_ms: ()  # one object a database
+    dead_letters: Callable[[str | None, int], Sequence[object]] = lambda app, limit: ()  # of triggers, newest first

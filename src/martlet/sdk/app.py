@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, TypedDict, Unpack
 
-    from martlet.sdk.documents import Collection
+    from martlet.sdk.documents import Changed, Collection
     from martlet.sdk.queue import Queue
 
     Uses = Iterable[Function | Collection | Queue | str]
@@ -119,26 +119,39 @@ class App:
 
     def on(
         self,
-        source: Queue,
+        source: Queue | Changed,
         *,
-        batch: int = 10,
+        batch: int | None = None,
         window: int = 0,
         filter: Mapping[str, Any] | Iterable[Mapping[str, Any]] = (),
         consumers: int | None = None,
         partial: bool = False,
+        start: str = "now",
+        retries: int | None = None,
+        max_age: int | None = None,
+        bisect: bool = False,
+        on_failure: Queue | Function | None = None,
         **options: Unpack[Options],
     ) -> Decorator:
-        """The decorated function takes the queue's messages, up to `batch` of them in one event (Lambda's SQS event); `window`
-        seconds may pass to fill it. `filter`: event patterns, of which one must match; what none matches is dropped.
-        `consumers`: most events at one time. `partial`: it returns {"batchItemFailures": [{"itemIdentifier": messageId}]}."""
-        from martlet.sdk.queue import Consumer
+        """The decorated function takes a queue's messages (Lambda's SQS event), or with `orders.changed` the changes of a
+        collection, in order for each document: {"Records": [{"operation", "id", "version", "value", "seq", ...}]}.
 
+        Up to `batch` of them in one event (10 messages, 100 changes); `window` seconds may pass to fill it. `filter`: event
+        patterns, of which one must match; what none matches is dropped. `consumers`: most events at one time. `partial`: it
+        returns {"batchItemFailures": [{"itemIdentifier": messageId or seq}]}.
+
+        Of changes alone: `start` of the first deployment, "now" or "oldest"; a batch that fails is tried again `retries` times
+        (5; -1: without end) and until it is `max_age` seconds old (a day), with `bisect` in halves; then it goes to
+        `on_failure`, a queue or a function, else to the dead letters."""
         where = _caller()
         filters: list[Any] = [filter] if hasattr(filter, "keys") else list(filter)
+        of_stream = {"start": start, "retries": retries, "max_age": max_age, "bisect": bisect, "on_failure": on_failure}
 
         def decorate(target: Callable[..., Any]) -> Function:
+            from martlet.sdk.queue import Consumer
+
             function = self._declare(target, dict(options), where)
-            function.consumers.append(Consumer(source, batch, window, filters, consumers, partial, where))
+            function.consumers.append(Consumer(source, batch, window, filters, consumers, partial, where, of_stream))
             return function
 
         return decorate

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+    from typing import Any, TypeVar
 
     from martlet.sdk.client import Answer
+    from martlet.sdk.schema import DocumentField, Index, Reference
 
-__all__ = ["Collection", "Document", "Page", "Transaction"]
+    T = TypeVar("T")
+
+__all__ = ["Changed", "Collection", "Document", "Page", "Transaction"]
 
 _TIMEOUT_SECONDS = 30.0
 _UPDATE_TRIES = 10
@@ -49,14 +52,76 @@ class Page(list[Document]):
     next: str | None = None
 
 
-class Collection:
-    """A named collection of documents of this app. A function may use it after it says `uses=[collection]`."""
+class Changed:
+    """The changes of a collection, as what `@app.on` takes."""
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("collection",)
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+
+    def __repr__(self) -> str:
+        return f"{self.collection!r}.changed"
+
+
+class Collection:
+    """A named collection of documents of this app. A function may use it after it says `uses=[collection]`.
+
+    What it is given beside its name is declared: deploy makes it so, with indexes built in the background, and tells what it
+    changes by name. A collection that says nothing more is made by its first write.
+
+        orders = Collection(
+            "orders",
+            indexes={"by_customer": ["customer", "-placed_at"]},
+            unique=["number"],
+            schema={"customer": Reference("customers"), "quantity": DocumentField("int", required=True, check="quantity > 0")},
+        )
+
+    `indexes`: by name a term, several, or an `Index`. `unique`: fields that no two documents share. `schema`: by field a type,
+    a `DocumentField` or a `Reference`; `additional=False` allows no others. `checks`: by name an expression that every document
+    must meet. `ttl`: a field with the second at which a document expires. `history`: seconds for which old versions are kept
+    (the default is a day, 0 keeps none). `changes`: what the change feed carries, "keys", "new" or "new_and_old".
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        indexes: Mapping[str, Index | str | Iterable[str]] | None = None,
+        unique: Iterable[str] = (),
+        schema: Mapping[str, DocumentField | Reference | str] | None = None,
+        checks: Mapping[str, str] | None = None,
+        additional: bool = True,
+        ttl: str = "",
+        history: int | None = None,
+        changes: str = "new",
+    ) -> None:
         self.name = name
+        self.declared = (indexes or {}, unique, schema or {}, checks or {}, additional, ttl, history, changes)
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r})"
+
+    @property
+    def changed(self) -> Changed:
+        """Its changes: `@app.on(orders.changed)`."""
+        return Changed(self)
+
+    def settings(self) -> dict[str, Any]:
+        """What it declares, as the platform takes it; {} for nothing. Raises `ValueError`, `TypeError`."""
+        from martlet.sdk.schema import settings
+
+        indexes, unique, schema, checks, additional, ttl, history, changes = self.declared
+        return settings(
+            indexes=indexes,
+            unique=unique,
+            schema=schema,
+            checks=checks,
+            additional=additional,
+            ttl=ttl,
+            history=history,
+            changes=changes,
+        )
 
     def get(self, id: str) -> Document | None:
         """The document, or None."""
@@ -83,17 +148,7 @@ class Collection:
 
     def list(self, prefix: str = "", limit: int = 100, after: str | None = None) -> Page:
         """One page of at most `limit` documents whose ids start with `prefix`, after id `after`."""
-        from martlet.sdk.client import quote
-
-        query = f"limit={limit}"
-        if prefix:
-            query += f"&prefix={quote(prefix)}"
-        if after is not None:
-            query += f"&after={quote(after)}"
-        body = _loads(self._call("GET", f"/v1/documents/{quote(self.name)}?{query}").body)
-        page = Page(Document(item["id"], item["value"], int(item["version"])) for item in body["items"])
-        page.next = body.get("next") or None
-        return page
+        return _listed(self._call("GET", self._list(prefix, limit, after)))
 
     def scan(self, prefix: str = "") -> Iterator[Document]:
         """Every document whose id starts with `prefix`, page by page. Not a snapshot: changes meanwhile may or may not show."""
@@ -149,6 +204,24 @@ class Collection:
         Raises `InvalidInput`, and `Conflict` while the index is being built."""
         return _page(self._call("POST", *_query(self.name, index, asked)))
 
+    def transact(self, work: Callable[[Transaction], T], tries: int = _UPDATE_TRIES, key: str | None = None) -> T:
+        """Run `work` as one strictly serializable transaction over any collections of this app, and return what it returns.
+
+        `work` gets a `Transaction`: what it reads by `tx.read` must still be so at the commit, else it runs again (up to
+        `tries` times, then `Conflict`); so it must have no other effect. If it raises, nothing is written. `key`: see
+        `Transaction.commit`."""
+        for attempt in range(1, tries + 1):
+            tx = Transaction()
+            try:
+                found = work(tx)
+                tx.commit(key)
+                return found
+            except Exception as error:
+                if not tx.lost_race(error) or attempt == tries:
+                    raise
+            _pause(attempt)
+        raise ValueError(f"tries must be at least 1, got {tries}")
+
     def transaction(self) -> Transaction:
         """An empty transaction: what is added to it happens at one moment, over any collections of this app."""
         return Transaction()
@@ -176,6 +249,79 @@ class Collection:
     async def aquery(self, index: str = "", **asked: Any) -> Page:
         """`query` for coroutines."""
         return _page(await self._acall("POST", *_query(self.name, index, asked)))
+
+    async def ainsert(self, value: Any) -> str:
+        """`insert` for coroutines."""
+        from martlet.sdk.client import quote
+        from martlet.sdk.encode import dumps
+
+        headers = {"content-type": "application/json"}
+        target = f"/v1/documents/{quote(self.name)}"
+        answer = await self._acall("POST", target, headers, dumps(value).encode(), good=(201,))
+        return str(_loads(answer.body)["id"])
+
+    async def apatch(self, id: str, merge: dict[str, Any], version: int | None = None) -> int:
+        """`patch` for coroutines."""
+        from martlet.sdk.encode import dumps
+
+        headers = {"content-type": "application/merge-patch+json"} | _condition(version)
+        return _version(await self._acall("PATCH", self._path(id), headers, dumps(merge).encode(), good=(204,)))
+
+    async def aupdate(self, id: str, change: Callable[[Any], Any], tries: int = _UPDATE_TRIES) -> Document:
+        """`update` for coroutines."""
+        for attempt in range(1, tries + 1):
+            seen = await self.aget(id)
+            value = change(None if seen is None else seen.value)
+            try:
+                return Document(id, value, await self.aput(id, value, version=0 if seen is None else seen.version))
+            except Exception as error:
+                from martlet.sdk.errors import Conflict
+
+                if not isinstance(error, Conflict) or attempt == tries:
+                    raise
+            await _apause(attempt)
+        raise ValueError(f"tries must be at least 1, got {tries}")
+
+    async def alist(self, prefix: str = "", limit: int = 100, after: str | None = None) -> Page:
+        """`list` for coroutines."""
+        return _listed(await self._acall("GET", self._list(prefix, limit, after)))
+
+    async def ascan(self, prefix: str = "") -> AsyncIterator[Document]:
+        """`scan` for coroutines."""
+        after = None
+        while True:
+            page = await self.alist(prefix, after=after)
+            for found in page:
+                yield found
+            if page.next is None:
+                return
+            after = page.next
+
+    async def atransact(
+        self, work: Callable[[Transaction], Awaitable[T]], tries: int = _UPDATE_TRIES, key: str | None = None
+    ) -> T:
+        """`transact` for coroutines: `work` is one, and reads by `await tx.aread`."""
+        for attempt in range(1, tries + 1):
+            tx = Transaction()
+            try:
+                found = await work(tx)
+                await tx.acommit(key)
+                return found
+            except Exception as error:
+                if not tx.lost_race(error) or attempt == tries:
+                    raise
+            await _apause(attempt)
+        raise ValueError(f"tries must be at least 1, got {tries}")
+
+    def _list(self, prefix: str, limit: int, after: str | None) -> str:
+        from martlet.sdk.client import quote
+
+        query = f"limit={limit}"
+        if prefix:
+            query += f"&prefix={quote(prefix)}"
+        if after is not None:
+            query += f"&after={quote(after)}"
+        return f"/v1/documents/{quote(self.name)}?{query}"
 
     def _path(self, id: str) -> str:
         from martlet.sdk.client import quote
@@ -220,7 +366,34 @@ class Transaction:
 
     def __init__(self) -> None:
         self._operations: list[dict[str, Any]] = []
+        self._read: dict[tuple[str, str], int] = {}  # version of each document that `read` saw
         self.results: list[Any] = []  # one for each operation, after the commit
+
+    def read(self, collection: Collection, id: str) -> Document | None:
+        """Read a document now; the commit is refused with `Conflict` if it has changed by then. Sees nothing of this
+        transaction's own writes."""
+        return self._saw(collection, id, collection.get(id))
+
+    async def aread(self, collection: Collection, id: str) -> Document | None:
+        """`read` for coroutines."""
+        return self._saw(collection, id, await collection.aget(id))
+
+    def _saw(self, collection: Collection, id: str, found: Document | None) -> Document | None:
+        version = 0 if found is None else found.version
+        if self._read.setdefault((collection.name, id), version) != version:
+            from martlet.sdk.errors import Conflict
+
+            raise Conflict(f"document {id!r} changed while the transaction was reading", details={"read": id})
+        return found
+
+    def lost_race(self, error: Exception) -> bool:
+        """Whether a commit failed because something that was read has changed: then the whole may be tried again."""
+        from martlet.sdk.errors import Conflict
+
+        if not isinstance(error, Conflict):
+            return False
+        place = error.details.get("operation")
+        return "read" in error.details or (isinstance(place, int) and place < len(self._read))
 
     def get(self, collection: Collection, id: str) -> int:
         """Read a document within the transaction; its result is {"id", "version", "value"} or None. Returns its place."""
@@ -294,10 +467,13 @@ class Transaction:
         from martlet.sdk.encode import dumps
 
         headers = {"content-type": "application/json"} | ({"idempotency-key": key} if key is not None else {})
-        return "POST", "/v1/transactions", headers, dumps({"operations": self._operations}).encode()
+        checks = [
+            {"op": "check", "collection": name, "id": id, "version": version} for (name, id), version in self._read.items()
+        ]
+        return "POST", "/v1/transactions", headers, dumps({"operations": checks + self._operations}).encode()
 
     def _took(self, answer: Answer) -> list[Any]:
-        self.results = _loads(_checked(answer, (200,)).body)["results"]
+        self.results = _loads(_checked(answer, (200,)).body)["results"][len(self._read) :]
         return self.results
 
 
@@ -318,6 +494,13 @@ def _query(name: str, index: str, asked: dict[str, Any]) -> tuple[str, dict[str,
         if side in body and not isinstance(body[side], dict):
             body[side] = {"value": body[side]}
     return f"/v1/collections/{quote(name)}/query", {"content-type": "application/json"}, dumps(body).encode()
+
+
+def _listed(answer: Answer) -> Page:
+    body = _loads(answer.body)
+    page = Page(Document(item["id"], item["value"], int(item["version"])) for item in body["items"])
+    page.next = body.get("next") or None
+    return page
 
 
 def _page(answer: Answer) -> Page:
@@ -351,8 +534,19 @@ def _loads(body: bytes) -> Any:
 
 
 def _pause(attempt: int) -> None:
-    import random
     import time
 
-    ceiling = min(_BACKOFF_SECONDS_MAX, _BACKOFF_SECONDS * 2**attempt)
-    time.sleep(ceiling * random.random())
+    time.sleep(_wait_seconds(attempt))
+
+
+async def _apause(attempt: int) -> None:
+    import asyncio
+
+    await asyncio.sleep(_wait_seconds(attempt))
+
+
+def _wait_seconds(attempt: int) -> float:
+    import random
+
+    ceiling: float = min(_BACKOFF_SECONDS_MAX, _BACKOFF_SECONDS * 2**attempt)
+    return ceiling * random.random()

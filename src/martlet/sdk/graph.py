@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from martlet.sdk.app import App
-from martlet.sdk.documents import Collection
+from martlet.sdk.documents import Changed, Collection
 from martlet.sdk.errors import DeclarationError
 from martlet.sdk.function import Function, Route, Schedule, interface_of
 from martlet.sdk.queue import Consumer, Queue
@@ -101,6 +101,7 @@ class _Emission:
         self.functions: list[Function] = list(vars(self.app.functions).values())
         self.problems: list[str] = []
         self.queues: dict[str, dict[str, Any]] = {}
+        self.collections: dict[str, dict[str, Any]] = {}
 
     def graph(self) -> dict[str, Any]:
         """The whole graph. Raises `DeclarationError` with every mistake."""
@@ -113,9 +114,17 @@ class _Emission:
             "routes": self._routes(),
             "schedules": self._schedules(),
         }
-        consumers = self._consumers()
+        consumers, changes = self._consumers()
+        for known in vars(self.module).values():
+            if isinstance(known, Collection):
+                self._collection(None, known)
         if self.queues:
             graph |= {"queues": list(self.queues.values()), "consumers": consumers}
+        if self.collections:
+            declared = [{"name": name, "settings": settings} for name, settings in self.collections.items() if settings]
+            graph |= {"collections": declared} if declared else {}
+        if changes:
+            graph["changes"] = changes
         if self.problems:
             raise DeclarationError("\n".join(self.problems))
         return graph
@@ -206,9 +215,7 @@ class _Emission:
         queues: list[str] = []
         for used in function.uses:
             if isinstance(used, Collection):
-                if not isinstance(used.name, str) or not _NAME.fullmatch(used.name) or len(used.name) > 64:
-                    self._problem(function, f"collection {used.name!r}: a name is up to 64 letters, digits, - and _")
-                documents.append(used.name)
+                documents.append(self._collection(function, used))
             elif isinstance(used, Queue):
                 queues.append(self._queue(function, used))
             elif isinstance(used, Function) and used.app is self.app:
@@ -252,22 +259,45 @@ class _Emission:
             self._problem(function, f"there are two queues {queue.name} that differ")
         return str(config["name"])
 
-    def _consumers(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+    def _consumers(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """(of queues, of collections' changes)."""
+        of_queues: list[dict[str, Any]] = []
+        of_changes: list[dict[str, Any]] = []
         for function in self.functions:
             for consumer in function.consumers:
-                if not isinstance(consumer.queue, Queue):
-                    self._problem(function, f"on({consumer.queue!r}): it takes a Queue", consumer.where)
+                if not isinstance(consumer.queue, (Queue, Changed)):
+                    told = " (write .changed)" if isinstance(consumer.queue, Collection) else ""
+                    self._problem(
+                        function, f"on({consumer.queue!r}): it takes a Queue or a Collection's changes{told}", consumer.where
+                    )
                     continue
                 if function.routes:
                     self._problem(function, "it answers HTTP; take messages with a function of its own", consumer.where)
-                found.append(self._consumer(function, consumer))
-        return found
+                if isinstance(consumer.queue, Queue):
+                    of_queues.append(self._consumer(function, consumer))
+                else:
+                    of_changes.append(self._follower(function, consumer))
+        return of_queues, of_changes
 
     def _consumer(self, function: Function, consumer: Consumer) -> dict[str, Any]:
+        plain: dict[str, Any] = {"start": "now", "retries": None, "max_age": None, "bisect": False, "on_failure": None}
+        for option, value in consumer.of_stream.items():
+            if value != plain[option]:
+                self._problem(function, f"{option}= is for a collection's changes; a queue has its own", consumer.where)
+        return {
+            "queue": self._queue(function, consumer.queue),
+            "function": function.name,
+            "batch_size": consumer.batch if consumer.batch is not None else 10,
+            "concurrency": consumer.concurrency or 0,
+            **self._batches(function, consumer),
+        }
+
+    def _batches(self, function: Function, consumer: Consumer) -> dict[str, Any]:
+        """What consumers of both kinds say."""
         import json
 
-        for option, value, least in (("batch", consumer.batch, 1), ("window", consumer.window, 0)):
+        batch = 1 if consumer.batch is None else consumer.batch
+        for option, value, least in (("batch", batch, 1), ("window", consumer.window, 0)):
             if type(value) is not int or value < least:
                 self._problem(function, f"{option}={value!r}: it is a whole number, at least {least}", consumer.where)
         patterns = []
@@ -276,15 +306,64 @@ class _Emission:
                 patterns.append(json.dumps(pattern, allow_nan=False))
             except (TypeError, ValueError) as error:
                 self._problem(function, f"filter is not JSON: {error}", consumer.where)
-        return {
-            "queue": self._queue(function, consumer.queue),
+        return {"window_seconds": consumer.window, "patterns": patterns, "report_failures": bool(consumer.partial)}
+
+    # --- collections ------------------------------------------------------------------------------------------------------
+
+    def _collection(self, function: Function | None, collection: Collection) -> str:
+        """Take the collection into the graph; its name there."""
+        name = collection.name
+
+        def wrong(message: str) -> None:
+            if function is not None:
+                self._problem(function, message)
+            else:
+                self.problems.append(f"{self.module.__name__}: {message}")
+
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > 64:
+            wrong(f"collection {name!r}: a name is up to 64 letters, digits, - and _")
+            return str(name)
+        try:
+            settings = _plain(collection.settings())
+        except (TypeError, ValueError, AttributeError) as error:
+            wrong(f"collection {name}: {error}")
+            return name
+        before = self.collections.get(name) or settings
+        if settings and before != settings:
+            wrong(f"there are two collections {name} that differ")
+        self.collections[name] = before
+        return name
+
+    def _follower(self, function: Function, consumer: Consumer) -> dict[str, Any]:
+        said = consumer.of_stream
+        found: dict[str, Any] = {
+            "collection": self._collection(function, consumer.queue.collection),
             "function": function.name,
-            "batch_size": consumer.batch,
-            "window_seconds": consumer.window,
-            "patterns": patterns,
-            "concurrency": consumer.concurrency or 0,
-            "report_failures": bool(consumer.partial),
+            "batch_size": consumer.batch if consumer.batch is not None else 100,
+            **self._batches(function, consumer),
+            "start": said["start"],
+            "bisect": bool(said["bisect"]),
         }
+        for option, field, value, least in (
+            ("consumers", "concurrency", consumer.concurrency, 1),
+            ("retries", "retries", said["retries"], -1),
+            ("max_age", "max_age_seconds", said["max_age"], 60),
+        ):
+            if value is None:
+                continue
+            if type(value) is not int or value < least:
+                self._problem(function, f"{option}={value!r}: it is a whole number, at least {least}", consumer.where)
+            found[field] = value
+        if said["start"] not in ("now", "oldest"):
+            self._problem(function, f'start={said["start"]!r}: it is "now" or "oldest"', consumer.where)
+        lost = said["on_failure"]
+        if isinstance(lost, Queue):
+            found["on_failure"] = f"queue:{self._queue(function, lost)}{'.fifo' if lost.fifo else ''}"
+        elif isinstance(lost, Function) and lost.app is self.app:
+            found["on_failure"] = f"function:{lost.name}"
+        elif lost is not None:
+            self._problem(function, f"on_failure={lost!r}: it is a Queue, or a function of this app", consumer.where)
+        return found
 
     def _check_signature(self, function: Function) -> None:
         try:
@@ -432,6 +511,14 @@ class _Emission:
             json.dumps(schedule.input, allow_nan=False)
         except (TypeError, ValueError) as error:
             self._problem(function, f"input is not JSON: {error}", schedule.where)
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """As JSON has it. Raises `ValueError`, `TypeError`."""
+    import json
+
+    found: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
+    return found
 
 
 def _texts(value: Any) -> list[str] | None:

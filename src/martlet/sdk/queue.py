@@ -105,14 +105,23 @@ class Queue:
 
 
 class Consumer:
-    """What `@app.on(queue)` says, with the place that says it."""
+    """What `@app.on(queue)` or `@app.on(collection.changed)` says, with the place that says it."""
 
-    __slots__ = ("batch", "concurrency", "filters", "partial", "queue", "where", "window")
+    __slots__ = ("batch", "concurrency", "filters", "of_stream", "partial", "queue", "where", "window")
 
     def __init__(
-        self, queue: Any, batch: int, window: int, filters: list[Any], concurrency: int | None, partial: bool, where: str
+        self,
+        queue: Any,
+        batch: int | None,
+        window: int,
+        filters: list[Any],
+        concurrency: int | None,
+        partial: bool,
+        where: str,
+        of_stream: dict[str, Any],
     ) -> None:
         self.queue = queue
+        self.of_stream = of_stream
         self.batch = batch
         self.window = window
         self.filters = filters

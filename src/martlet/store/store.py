@@ -89,6 +89,7 @@ class Store:
         self._snapshot = Snapshot(engine)
         self._kept: dict[bytes, bytes | None] = {}  # of `get`; None: there is no such row
         self._reading = False
+        self._holding = False  # a snapshot of the engine until the loop's next turn
         self._refusal: StoreFailed | None = None  # once set, for ever
         self._closed: asyncio.Future[None] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
@@ -148,7 +149,7 @@ class Store:
             return fn(self._snapshot)
         finally:
             self._reading = False
-            self._engine.release()
+            self._let_go()
 
     def get(self, key: bytes) -> bytes | None:
         """One row, or None; never older than any acknowledged transaction. What was asked before comes from memory until a
@@ -231,6 +232,7 @@ class Store:
         if self._closed is None:
             self._closed = self._loop.create_future()
             self._refuse(StoreFailed("the store is closed"))
+            self._engine.release()
             self._loop.call_soon(self._tokens.put, _STOP)  # behind the tokens that are on their way so
         await asyncio.shield(self._closed)
 
@@ -255,6 +257,18 @@ class Store:
         finally:
             tx.end()
             self._reading = False
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """End the engine's snapshot when the loop has done what it has at hand. Until then it serves everybody: what was
+        committed since is in the overlay, and `_acknowledge` ends the snapshot before rows leave that."""
+        if not self._holding:
+            self._holding = True
+            self._loop.call_soon(self._release)
+
+    def _release(self) -> None:
+        self._holding = False
+        if self._closed is None:
             self._engine.release()
 
     def _enqueue(self, tx: Tx, result: T | None, error: Exception | None) -> asyncio.Future[T]:
@@ -287,6 +301,7 @@ class Store:
 
     def _acknowledge(self, batch: _Batch, failure: MartletError | None) -> None:
         """Runs once for each batch, in order, after its commit."""
+        self._engine.release()
         self._waiting -= len(batch.ends)
         self._waiting_bytes -= batch.size
         if failure is not None:

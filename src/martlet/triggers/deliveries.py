@@ -17,7 +17,21 @@ from martlet.store import LogEntry, Reader, Tx, keys
 from martlet.triggers.event import DeadLetter, Event
 from martlet.types import Outcome
 
-__all__ = ["DEAD", "Delivery", "Run", "Verdict", "accept", "dead_letters", "judge", "next_ready", "reclaim", "settle", "take"]
+__all__ = [
+    "DEAD",
+    "Delivery",
+    "Run",
+    "Verdict",
+    "accept",
+    "bury",
+    "dead_letters",
+    "error_object",
+    "judge",
+    "next_ready",
+    "reclaim",
+    "settle",
+    "take",
+]
 
 DEAD: Final = "delivery.dead"  # topic of the log entries that say: this event is a dead letter now
 
@@ -76,7 +90,7 @@ def judge(delivery: Delivery, outcome: Outcome, now_ms: int, attempts: int) -> V
     if refusal is None and not outcome.error:
         return Verdict("acknowledge")
     if refusal is None:
-        error = _error_object(outcome.payload)
+        error = error_object(outcome.payload)
         if delivery.failures + 1 >= attempts:
             return Verdict("bury", 0, True, "RetriesExhausted", outcome.error_type, error)
         return Verdict("retry", _RETRY_MS << delivery.failures, True, "", outcome.error_type, error)
@@ -181,9 +195,15 @@ def _bury(tx: Tx, run: Run, verdict: Verdict, failures: int, now_ms: int) -> Non
         accepted_at_ms=run.delivery.accepted_at_ms,
         dead_at_ms=now_ms,
     )
+    bury(tx, letter)
+
+
+def bury(tx: Tx, letter: DeadLetter) -> None:
+    """Keep a dead letter, and tell so in the log; those that are too old go."""
+    event, now_ms, condition = letter.event, letter.dead_at_ms, letter.condition
     key = keys.encode(_DEAD, now_ms, event.id)
     tx.put(key, _ENCODER.encode(letter))
-    tx.append(DEAD, key, _ENCODER.encode({"id": event.id, "app": event.app, "condition": verdict.condition}))
+    tx.append(DEAD, key, _ENCODER.encode({"id": event.id, "app": event.app, "condition": condition}))
     oldest_ms = now_ms - LIMITS["dead_letter_days"].default * _DAY_MS
     for old_key, _ in tx.scan(keys.encode(_DEAD), keys.encode(_DEAD, oldest_ms), limit=_SWEEP):
         tx.delete(old_key)
@@ -214,7 +234,8 @@ def _may_pass(refusal: MartletError) -> bool:
     return isinstance(refusal, Throttled) or (refusal.http_status >= 500 and not isinstance(refusal, InvalidInput))
 
 
-def _error_object(payload: bytes) -> Any:
+def error_object(payload: bytes) -> Any:
+    """What a dead letter keeps of a function's answer."""
     if len(payload) <= _ERROR_BYTES:
         try:
             return msgspec.json.decode(payload)

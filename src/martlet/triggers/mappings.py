@@ -1,4 +1,8 @@
-"""Event source mappings as rows: from which queue, to which function, how. Functions over one transaction, and the checks."""
+"""Event source mappings as rows: from which source, to which function, how. Functions over one transaction, and the checks.
+
+A source is a queue (ARN of SQS), the changes of a collection ("arn:martlet:documents:<region>:<account>:<app>/<collection>"),
+or the stream of a DynamoDB table.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ from typing import Any, Final
 import msgspec
 
 from martlet.errors import InvalidInput, ServiceError
+from martlet.limits import LIMITS
 from martlet.store import Reader, Tx, keys
 from martlet.triggers.kinds.queue import body_form
 from martlet.triggers.patterns import Matches, parse_pattern
 
-__all__ = ["Mapping", "checked", "compiled", "delete", "every", "get", "invalid", "put"]
+__all__ = ["Mapping", "checked", "checked_stream", "compiled", "delete", "every", "get", "invalid", "put"]
 
 _ROWS: Final = "triggers.mapping"  # (.., uuid) -> Mapping
 _FILTERS_MAX: Final = 10  # Lambda's quota; five without asking for more
@@ -25,6 +30,17 @@ _STREAMS_ONLY: Final = (
     *("StartingPosition", "StartingPositionTimestamp", "ParallelizationFactor", "MaximumRecordAgeInSeconds"),
     *("BisectBatchOnFunctionError", "MaximumRetryAttempts", "TumblingWindowInSeconds", "DestinationConfig"),
 )
+_QUEUES_ONLY: Final = ("ScalingConfig",)
+_OTHER_SOURCES: Final = (
+    *("Topics", "Queues", "SourceAccessConfigurations", "SelfManagedEventSource", "SelfManagedKafkaEventSourceConfig"),
+    *("AmazonManagedKafkaEventSourceConfig", "DocumentDBEventSourceConfig"),
+)
+_STREAM_BATCH: Final = 100  # Lambda's default for streams
+_AGE_SECONDS: Final = (60, 604_800)
+_RETRIES_MAX: Final = 10_000
+_LANES_MAX: Final = 10  # ParallelizationFactor
+_APP_LANES_MAX: Final = LIMITS["change_consumers"].default
+_STARTS: Final = ("LATEST", "TRIM_HORIZON", "AT_TIMESTAMP")
 _UNSUPPORTED: Final = ("ProvisionedPollerConfig", "KMSKeyArn", "MetricsConfig", "LoggingConfig")
 
 
@@ -32,8 +48,8 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
     """A mapping. `state` is Creating, Enabling, Enabled, Disabling, Disabled, Updating or Deleting."""
 
     uuid: str
-    queue: str  # name
-    queue_arn: str
+    queue: str  # name; "" for other sources
+    queue_arn: str  # of the source, whatever it is
     function: str  # as it is dispatched: "name" or "name:qualifier"
     function_arn: str
     state: str
@@ -46,6 +62,19 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 0  # most batches at one time; 0: as many as the platform can run
     tags: dict[str, str] = {}
     app: str = ""  # that deployed it; such a mapping is changed by deploying
+    # Of streams alone:
+    start: str = ""  # "LATEST", "TRIM_HORIZON" or "AT_TIMESTAMP"; "": it is a queue
+    start_at_ms: int = 0
+    lanes: int = 1  # batches at one time; records of one document share a lane
+    retries: int = -1  # runs after the first that failed; -1: until the record is too old
+    max_age_seconds: int = -1  # -1: a day, as long as a stream keeps its records
+    bisect: bool = False
+    on_failure: str = ""  # ARN of where given-up batches go; "": to the dead letters
+    position: int = -1  # where it goes on after it was disabled; -1: its cursor says
+
+    @property
+    def is_stream(self) -> bool:
+        return bool(self.start)
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -89,6 +118,16 @@ def checked(mapping: Mapping, request: dict[str, Any], *, fifo: bool) -> Mapping
     for member in _UNSUPPORTED:
         if request.get(member):
             raise invalid(f"{member} is not supported by Martlet.")
+    changes = _common(request)
+    if request.get("ScalingConfig") is not None:
+        changes["concurrency"] = _concurrency(request["ScalingConfig"])
+    after = msgspec.structs.replace(mapping, **changes)
+    _check_batch(after, fifo)
+    return after
+
+
+def _common(request: dict[str, Any]) -> dict[str, Any]:
+    """What mappings of every kind of source have."""
     changes: dict[str, Any] = {}
     if request.get("BatchSize") is not None:
         changes["batch_size"] = int(request["BatchSize"])
@@ -98,11 +137,68 @@ def checked(mapping: Mapping, request: dict[str, Any], *, fifo: bool) -> Mapping
         changes["patterns"] = _patterns(request["FilterCriteria"])
     if request.get("FunctionResponseTypes") is not None:
         changes["report_failures"] = "ReportBatchItemFailures" in request["FunctionResponseTypes"]
-    if request.get("ScalingConfig") is not None:
-        changes["concurrency"] = _concurrency(request["ScalingConfig"])
+    return changes
+
+
+def checked_stream(mapping: Mapping, request: dict[str, Any]) -> Mapping:
+    """`mapping` (which says its start already, unless it is new) with what `request` says. Raises `ServiceError`."""
+    for member in (*_QUEUES_ONLY, *_OTHER_SOURCES):
+        if request.get(member):
+            raise invalid(f"Unsupported {member} parameter for given event source mapping type.")
+    for member in (*_UNSUPPORTED, "TumblingWindowInSeconds"):
+        if request.get(member):
+            raise invalid(f"{member} is not supported by Martlet.")
+    changes = _common(request)
+    if not mapping.start:
+        changes |= _start(request)
+        changes.setdefault("batch_size", _STREAM_BATCH)
+    for member, field in (
+        ("ParallelizationFactor", "lanes"),
+        ("MaximumRetryAttempts", "retries"),
+        ("MaximumRecordAgeInSeconds", "max_age_seconds"),
+    ):
+        if request.get(member) is not None:
+            changes[field] = int(request[member])
+    if request.get("BisectBatchOnFunctionError") is not None:
+        changes["bisect"] = bool(request["BisectBatchOnFunctionError"])
+    if request.get("DestinationConfig") is not None:
+        changes["on_failure"] = _on_failure(request["DestinationConfig"])
     after = msgspec.structs.replace(mapping, **changes)
-    _check_batch(after, fifo)
+    _check_stream(after)
     return after
+
+
+def _start(request: dict[str, Any]) -> dict[str, Any]:
+    start = request.get("StartingPosition")
+    if start is None:
+        failed = "Value null at 'startingPosition' failed to satisfy constraint: Member must not be null."
+        raise invalid(f"1 validation error detected: {failed}")
+    if start not in _STARTS:
+        raise invalid(f"Unsupported starting position {start}.")
+    at = request.get("StartingPositionTimestamp")
+    if (start == "AT_TIMESTAMP") != (at is not None):
+        raise invalid("StartingPositionTimestamp goes with the starting position AT_TIMESTAMP.")
+    if at is None:
+        return {"start": start}
+    moment = at.timestamp() if hasattr(at, "timestamp") else float(at)
+    return {"start": start, "start_at_ms": int(moment * 1000)}
+
+
+def _on_failure(config: dict[str, Any]) -> str:
+    if config.get("OnSuccess"):
+        raise invalid("Unsupported OnSuccess destination for given event source mapping type.")
+    return str((config.get("OnFailure") or {}).get("Destination") or "")
+
+
+def _check_stream(mapping: Mapping) -> None:
+    least, most = _AGE_SECONDS
+    _check_batch(mapping, fifo=True, streams=True)
+    if not 1 <= mapping.lanes <= (_APP_LANES_MAX if mapping.app else _LANES_MAX):
+        raise invalid(f"ParallelizationFactor must be between 1 and {_LANES_MAX}.")
+    if not -1 <= mapping.retries <= _RETRIES_MAX:
+        raise invalid(f"MaximumRetryAttempts must be between -1 and {_RETRIES_MAX}.")
+    if mapping.max_age_seconds != -1 and not least <= mapping.max_age_seconds <= most:
+        raise invalid(f"MaximumRecordAgeInSeconds must be -1 or between {least} and {most}.")
 
 
 def _patterns(criteria: dict[str, Any]) -> tuple[str, ...]:
@@ -126,11 +222,13 @@ def _concurrency(scaling: dict[str, Any]) -> int:
     return int(most)
 
 
-def _check_batch(mapping: Mapping, fifo: bool) -> None:
+def _check_batch(mapping: Mapping, fifo: bool, streams: bool = False) -> None:
     if not 1 <= mapping.batch_size <= _BATCH_MAX:
         raise invalid(f"BatchSize must be between 1 and {_BATCH_MAX}.")
     if not 0 <= mapping.window_seconds <= _WINDOW_MAX:
         raise invalid(f"MaximumBatchingWindowInSeconds must be between 0 and {_WINDOW_MAX}.")
+    if streams:
+        return
     if fifo and mapping.window_seconds:
         raise invalid("Batching window is not supported for FIFO queues.")
     if fifo and mapping.batch_size > _FIFO_BATCH_MAX:

@@ -15,14 +15,16 @@ from typing import Any, Final
 
 import msgspec
 
-from martlet.clock import Clock, uuid4_text
-from martlet.errors import ServiceError
+from martlet.clock import Clock, token_hex, uuid4_text
+from martlet.errors import NotFound, ServiceError
 from martlet.queues import Queues
 from martlet.store import Store, Tx
 from martlet.triggers import mappings
 from martlet.triggers.consumers import Consumer, Dispatch
+from martlet.triggers.followers import Destinations, Follower, cursor_name
 from martlet.triggers.mappings import Mapping, invalid
-from martlet.types import ACCOUNT, AppGraph, ConsumerConfig, QueueConfig
+from martlet.triggers.streams import CollectionChanges, Source, StreamRecords, TableStream, position_at
+from martlet.types import ACCOUNT, AppGraph, ChangesConfig, ConsumerConfig, QueueConfig
 
 __all__ = ["OPERATIONS", "EventSources", "Target"]
 
@@ -50,7 +52,9 @@ Resolve = Callable[[str], Target | None]
 
 class EventSources:
     """Mappings and their consumers. `resolve(name, ARN or partial ARN)` finds the function or says None; `authorize(principal,
-    action, resource)` raises unless the caller may: the operations ask by themselves, as the control plane's do."""
+    action, resource)` raises unless the caller may: the operations ask by themselves, as the control plane's do. `streams` has
+    the records of DynamoDB tables' streams, `destinations` takes batches that are given up; without them mappings that need
+    them are refused. `holder` as for `Triggers`."""
 
     def __init__(
         self,
@@ -62,6 +66,9 @@ class EventSources:
         *,
         authorize: Callable[[Any, str, str], None],
         region: str = "us-east-1",
+        streams: StreamRecords | None = None,
+        destinations: Destinations | None = None,
+        holder: str = "",
     ) -> None:
         self._store = store
         self._clock = clock
@@ -70,8 +77,11 @@ class EventSources:
         self._resolve = resolve
         self._authorize = authorize
         self._region = region
-        self._consumers: dict[str, Consumer] = {}
-        self._retired: list[Consumer] = []  # whose last batches still run
+        self._streams = streams
+        self._destinations = destinations
+        self._holder = holder or token_hex(8)
+        self._consumers: dict[str, Consumer | Follower] = {}
+        self._retired: list[Consumer | Follower] = []  # whose last batches still run
         self._following: dict[str, asyncio.Lock] = {}
         self._work: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -105,22 +115,24 @@ class EventSources:
         if not arn:
             raise invalid("Unrecognized event source.")
         target = self._target(request)
-        queue = self._queue(str(arn))
-        self._check_timeout(target, queue.visibility_ms)
-        enabled = request.get("Enabled") is not False
         bare = Mapping(
             uuid=uuid4_text(),
-            queue=queue.name,
+            queue="",
             queue_arn=str(arn),
             function=target.function,
             function_arn=target.arn,
             state="Creating",
-            enabled=enabled,
+            enabled=request.get("Enabled") is not False,
             modified_at_ms=self._clock.now_ms(),
             tags=dict(request.get("Tags") or {}),
         )
-        mapping = mappings.checked(bare, request, fifo=queue.fifo)
-        await self._store.transact(lambda tx: _put_new(tx, mapping))
+        if self._is_stream(str(arn)):
+            mapping = self._checked_stream(bare, request)
+        else:
+            queue = self._queue(str(arn))
+            self._check_timeout(target, queue.visibility_ms)
+            mapping = mappings.checked(msgspec.structs.replace(bare, queue=queue.name), request, fifo=queue.fifo)
+        await self._store.transact(lambda tx: self._put_new(tx, mapping))
         self._soon(mapping.uuid)
         return self._shown(mapping)
 
@@ -150,8 +162,11 @@ class EventSources:
         before = self._demand(request)
         if before.state == "Deleting":
             raise ServiceError("ResourceInUseException", "The mapping is being deleted.", 400, Type="User")
-        queue = self._queues.find(before.queue)
-        changed = mappings.checked(before, request, fifo=queue is not None and queue.fifo)
+        queue = None if before.is_stream else self._queues.find(before.queue)
+        if before.is_stream:
+            changed = self._checked_stream(before, request)
+        else:
+            changed = mappings.checked(before, request, fifo=queue is not None and queue.fifo)
         if request.get("FunctionName"):
             target = self._target(request)
             if queue is not None:
@@ -177,7 +192,8 @@ class EventSources:
     # --- what apps deploy -----------------------------------------------------------------------------------------
 
     async def prepare(self, app: str, graph: AppGraph) -> None:
-        """Make the app's queues as `graph` says, or set their attributes so. May be repeated. Raises `ServiceError`."""
+        """Make the app's queues as `graph` says, or set their attributes so, and check its triggers. May be repeated. Raises
+        `ServiceError`."""
         timeouts = {function.name: function.timeout_seconds for function in graph.functions}
         for config in graph.queues:
             slowest = max((timeouts[one.function] for one in graph.consumers if one.queue == config.name), default=0.0)
@@ -192,11 +208,49 @@ class EventSources:
             name = _queue_name(app, config)
             await self._queues.create(name, _kind(config))
             await self._queues.set_attributes(name, attributes)
+        for followed in graph.changes:
+            self._followed(app, followed)
 
     async def consume(self, app: str, graph: AppGraph) -> None:
         """From now on these functions take these queues' messages, and no others of the app. May be repeated."""
         queues = {config.name: config for config in graph.queues}
-        await self._put_app(app, [self._wanted(app, queues[one.queue], one) for one in graph.consumers])
+        wanted = [self._wanted(app, queues[one.queue], one) for one in graph.consumers]
+        await self._put_app(app, [*wanted, *(self._followed(app, one) for one in graph.changes)])
+
+    def _followed(self, app: str, config: ChangesConfig) -> Mapping:
+        function = f"{app}-{config.function}"
+        arn = f"arn:martlet:documents:{self._region}:{ACCOUNT}:{app}/{config.collection}"
+        bare = Mapping(
+            uuid=uuid4_text(),
+            queue="",
+            queue_arn=arn,
+            function=function,
+            function_arn=f"arn:aws:lambda:{self._region}:{ACCOUNT}:function:{function}",
+            state="Creating",
+            enabled=True,
+            modified_at_ms=self._clock.now_ms(),
+            app=app,
+        )
+        request: dict[str, Any] = {
+            "StartingPosition": "LATEST" if config.start == "now" else "TRIM_HORIZON",
+            "BatchSize": config.batch_size,
+            "MaximumBatchingWindowInSeconds": config.window_seconds,
+            "FilterCriteria": {"Filters": [{"Pattern": pattern} for pattern in config.patterns]},
+            "FunctionResponseTypes": ["ReportBatchItemFailures"] if config.report_failures else [],
+            "ParallelizationFactor": config.concurrency,
+            "MaximumRetryAttempts": config.retries,
+            "MaximumRecordAgeInSeconds": config.max_age_seconds,
+            "BisectBatchOnFunctionError": config.bisect,
+        }
+        if config.on_failure:
+            request["DestinationConfig"] = {"OnFailure": {"Destination": self._destination(app, config)}}
+        return self._checked_stream(bare, request)
+
+    def _destination(self, app: str, config: ChangesConfig) -> str:
+        kind, _, name = config.on_failure.partition(":")
+        if kind == "function":
+            return f"arn:aws:lambda:{self._region}:{ACCOUNT}:function:{app}-{name}"
+        return self._queue_arn(f"{app}-{name}")
 
     def _wanted(self, app: str, queue: QueueConfig, consumer: ConsumerConfig) -> Mapping:
         function = f"{app}-{consumer.function}"
@@ -228,15 +282,17 @@ class EventSources:
         """The mappings of an app are these, each known by queue and function; one that is as it was is left alone."""
 
         def write(tx: Tx) -> list[str]:
-            now = {(one.queue, one.function): one for one in mappings.every(tx) if one.app == app}
+            now = {(one.queue_arn, one.function): one for one in mappings.every(tx) if one.app == app}
             touched = []
             for one in wanted:
-                before = now.pop((one.queue, one.function), None)
+                before = now.pop((one.queue_arn, one.function), None)
                 if before is not None:
-                    same = {"uuid": before.uuid, "enabled": before.enabled, "state": before.state}
+                    same = {"uuid": before.uuid, "enabled": before.enabled, "state": before.state, "position": before.position}
                     if msgspec.structs.replace(one, **same, modified_at_ms=before.modified_at_ms) == before:
                         continue
-                    one = msgspec.structs.replace(one, uuid=before.uuid, enabled=before.enabled, state="Updating")
+                    one = msgspec.structs.replace(one, **same | {"state": "Updating"})
+                elif one.is_stream:
+                    self._begin(tx, one)
                 mappings.put(tx, one)
                 touched.append(one.uuid)
             for gone in now.values():
@@ -272,20 +328,94 @@ class EventSources:
                 return None
             if now.state == "Deleting":
                 mappings.delete(tx, uuid)
+                tx.cursor_drop(cursor_name(uuid))
                 return None
             state = "Enabled" if now.enabled else "Disabled"
             if state != now.state:
-                now = msgspec.structs.replace(now, state=state)
+                now = msgspec.structs.replace(self._shelved(tx, now), state=state)
                 mappings.put(tx, now)
             return now
 
         mapping = await self._store.transact(settle)
         if mapping is not None and mapping.enabled and not self._stopping:
-            consumer = Consumer(mapping, self._queues, self._dispatch, self._clock, self._region)
+            consumer = self._consumer(mapping)
             self._consumers[uuid] = consumer
             consumer.start()
         if mapping is None:
             self._following.pop(uuid, None)
+
+    def _consumer(self, mapping: Mapping) -> Consumer | Follower:
+        if not mapping.is_stream:
+            return Consumer(mapping, self._queues, self._dispatch, self._clock, self._region)
+        return Follower(
+            mapping,
+            self._source(mapping.queue_arn),
+            self._store,
+            self._dispatch,
+            self._clock,
+            holder=self._holder,
+            destinations=self._destinations,
+        )
+
+    # --- streams --------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _is_stream(arn: str) -> bool:
+        parts = arn.split(":")
+        return len(parts) >= 6 and parts[2] in ("documents", "dynamodb") and parts[1] in ("martlet", "aws")
+
+    def _source(self, arn: str) -> Source:
+        parts = arn.split(":", 5)
+        if parts[1:3] == ["martlet", "documents"]:
+            database, _, collection = parts[5].rpartition("/")
+            if not database or not collection:
+                raise invalid(f"Unsupported event source {arn}: a collection is named <app>/<collection>.")
+            return CollectionChanges(self._store, database, collection)
+        if self._streams is None:
+            raise invalid(f"Unsupported event source {arn}: this platform has no streams of DynamoDB tables.")
+        return TableStream(self._streams, self._store, arn)
+
+    def _checked_stream(self, mapping: Mapping, request: dict[str, Any]) -> Mapping:
+        source = self._source(mapping.queue_arn)
+        if not mapping.start:
+            try:
+                source.read(self._store.head)
+            except NotFound:
+                raise invalid(f"Stream not found under ARN: {mapping.queue_arn}") from None
+        after = mappings.checked_stream(mapping, request)
+        if after.on_failure:
+            why = "this platform has none" if self._destinations is None else self._destinations.check(after.on_failure)
+            if why:
+                raise invalid(f"Unsupported destination {after.on_failure}: {why}.")
+        return after
+
+    def _begin(self, tx: Tx, mapping: Mapping) -> None:
+        """Its cursor, where its starting position says. The log is kept from there on."""
+        at = tx.last_seq
+        if mapping.start == "TRIM_HORIZON":
+            at = self._store.first - 1
+        elif mapping.start == "AT_TIMESTAMP":
+            at = position_at(self._store, mapping.start_at_ms)
+        name = cursor_name(mapping.uuid)
+        tx.cursor_move(name, tx.cursor(name), at)
+
+    def _shelved(self, tx: Tx, mapping: Mapping) -> Mapping:
+        """A disabled mapping keeps its place, but does not hold the log back; an enabled one takes it up again."""
+        name = cursor_name(mapping.uuid)
+        if not mapping.is_stream or mapping.enabled == (mapping.position < 0):
+            return mapping
+        if mapping.enabled:
+            tx.cursor_move(name, tx.cursor(name), mapping.position)
+            return msgspec.structs.replace(mapping, position=-1)
+        at = tx.cursor(name)
+        tx.cursor_drop(name)
+        return msgspec.structs.replace(mapping, position=at)
+
+    def _put_new(self, tx: Tx, mapping: Mapping) -> None:
+        _require_new(tx, mapping)
+        if mapping.is_stream:
+            self._begin(tx, mapping)
+        mappings.put(tx, mapping)
 
     # --- what requests name -----------------------------------------------------------------------------------------
 
@@ -298,7 +428,7 @@ class EventSources:
     def _queue(self, arn: str) -> Any:
         parts = arn.split(":")
         if len(parts) != 6 or parts[2] != "sqs":
-            raise invalid(f"Unsupported event source {arn}: Martlet has mappings for queues.")
+            raise invalid(f"Unsupported event source {arn}: Martlet has mappings for queues, collections and tables.")
         queue = self._queues.find_arn(arn)
         if queue is None:
             raise invalid(
@@ -337,8 +467,26 @@ class EventSources:
         }
         if mapping.patterns:
             shown["FilterCriteria"] = {"Filters": [{"Pattern": pattern} for pattern in mapping.patterns]}
+        if mapping.is_stream:
+            return shown | self._shown_stream(mapping)
         if mapping.concurrency:
             shown["ScalingConfig"] = {"MaximumConcurrency": mapping.concurrency}
+        return shown
+
+    def _shown_stream(self, mapping: Mapping) -> dict[str, Any]:
+        running = self._consumers.get(mapping.uuid)
+        shown: dict[str, Any] = {
+            "StartingPosition": mapping.start,
+            "ParallelizationFactor": mapping.lanes,
+            "MaximumRetryAttempts": mapping.retries,
+            "MaximumRecordAgeInSeconds": mapping.max_age_seconds,
+            "BisectBatchOnFunctionError": mapping.bisect,
+            "TumblingWindowInSeconds": 0,
+            "DestinationConfig": {"OnFailure": {"Destination": mapping.on_failure} if mapping.on_failure else {}},
+            "LastProcessingResult": running.result if isinstance(running, Follower) else "No records processed",
+        }
+        if mapping.start == "AT_TIMESTAMP":
+            shown["StartingPositionTimestamp"] = mapping.start_at_ms / 1000
         return shown
 
 
@@ -365,18 +513,18 @@ def _unknown() -> ServiceError:
     return ServiceError("ResourceNotFoundException", "The resource you requested does not exist.", 404, Type="User")
 
 
-def _put_new(tx: Tx, mapping: Mapping) -> None:
+def _require_new(tx: Tx, mapping: Mapping) -> None:
     for other in mappings.every(tx):
         if (other.queue_arn, other.function_arn) == (mapping.queue_arn, mapping.function_arn) and other.state != "Deleting":
             name = mapping.function_arn.split(":function:", 1)[-1]
+            kind = "event source" if mapping.is_stream else "SQS"
             raise ServiceError(
                 "ResourceConflictException",
-                f'An event source mapping with SQS arn (" {mapping.queue_arn} ") and function (" {name} ") already exists. '
+                f'An event source mapping with {kind} arn (" {mapping.queue_arn} ") and function (" {name} ") already exists. '
                 f"Please update or delete the existing mapping with UUID {other.uuid}",
                 409,
                 Type="User",
             )
-    mappings.put(tx, mapping)
 
 
 def _replace(tx: Tx, mapping: Mapping) -> None:

@@ -278,7 +278,7 @@ class SqliteEngine:
         if opened is not None:
             opened.append(connection)
         connection.set_busy_timeout(5_000)  # only programs that are not ours can make us wait
-        connection.execute("PRAGMA mmap_size=0; PRAGMA cache_size=-8192; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON")
+        connection.execute("PRAGMA mmap_size=0; PRAGMA cache_size=-32768; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON")
         return connection
 
     def _prepare(self) -> None:
