@@ -167,7 +167,7 @@ class Server:
             clock=self.clock,
             settings=self.settings,
             consumers=self.event_sources,
-            also_used=lambda: self.control.addresses() | self.stacks.referenced(),
+            also_used=self._used_elsewhere,
         )
         self._closers.append(self.apps.close)
         self.apis = Apis(self.store, on_apis=self._on_apis, check=_check_api)
@@ -175,6 +175,8 @@ class Server:
         await self._listen()
         self._closers.append(self._release_receivers)
         await self.apps.load()
+        used = self._used_elsewhere()
+        await asyncio.to_thread(self.functions.runtimes.ahead.collect, used)
         await self.apis.load()
         self._on_urls()
         await self.stacks.load()
@@ -246,6 +248,11 @@ class Server:
         self.queues = Queues(self.store, self.clock, region=self.settings.region)
         await self.queues.start()
         self._closers.append(self.queues.stop)
+
+    def _used_elsewhere(self) -> set[str]:
+        """Content addresses of code and layers that something else than an app refers to."""
+        codes = self.control.addresses() | self.stacks.referenced()
+        return codes | self.functions.runtimes.ahead.layers(codes)
 
     def _make_event_sources(self) -> None:
         """Event source mappings: queues to functions. Their operations belong to the service "lambda"."""
@@ -344,6 +351,7 @@ class Server:
             sandbox_base=sandbox_base,
             endpoint=lambda: f"http://{self.settings.host}:{self.api_port}",
             nearest=lambda runtime: nearest(self.functions.runtimes.programs, runtime),
+            look_ahead=self.functions.look_ahead if self.settings.sandbox == "isolated" else None,
         )
         self._closers.append(self.stacks.close)
 

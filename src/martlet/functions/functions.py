@@ -22,7 +22,7 @@ from martlet.functions.instance import Instance
 from martlet.functions.logs import LogRecord, LogStore
 from martlet.functions.pool import Pool
 from martlet.functions.register import Register
-from martlet.functions.runtimes import Plan, Runtimes
+from martlet.functions.runtimes import RUNTIMES, Ahead, Plan, Runtimes, native_environment
 from martlet.functions.sandbox import Ended, HostReport, InstanceSpec, SandboxHost, Started, ZygoteSpec
 from martlet.limits import LIMITS, exceeded
 from martlet.store import Reader, Store, Tx, keys
@@ -102,6 +102,7 @@ class Functions:
         self._pool_cpu: dict[int, tuple[int, int]] = {}
         self._closing = False
         self._builder = Builder(self, data)
+        self._learned: dict[tuple[str, str, tuple[str, ...]], Ahead] = {}  # layer, Python, imports → what came of them
         self._invocations = metrics.counter("martlet_invocations_total", "Invocations that ran")
         self._function_errors = metrics.counter("martlet_function_errors_total", "Invocations that ended in a function error")
         self._refusals = metrics.counter("martlet_refusals_total", "Invocations refused before they ran")
@@ -183,6 +184,22 @@ class Functions:
         known = next((one for one in self._versions.values() if one.app == app and one.layer == layer), None)
         imports = known.imports if known else ()
         return await self._builder.build(app=app, code=code, layer=layer, module=module, imports=imports)
+
+    async def look_ahead(self, code: str, layer: str, runtime: str, imports: tuple[str, ...]) -> None:
+        """Find out in a sandbox which of `imports` ("package" or "package:name,name") a zygote can have imported before a
+        function with this code starts, and let those that start from now on use it. What cannot be learned is left out."""
+        if RUNTIMES[runtime].kind != "python":
+            return
+        known = self._learned.get((layer, runtime, imports))
+        if known is None:
+            known = await self._builder.learn(code, layer, runtime, imports, self._region)
+            self._learned[layer, runtime, imports] = known
+        await asyncio.to_thread(self.runtimes.ahead.put, code, known)
+
+    def expect(self, version: FunctionVersion) -> None:
+        """An event for this version may come soon: if its zygote has much to import, it begins now."""
+        if self.runtimes.ahead.get(version.code) is not None:
+            self._want_for(version)
 
     async def publish(
         self, app: str, config: FunctionConfig, *, code: str, layer: str, imports: tuple[str, ...]
@@ -631,41 +648,10 @@ class Functions:
         group = f"/aws/lambda/{version.name}"
         day = datetime.fromtimestamp(self.clock.now_ms() / 1000, UTC).strftime("%Y/%m/%d")
         stream = f"{day}/[{version.qualifier}]{token_hex(16)}"  # the pool gives each instance an end of its own
-        own = {
-            "AWS_ACCESS_KEY_ID": "MARTLETSANDBOX000000",
-            "AWS_DEFAULT_REGION": self._region,
-            "AWS_ENDPOINT_URL": "http://127.0.0.1:9001",
-            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.11",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.memory_mb),
-            "AWS_LAMBDA_FUNCTION_NAME": version.name,
-            "AWS_LAMBDA_FUNCTION_VERSION": version.qualifier,
-            "AWS_LAMBDA_INITIALIZATION_TYPE": _initialization(config),
-            "AWS_LAMBDA_LOG_GROUP_NAME": group,
-            "AWS_LAMBDA_LOG_STREAM_NAME": stream,
-            "AWS_REGION": self._region,
-            "AWS_SECRET_ACCESS_KEY": "the-socket-says-who-calls",
-            "HOME": "/tmp",
-            "LAMBDA_TASK_ROOT": "/var/task",
-            "MARTLET_API": "127.0.0.1:9001",
-            "MARTLET_APP": version.app,
-            "_HANDLER": config.handler,
-        }
-        defaults = {
-            "LANG": "en_US.UTF-8",
-            "LD_LIBRARY_PATH": "/var/lang/lib:/var/task/lib:/opt/lib",
-            "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin:/bin:/opt/bin",
-            "PYTHONPATH": "/var/task:/opt/python",
-            "TZ": ":UTC",
-        }
-        if config.egress != "none":
-            proxy = "http://127.0.0.1:9002"
-            names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
-            defaults.update(dict.fromkeys(names, proxy), NO_PROXY="127.0.0.1,localhost", no_proxy="127.0.0.1,localhost")
-        customer = {name: value for name, value in config.environment.items() if not name.startswith("_")}
         return {
             "mode": "serve",
             "handler": config.handler,
-            "environment": {**defaults, **customer, **own},
+            "environment": native_environment(version, self._region, stream),
             "concurrency": config.concurrency,
             "function_name": version.name,
             "function_version": version.qualifier,
@@ -700,11 +686,6 @@ class Functions:
             )
         sandbox = {"level": self.report.level, "features": list(self.report.features), "missing": list(self.report.missing)}
         return {"sandbox": {**sandbox, **self._host.stats()}, "instances": len(self._all), "functions": rows}
-
-
-def _initialization(config: FunctionConfig) -> str:
-    """AWS_LAMBDA_INITIALIZATION_TYPE."""
-    return "snap-start" if config.snap_start else "provisioned-concurrency" if config.provisioned else "on-demand"
 
 
 def _with_cause(lines: bytes, outcome: Outcome) -> bytes:

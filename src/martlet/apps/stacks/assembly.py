@@ -9,7 +9,7 @@ from typing import Any
 
 from martlet.apps.layers import Layers
 from martlet.apps.stacks.archives import zip_folder
-from martlet.apps.stacks.artifacts import Workshop
+from martlet.apps.stacks.artifacts import LookAhead, Workshop
 from martlet.apps.stacks.compiling import CODE_BUCKET, Artifact
 from martlet.apps.stacks.engine import Engine, Local
 from martlet.apps.stacks.journal import Store
@@ -80,6 +80,7 @@ def open_stacks(
     sandbox_base: Callable[[], str],
     endpoint: Callable[[], str] = lambda: "",
     nearest: Callable[[str], str] = str,
+    look_ahead: LookAhead | None = None,
 ) -> Stacks:
     """All stacks over these rooms. `build` makes an `ApiConfig` of ("rest" or "http", parts, app, warn); `invoke_base` is where
     APIs answer, `sandbox_base` where the platform's API answers inside a sandbox. Call `load` on what it gives."""
@@ -96,7 +97,7 @@ def open_stacks(
         endpoint=endpoint,
         remote=Local(_no_file, _no_package),
     )
-    return Stacks(engine, Workshop(data, layers), clock, responses)
+    return Stacks(engine, Workshop(data, layers, look_ahead=look_ahead), clock, responses)
 
 
 def stored_code(data: Path, fetch: Fetch | None = None) -> Fetch:

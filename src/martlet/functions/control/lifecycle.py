@@ -229,6 +229,7 @@ class Lifecycle(Layers):
         warm = latest.update == "InProgress" and self._functions.is_warm(latest.name)
         if not warm or await self._functions.warm_up(version, 1):
             self._functions.install(version)
+        self._functions.expect(version)
         return ""
 
     def _ended_well(self, one: Configuration) -> Configuration:
