@@ -66,6 +66,9 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     concurrency: int = 1  # events at one time in one instance
     reserved: int | None = None  # most instances × concurrency at one time; 0 switches the function off
     provisioned: int = 0  # instances kept warm
+    log_format: Literal["Text", "JSON"] = "Text"
+    log_level: str = ""  # of JSON: the least that is kept of what the function writes, "TRACE" … "FATAL"
+    system_log_level: str = ""  # of JSON: the least that the platform writes, "DEBUG", "INFO" or "WARN"
     snap_start: bool = False  # Lambda's SnapStart: its hooks run in every instance
     environment: dict[str, str] = {}
     egress: Literal["none", "all"] | tuple[str, ...] = "none"  # a tuple: host names, "*.example.com" allowed

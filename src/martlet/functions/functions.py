@@ -18,7 +18,8 @@ from martlet.errors import DeployFailed, LimitExceeded, NotFound
 from martlet.functions import egress
 from martlet.functions.builder import Build, Builder
 from martlet.functions.debugging import Session, told
-from martlet.functions.instance import Instance
+from martlet.functions.instance import CutLog, Instance
+from martlet.functions.log_formats import at_level, error_line
 from martlet.functions.logs import LogRecord, LogStore
 from martlet.functions.pool import Pool
 from martlet.functions.register import Register
@@ -452,6 +453,10 @@ class Functions:
             status = "timeout" if outcome.error_type == "Sandbox.Timedout" else "error"
         config = pool.version.config
         invocation.memory_mb = config.memory_mb
+        if isinstance(lines, CutLog):
+            lines = self.logs.fitting(lines, lines.lost)
+        if config.log_format == "JSON":
+            lines = at_level(lines, config.log_level)
         record = LogRecord(
             pool.version.name,
             invocation.version,
@@ -467,15 +472,24 @@ class Functions:
             outcome.error_type,
             invocation.trace_id,
             invocation.source,
-            lines if outcome.error_type not in _UNSAID else _with_cause(lines, outcome),
+            lines if outcome.error_type not in _UNSAID else self._with_cause(lines, invocation, outcome, config),
             qualifier=pool.version.qualifier,
             stream=invocation.log_stream,
+            system=config.system_log_level,
         )
-        self.logs.append(record)
+        self.logs.append(record, is_cut=True)
         if invocation.want_log_tail:
             invocation.log_tail = "\n".join(record.render()).encode() + b"\n"
         self._ledger.record(invocation, outcome)
         invocation.on_done(invocation, outcome)
+
+    def _with_cause(self, lines: bytes, invocation: Invocation, outcome: Outcome, config: FunctionConfig) -> bytes:
+        """The log of an event that did not end as its handler meant, with the reason as its last line."""
+        message = str(msgspec.json.decode(outcome.payload).get("errorMessage", ""))
+        gap = b"\n" if lines and not lines.endswith(b"\n") else b""
+        if config.log_format == "JSON":
+            return lines + gap + error_line(self.clock.now_ms(), invocation.request_id, outcome.error_type, message)
+        return b"%b%b[ERROR] %b: %b\n" % (lines, gap, outcome.error_type.encode(), message.replace("\n", " ").encode())
 
     # --- what pools ask for ---------------------------------------------------------------------------------------
 
@@ -686,13 +700,6 @@ class Functions:
             )
         sandbox = {"level": self.report.level, "features": list(self.report.features), "missing": list(self.report.missing)}
         return {"sandbox": {**sandbox, **self._host.stats()}, "instances": len(self._all), "functions": rows}
-
-
-def _with_cause(lines: bytes, outcome: Outcome) -> bytes:
-    """The log of an event that did not end as its handler meant, with the reason as its last line."""
-    message = msgspec.json.decode(outcome.payload).get("errorMessage", "")
-    gap = b"\n" if lines and not lines.endswith(b"\n") else b""
-    return b"%b%b[ERROR] %b: %b\n" % (lines, gap, outcome.error_type.encode(), str(message).replace("\n", " ").encode())
 
 
 def _processor_time() -> tuple[int, int]:

@@ -15,7 +15,6 @@ __all__ = ["FUNCTION", "Control", "FunctionProvider", "gone", "tag_map", "wait_r
 
 _SETTLE_SECONDS: Final = 300.0
 _LOOK_SECONDS: Final = 0.02
-_TEXT = "JSON is written by Node.js functions; Python's lines and the platform's own stay text"
 _NO_VPC = "Martlet has no VPC: a function's network is its egress"
 
 _CODE: Final = {
@@ -49,10 +48,10 @@ FUNCTION: Final = Kind(
         "Layers": value("list", item=value()),
         "LoggingConfig": object_of(
             {
-                "ApplicationLogLevel": taken("string", why=_TEXT),
-                "LogFormat": taken("string", why=_TEXT),
+                "ApplicationLogLevel": value(),
+                "LogFormat": value(),
                 "LogGroup": value(),
-                "SystemLogLevel": taken("string", why=_TEXT),
+                "SystemLogLevel": value(),
             }
         ),
         "MemorySize": value("integer"),
