@@ -79,6 +79,21 @@ class Workshop:
                 f"{where}: {error.message}", artifact.line, logical_id=artifact.logical_id, remedy=error.remedy
             ) from error
 
+    async def is_slow(self, artifact: Artifact, base: Path) -> bool:
+        """Whether packaging would run a build, rather than copy files or take what was built before."""
+        source = (base / artifact.location).resolve()
+        if not source.is_dir():
+            return False
+        method = artifact.build or (artifact.runtime if artifact.what == "function" else "")
+        if method.startswith("python"):
+            if not (source / "requirements.txt").is_file():
+                return False
+            found = await (await self._layers_of(method)).known(await asyncio.to_thread(read_requirements, source))
+            return not found
+        if method.startswith("nodejs"):
+            return (source / "package.json").is_file() and not (source / "node_modules").is_dir()
+        return method == "makefile"
+
     async def _file(self, source: Path, where: str) -> str:
         """An archive is kept as it is, since templates may name its digest (CodeSha256); it is unpacked once, to be checked."""
 
