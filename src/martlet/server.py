@@ -148,6 +148,7 @@ class Server:
         self._closers.append(self.logs.close)
         self.log_groups = LogGroups(self.logs, self.store, self.clock)
         self.functions = self._make_functions()
+        self.auth.acting = self._acting
         self._closers.append(self.functions.close)
         await self._start_sandboxes()
         await self._start_control()
@@ -233,6 +234,7 @@ class Server:
             stem_cells=self.settings.stem_cells,
             region=self.settings.region,
             node=self.settings.node,
+            session_keys=self.auth.instances.make,
         )
 
     async def _start_sandboxes(self) -> None:
@@ -473,6 +475,14 @@ class Server:
 
     def _serve_private(self, sock: socket.socket, version: FunctionVersion, begun: bytes = b"") -> None:
         """A connection from inside a sandbox: the same API, with the sandbox's own principal."""
+        self._private_server.accept(sock, client=("127.0.0.1", 0), context=self._principal_of(version), begun=begun)
+
+    def _acting(self, function: str) -> Principal | None:
+        version = self.functions.get(function)
+        return None if version is None else self._principal_of(version)
+
+    def _principal_of(self, version: FunctionVersion) -> Principal:
+        """Who the code of a version is now."""
         key = (version.name, version.version)
         principal = self._principals.get(key)
         if principal is None:
@@ -482,7 +492,7 @@ class Server:
         if version.role:  # read anew: what a role may do can change while its functions run
             known = principal
             principal = self.store.read(lambda reader: with_role(known, version.role, ACCOUNT, reader))
-        self._private_server.accept(sock, client=("127.0.0.1", 0), context=principal, begun=begun)
+        return principal
 
     def _guarded(self, inner: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         """The API answers only to names of this host, so that a web page cannot reach it by rebinding its own."""

@@ -48,6 +48,7 @@ class Principal(msgspec.Struct, frozen=True):
     kind: Literal["root", "function", "role", "service", "anonymous"]
     name: str = ""
     grants: frozenset[tuple[str, str]] = frozenset()  # (action, resource) pairs; "*" and a trailing "*" match
+    session: str = ""  # of a function that has a role: "assumed-role/<role>/<session>", as STS tells it
 
 
 ANONYMOUS = Principal("anonymous")

@@ -27,6 +27,8 @@ __all__ = ["Plan", "Runtimes", "native_environment"]
 RUNTIME_API = "127.0.0.1:9001"
 BOOTSTRAPS = ("/var/task/bootstrap", "/opt/bootstrap")
 _NODE = "/var/lang/bin/node"
+_SESSION = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_NO_SESSION = ("MARTLETSANDBOX000000", "the-socket-says-who-calls", "the-socket-says-who-calls")
 _DEBUG_FOLDER = "/var/martlet/debug"
 _BOOTSTRAP_JS = "/var/martlet/inside/node/bootstrap.js"
 # Variables that Node.js reads once, when it starts: a process that was started ahead cannot take them any more.
@@ -196,6 +198,7 @@ class Runtimes:
         day = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y/%m/%d")
         defaults, platform = self._unassigned(runtime, config.memory_mb)
         own = {
+            **{name: native[name] for name in _SESSION},
             "AWS_LAMBDA_FUNCTION_NAME": version.name,
             "AWS_LAMBDA_FUNCTION_VERSION": qualifier,
             "AWS_LAMBDA_INITIALIZATION_TYPE": native["AWS_LAMBDA_INITIALIZATION_TYPE"],
@@ -217,14 +220,11 @@ class Runtimes:
             "TZ": ":UTC",
         }
         platform = {
-            "AWS_ACCESS_KEY_ID": "MARTLETSANDBOX000000",
             "AWS_DEFAULT_REGION": self._region,
             "AWS_ENDPOINT_URL": f"http://{RUNTIME_API}",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb),
             "AWS_LAMBDA_RUNTIME_API": RUNTIME_API,
             "AWS_REGION": self._region,
-            "AWS_SECRET_ACCESS_KEY": "the-socket-says-who-calls",
-            "AWS_SESSION_TOKEN": "the-socket-says-who-calls",
             "LAMBDA_RUNTIME_DIR": "/var/runtime",
             "LAMBDA_TASK_ROOT": "/var/task",
             "PWD": "/var/task",
@@ -276,11 +276,13 @@ class Runtimes:
                 raise DeployFailed(f"function {version.config.name}: its layers cannot be merged: {error}") from error
 
 
-def native_environment(version: FunctionVersion, region: str, stream: str) -> dict[str, str]:
-    """Lambda's environment for the platform's own Python. `stream` is the name of its log stream."""
+def native_environment(
+    version: FunctionVersion, region: str, stream: str, session: tuple[str, str, str] = _NO_SESSION
+) -> dict[str, str]:
+    """Lambda's environment for the platform's own Python. `stream` is the name of its log stream, `session` are its keys."""
     config = version.config
     own = {
-        "AWS_ACCESS_KEY_ID": "MARTLETSANDBOX000000",
+        **dict(zip(_SESSION, session, strict=True)),
         "AWS_DEFAULT_REGION": region,
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9001",
         "AWS_EXECUTION_ENV": "AWS_Lambda_python3.11",
@@ -291,7 +293,6 @@ def native_environment(version: FunctionVersion, region: str, stream: str) -> di
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{version.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": stream,
         "AWS_REGION": region,
-        "AWS_SECRET_ACCESS_KEY": "the-socket-says-who-calls",
         "HOME": "/tmp",
         "LAMBDA_TASK_ROOT": "/var/task",
         "MARTLET_API": "127.0.0.1:9001",
