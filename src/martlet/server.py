@@ -87,12 +87,24 @@ class Lambda:
     parts = (Control, EventSources)
 
     def __init__(self, control: Control, sources: EventSources) -> None:
-        self._control = control
+        self._control, self._sources = control, sources
         for name in EVENT_SOURCE_OPERATIONS:
             setattr(self, name, getattr(sources, name))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._control, name)
+
+    def _tagged(self, request: dict[str, Any]) -> Any:
+        return self._sources if ":event-source-mapping:" in request["Resource"] else self._control
+
+    async def list_tags(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        return await self._tagged(request).list_tags(caller, request)  # type: ignore[no-any-return]
+
+    async def tag_resource(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        return await self._tagged(request).tag_resource(caller, request)  # type: ignore[no-any-return]
+
+    async def untag_resource(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        return await self._tagged(request).untag_resource(caller, request)  # type: ignore[no-any-return]
 
 
 SERVICES: dict[str, type] = {
@@ -345,6 +357,8 @@ class Server:
             apis=self.apis,
             build=build,
             schedules=self.triggers,
+            queues=Sqs(self.queues),
+            sources=self.event_sources,
             invoke=invoke,
             layers=Layers(self.data / "layers", self.settings.python),
             data=self.data,

@@ -42,6 +42,8 @@ class _Functions(Protocol):
 
     def kill_instance(self, instance: Instance) -> None: ...
 
+    def keys_of(self, version: FunctionVersion) -> tuple[str, str, str]: ...
+
 
 class _BuildPool(Pool):
     """A pool of one instance that gets no events; collects what it sends."""
@@ -122,7 +124,8 @@ class Builder:
         imported before a function is known: they take too long, start threads, change or keep what is an instance's own."""
         config = FunctionConfig(name="ahead", handler="", runtime=runtime, memory_mb=1024, timeout_seconds=_SECONDS)
         version = FunctionVersion(name="ahead", app="", version=0, config=config, code=code, region=region)
-        environment = native_environment(version, region, "") | {"AWS_EXECUTION_ENV": f"AWS_Lambda_{runtime}"}
+        keys = self._functions.keys_of(version)
+        environment = native_environment(version, region, "", keys) | {"AWS_EXECUTION_ENV": f"AWS_Lambda_{runtime}"}
         python = RUNTIMES[runtime].version
         init = {"mode": "learn", "imports": imports, "environment": environment, "response_bytes": 1_048_576}
         told = {"handler": "", "function_name": "", "function_version": "", "memory_mb": 0, "log_group": "", "log_stream": ""}

@@ -270,7 +270,7 @@ async def test_exports_in_use_hold_their_stack(house: House):
 @pytest.mark.parametrize(
     ("text", "message", "line"),
     [
-        ("Resources:\n  Q: {Type: 'AWS::SQS::Queue'}", "AWS::SQS::Queue of Q is not supported", 2),
+        ("Resources:\n  Q: {Type: 'AWS::Kinesis::Stream'}", "AWS::Kinesis::Stream of Q is not supported", 2),
         (template(more="VpcConfig: {SubnetIds: [a]}"), "property VpcConfig is not supported", 14),
         (template(more="Nonsense: 1"), "Encountered unsupported property Nonsense", 14),
         (template(more="Environment: {Variables: {A: b}, More: 1}"), "Encountered unsupported property Environment.More", 14),
@@ -311,12 +311,12 @@ async def test_what_is_not_honoured_fails_by_name_before_anything_is_made(house:
 async def test_everything_unsupported_is_told_at_once_and_lenient_leaves_it_out(house: House):
     text = template(
         more="VpcConfig: {SubnetIds: [a]}\n      Environment: {Variables: {Q: !Ref Queue}}",
-        rest="\n  Queue: {Type: 'AWS::SQS::Queue'}\n",
+        rest="\n  Queue: {Type: 'AWS::Kinesis::Stream'}\n",
     )
     with pytest.raises(Unsupported) as caught:
         await bring(house, text)
     assert "VpcConfig" in caught.value.message
-    assert "AWS::SQS::Queue" in caught.value.message
+    assert "AWS::Kinesis::Stream" in caught.value.message
     record = await bring(house, text, is_lenient=True)
     assert record.status == "CREATE_COMPLETE"
     assert len(house.engine.body(record.id).warnings) == 2

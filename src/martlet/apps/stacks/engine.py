@@ -37,6 +37,7 @@ _ENDPOINT: Final = re.compile(
 _FORMER: Final = re.compile(
     r"http://[\w.\[\]:-]+/(_api|_url)/([a-z0-9]{10,32})(?![a-z0-9])"
 )  # ours, as printed on another port
+_QUEUE: Final = re.compile(rf"http://[\w.\[\]:-]+/{ACCOUNT}/([A-Za-z0-9_-]{{1,80}}(?:\.fifo)?)")  # a queue's URL, the same
 _KEEP_DELETED_MS: Final = 90 * 86_400_000  # CloudFormation: a deleted stack is listed for 90 days
 
 
@@ -358,6 +359,9 @@ class Engine:
             base = self._invoke_base()
             if "/_url/" in value or "/_api/" in value:
                 value = _FORMER.sub(lambda m: f"{base}/{m[1]}/{m[2]}", value)
+            queue = _QUEUE.fullmatch(value) if ACCOUNT in value else None
+            if queue is not None and self._endpoint():
+                return f"{self._endpoint()}/{ACCOUNT}/{queue[1]}"
             if "execute-api" not in value and "lambda-url" not in value:
                 return value
             return _ENDPOINT.sub(lambda m: f"{base}/{'_api' if m[2] == 'execute-api' else '_url'}/{m[1]}", value)
