@@ -13,6 +13,9 @@ __all__ = ["InitFrame"]
 
 _KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
+_PROVISIONED: Final = b'"AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency"'
+_ON_DEMAND: Final = b'"AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand"'.ljust(len(_PROVISIONED))
+
 
 class InitFrame:
     """`init` is the frame's content for one instance that may be."""
@@ -23,11 +26,14 @@ class InitFrame:
         environment = init.get("environment", {})
         self._keys = [environment[name].encode() for name in _KEYS if name in environment]
 
-    def of_instance(self, new_keys: Callable[[], tuple[str, str, str]]) -> tuple[str, bytes]:
-        """(the name of its log stream, the frame). All that is filled in has the length of what was there."""
+    def of_instance(self, new_keys: Callable[[], tuple[str, str, str]], *, beyond: bool = False) -> tuple[str, bytes]:
+        """(the name of its log stream, the frame). All that is filled in has the length of what was there. `beyond`: one more
+        than are provisioned."""
         stream = self._stream[:-32] + token_hex(16)  # each instance has its own, as in Lambda
         frame = self._frame.replace(self._stream.encode(), stream.encode()) if self._stream else self._frame
         if len(self._keys) == len(_KEYS):
             for old, new in zip(self._keys, new_keys(), strict=True):
                 frame = frame.replace(old, new.encode())
+        if beyond:
+            frame = frame.replace(_PROVISIONED, _ON_DEMAND)
         return stream, frame

@@ -316,7 +316,9 @@ class Pool:
         With the event in its pipe already, a cold start saves the way to us and back. Where other instances are there, one of
         them may be free sooner, so the event waits here for the first of them all.
         """
-        instance.log_stream, frame = self._init_frame.of_instance(lambda: self._around.keys_of(self.version))
+        beyond = 0 < self.version.config.provisioned <= len(self.instances)
+        told = self._init_frame.of_instance(lambda: self._around.keys_of(self.version), beyond=beyond)
+        instance.log_stream, frame = told
         instance.send(frame)
         if self._capacity > 1 or not self.waiting or len(self.instances) > len(self._starts):
             return

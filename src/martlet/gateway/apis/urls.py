@@ -19,10 +19,16 @@ from martlet.gateway.http import Exchange
 from martlet.gateway.payload import MalformedAnswer, answer_url, head_from_prelude
 from martlet.types import ACCOUNT, Cors, Invocation, Outcome
 
-__all__ = ["FunctionUrl", "UrlFlight"]
+__all__ = ["URL_FORBIDDEN", "FunctionUrl", "UrlFlight"]
 
 _JSON_TYPE: Final = (b"content-type", b"application/json")
 _ROUTE_KEY: Final = "$default"
+_TROUBLE: Final = "https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html"
+# What the service says to who may not call a URL, or of one that is not (any more): recorded.
+URL_FORBIDDEN: Final[tuple[list[tuple[bytes, bytes]], bytes]] = (
+    [_JSON_TYPE, (b"x-amzn-ErrorType", b"AccessDeniedException")],
+    f'{{"Message":"Forbidden. For troubleshooting Function URL authorization issues, see: {_TROUBLE}"}}'.encode(),
+)
 
 
 class FunctionUrl:
@@ -178,7 +184,7 @@ class UrlFlight:
 
     def forbid(self) -> None:
         """403, as the service says it."""
-        self._say(403, {"Message": "Forbidden"}, [(b"x-amzn-ErrorType", b"AccessDeniedException")])
+        self.respond(403, *URL_FORBIDDEN)
 
     def _failed(self) -> None:
         self.respond(502, [_JSON_TYPE], b"Internal Server Error")
