@@ -108,7 +108,7 @@ class Auth:
             return self._store.read(session.acting) if session.role_id else session.principal
         instance = self.instances.secret_of(claim.access_key_id, claim.session_token) if claim.session_token else None
         if instance is not None:
-            sigv4.verify(claim, instance[0], now_ms, method, path, query, headers, body)
+            sigv4.verify(claim, instance[0], now_ms, method, path, query, fields, body)
             principal = self.acting(instance[1])
             if principal is None:
                 raise sigv4.refused("InvalidClientTokenId", "the function that this key was given to is not there any more")

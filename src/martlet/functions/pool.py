@@ -9,7 +9,6 @@ an instance for each. Instances are taken last in, first out, so that the surplu
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 from collections import deque

@@ -60,7 +60,7 @@ class ChangeSets:
 
     def of(self, stack_id: str) -> list[ChangeSetRecord]:
         found = self._engine.read(lambda rows: rows.change_sets(stack_id))
-        return sorted(found, key=lambda one: (one.created_at_ms, one.execution == _AVAILABLE))
+        return sorted(found, key=lambda one: one.created_at_ms)
 
     def find(self, name: str, stack: str | None) -> ChangeSetRecord:
         """By its ARN, or by its name within a stack. Raises `ChangeSetNotFoundException`."""
