@@ -310,6 +310,14 @@ async def test_who_may_call_a_url(stand: Build) -> None:
         assert one.headers["x-amzn-errortype"] == "AccessDeniedException"
 
 
+async def test_a_url_s_path_is_decoded_and_begins_with_one_slash(stand: Build) -> None:
+    served = await stand(urls=[url()])
+    for path in ("//pa2%25Fth/1", "/pa2%Fth/1"):
+        await served.ask(host=URL_HOST, path=path)
+        event = served.functions.event
+        assert event["rawPath"] == event["requestContext"]["http"]["path"] == "/pa2%Fth/1"
+
+
 async def test_a_url_sends_an_object_as_json(stand: Build) -> None:
     served = await stand(urls=[url()])
     served.functions.default = Outcome('{"statusCode": 201, "body": {"a": [1, "ä"]}}'.encode())

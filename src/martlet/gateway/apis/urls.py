@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html
 from __future__ import annotations
 
 from typing import Any, Final
+from urllib.parse import unquote
 
 import orjson
 
@@ -91,6 +92,8 @@ class UrlFlight:
         elif not may_invoke:
             self.forbid()
             return
+        # recorded: decoded, and however many slashes it begins with (the URL as it is told ends with one)
+        self.call.full_path = "/" + unquote(self.call.full_path.lstrip("/"))
         event = event_v2(self.call, _ROUTE_KEY, self.call.request_id, account=_account(context), authorizer=context)
         call = self.call
         streamed = self.url.streamed
