@@ -311,7 +311,7 @@ async def test_an_update_that_serves_already_is_still_seen_to_be_in_progress(wor
 
 
 async def test_a_layer_is_named_by_where_it_was_published(world: World) -> None:
-    elsewhere = caller(region="eu-west-1")
+    elsewhere = caller(signed_region="eu-west-1")
     layer = await world.call("publish_layer_version", elsewhere, LayerName="l", Content={"ZipFile": archive()})
     assert layer["LayerVersionArn"] == "arn:aws:lambda:eu-west-1:000000000000:layer:l:1"
     name, message = await world.fails(
@@ -335,3 +335,18 @@ async def test_zero_reserved_concurrency_does_not_say_when_to_come_again(world: 
     with pytest.raises(ServiceError) as caught:
         await world.call("invoke", FunctionName="f")
     assert caught.value.members == {"Type": "User", "Reason": "ReservedFunctionConcurrentInvocationLimitExceeded"}
+
+
+async def test_what_a_layer_says_that_it_fits_is_checked_all_at_once(world: World) -> None:
+    given = {"CompatibleRuntimes": ["cobol", "nodejs20.x"], "CompatibleArchitectures": ["z80"]}
+    name, message = await world.fails("publish_layer_version", LayerName="l", Content={"ZipFile": archive()}, **given)
+    assert name == "ValidationException"
+    assert message.startswith("2 validation errors detected: Value '[cobol, nodejs20.x]' at 'compatibleRuntimes' failed")
+    assert message.endswith(
+        "; Value '[z80]' at 'compatibleArchitectures' failed to satisfy constraint: Member must satisfy constraint: "
+        "[Member must satisfy enum value set: [x86_64, arm64], Member must not be null]"
+    )
+    for operation, more in (("list_layers", {}), ("list_layer_versions", {"LayerName": "l"})):
+        name, message = await world.fails(operation, CompatibleRuntime="cobol", **more)
+        assert name == "ValidationException"
+        assert "Value 'cobol' at 'compatibleRuntime'" in message

@@ -12,6 +12,7 @@ import msgspec
 from martlet.errors import ServiceError
 from martlet.functions.control.configuration import stamp
 from martlet.functions.control.guards import Guards
+from martlet.functions.control.identifiers import DEPRECATED, SUPPORTED
 from martlet.functions.control.names import conflict, invalid, missing, precondition
 from martlet.functions.control.records import Layer, LayerUse, Policy, Tables
 from martlet.limits import LIMITS
@@ -24,6 +25,9 @@ _LAYER: Final = re.compile(
     r"(?::(?P<version>\d{1,9}))?"
 )
 _AT_MOST: Final = 5
+_RUNTIMES_MOST: Final = 15
+_ARCHITECTURES: Final = ("x86_64", "arm64")
+_NO_NULL: Final = "Member must not be null"
 _ZIPPED_MOST: Final = LIMITS["code_zipped_bytes"].default
 
 
@@ -34,6 +38,7 @@ class Layers(Guards):
         """Source: Lambda API, PublishLayerVersion."""
         self._authorize(caller, "lambda:PublishLayerVersion", "*")
         name = self._layer_name(caller, request)
+        _check_compatible(request)
         content = request.get("Content") or {}
         archive = content.get("ZipFile")
         if archive is None and content.get("S3Bucket"):
@@ -114,6 +119,7 @@ class Layers(Guards):
         """Source: Lambda API, ListLayerVersions: the newest first."""
         self._authorize(caller, "lambda:ListLayerVersions", "*")
         name = self._layer_name(caller, request)
+        _check_filter(request)
         rows = self._read(lambda tables: tables.all(Layer, name))
         items = [(str(one.version), self._listed_layer(one, caller)) for _, one in reversed(rows) if _fits(one, request)]
         shown, more = self._cut(items, self._page(request))
@@ -122,6 +128,7 @@ class Layers(Guards):
     async def list_layers(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
         """Source: Lambda API, ListLayers: each with its newest version that fits."""
         self._authorize(caller, "lambda:ListLayers", "*")
+        _check_filter(request)
         newest: dict[str, Layer] = {}
         for _, one in self._read(lambda tables: tables.all(Layer)):
             if _fits(one, request):
@@ -250,7 +257,7 @@ class Layers(Guards):
 
     def _region_of(self, caller: Any) -> str:
         """That of the request's signature: a layer is named by where it was published."""
-        return getattr(caller, "region", "") or self._region
+        return getattr(caller, "signed_region", "") or self._region
 
     def _layer_arn(self, name: str, caller: Any = None) -> str:
         return f"arn:aws:lambda:{self._region_of(caller)}:{ACCOUNT}:layer:{name}"
@@ -288,6 +295,40 @@ class Layers(Guards):
                 "CodeSize": one.code_bytes,
             },
         }
+
+
+def _check_compatible(request: dict[str, Any]) -> None:
+    """What a layer says that it fits: told all at once, as recorded."""
+    found = []
+    for member, allowed, most, form in (
+        ("CompatibleRuntimes", SUPPORTED, _RUNTIMES_MOST, "{}"),
+        (
+            "CompatibleArchitectures",
+            _ARCHITECTURES,
+            len(_ARCHITECTURES),
+            "Member must satisfy constraint: [{}, " + _NO_NULL + "]",
+        ),
+    ):
+        given = request.get(member) or []
+        start = f"Value '[{', '.join(map(str, given))}]' at '{member[0].lower()}{member[1:]}' failed to satisfy constraint: "
+        if len(given) > most:
+            found.append(f"{start}Member must have length less than or equal to {most}")
+        if not set(given) <= set(allowed):
+            found.append(start + form.format(f"Member must satisfy enum value set: [{', '.join(allowed)}]"))
+    if found:
+        errors = "error" if len(found) == 1 else "errors"
+        raise ServiceError("ValidationException", f"{len(found)} validation {errors} detected: {'; '.join(found)}")
+
+
+def _check_filter(request: dict[str, Any]) -> None:
+    wanted = request.get("CompatibleRuntime")
+    if wanted and wanted not in SUPPORTED and wanted not in DEPRECATED:
+        known = ", ".join((*SUPPORTED, *sorted(DEPRECATED)))
+        raise ServiceError(
+            "ValidationException",
+            f"1 validation error detected: Value '{wanted}' at 'compatibleRuntime' failed to satisfy constraint: "
+            f"Member must satisfy enum value set: [{known}]",
+        )
 
 
 def _version(request: dict[str, Any]) -> int:

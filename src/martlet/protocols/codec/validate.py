@@ -33,7 +33,7 @@ _CODES: Final = {
     "sqs": "",
 }
 # Shapes whose values their service checks by itself, after the model's rules and in other words.
-_OWN: Final = {"lambda": frozenset({"Runtime"})}
+_OWN: Final = {"lambda": frozenset({"CompatibleArchitectures", "CompatibleRuntimes", "Runtime"})}
 
 
 def check(operation: OperationModel, request: dict[str, Any]) -> None:
