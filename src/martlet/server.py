@@ -91,12 +91,24 @@ class Lambda:
     parts = (Control, EventSources)
 
     def __init__(self, control: Control, sources: EventSources) -> None:
-        self._control = control
+        self._control, self._sources = control, sources
         for name in EVENT_SOURCE_OPERATIONS:
             setattr(self, name, getattr(sources, name))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._control, name)
+
+    def _tagged(self, request: dict[str, Any]) -> Any:
+        return self._sources if ":event-source-mapping:" in request["Resource"] else self._control
+
+    async def list_tags(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        return await self._tagged(request).list_tags(caller, request)  # type: ignore[no-any-return]
+
+    async def tag_resource(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        return await self._tagged(request).tag_resource(caller, request)  # type: ignore[no-any-return]
+
+    async def untag_resource(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        return await self._tagged(request).untag_resource(caller, request)  # type: ignore[no-any-return]
 
 
 SERVICES: dict[str, type] = {
@@ -152,6 +164,7 @@ class Server:
         self._closers.append(self.logs.close)
         self.log_groups = LogGroups(self.logs, self.store, self.clock)
         self.functions = self._make_functions()
+        self.auth.acting = self._acting
         self._closers.append(self.functions.close)
         await self._start_sandboxes()
         await self._start_control()
@@ -171,7 +184,7 @@ class Server:
             consumers=self.event_sources,
             schemas=AppSchemas(self.documents),
             collections=Declared(self.documents),
-            also_used=lambda: self.control.addresses() | self.stacks.referenced(),
+            also_used=self._used_elsewhere,
         )
         self._closers.append(self.apps.close)
         self.apis = Apis(self.store, on_apis=self._on_apis, check=_check_api)
@@ -179,6 +192,8 @@ class Server:
         await self._listen()
         self._closers.append(self._release_receivers)
         await self.apps.load()
+        used = self._used_elsewhere()
+        await asyncio.to_thread(self.functions.runtimes.ahead.collect, used)
         await self.apis.load()
         self._on_urls()
         await self.stacks.load()
@@ -235,6 +250,7 @@ class Server:
             stem_cells=self.settings.stem_cells,
             region=self.settings.region,
             node=self.settings.node,
+            session_keys=self.auth.instances.make,
         )
 
     async def _start_sandboxes(self) -> None:
@@ -261,6 +277,11 @@ class Server:
         self.queues = Queues(self.store, self.clock, region=self.settings.region)
         await self.queues.start()
         self._closers.append(self.queues.stop)
+
+    def _used_elsewhere(self) -> set[str]:
+        """Content addresses of code and layers that something else than an app refers to."""
+        codes = self.control.addresses() | self.stacks.referenced()
+        return codes | self.functions.runtimes.ahead.layers(codes)
 
     def _make_event_sources(self) -> None:
         """Event source mappings: queues to functions. Their operations belong to the service "lambda"."""
@@ -353,6 +374,8 @@ class Server:
             apis=self.apis,
             build=build,
             schedules=self.triggers,
+            queues=Sqs(self.queues),
+            sources=self.event_sources,
             invoke=invoke,
             layers=Layers(self.data / "layers", self.settings.python),
             data=self.data,
@@ -361,6 +384,7 @@ class Server:
             sandbox_base=sandbox_base,
             endpoint=lambda: f"http://{self.settings.host}:{self.api_port}",
             nearest=lambda runtime: nearest(self.functions.runtimes.programs, runtime),
+            look_ahead=self.functions.look_ahead if self.settings.sandbox == "isolated" else None,
         )
         self._closers.append(self.stacks.close)
 
@@ -483,6 +507,14 @@ class Server:
 
     def _serve_private(self, sock: socket.socket, version: FunctionVersion, begun: bytes = b"") -> None:
         """A connection from inside a sandbox: the same API, with the sandbox's own principal."""
+        self._private_server.accept(sock, client=("127.0.0.1", 0), context=self._principal_of(version), begun=begun)
+
+    def _acting(self, function: str) -> Principal | None:
+        version = self.functions.get(function)
+        return None if version is None else self._principal_of(version)
+
+    def _principal_of(self, version: FunctionVersion) -> Principal:
+        """Who the code of a version is now."""
         key = (version.name, version.version)
         principal = self._principals.get(key)
         if principal is None:
@@ -492,7 +524,7 @@ class Server:
         if version.role:  # read anew: what a role may do can change while its functions run
             known = principal
             principal = self.store.read(lambda reader: with_role(known, version.role, ACCOUNT, reader))
-        self._private_server.accept(sock, client=("127.0.0.1", 0), context=principal, begun=begun)
+        return principal
 
     def _guarded(self, inner: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         """The API answers only to names of this host, so that a web page cannot reach it by rebinding its own."""

@@ -48,6 +48,7 @@ class Principal(msgspec.Struct, frozen=True):
     kind: Literal["root", "function", "role", "service", "anonymous"]
     name: str = ""
     grants: frozenset[tuple[str, str]] = frozenset()  # (action, resource) pairs; "*" and a trailing "*" match
+    session: str = ""  # of a function that has a role: "assumed-role/<role>/<session>", as STS tells it
 
 
 ANONYMOUS = Principal("anonymous")
@@ -66,6 +67,9 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     concurrency: int = 1  # events at one time in one instance
     reserved: int | None = None  # most instances × concurrency at one time; 0 switches the function off
     provisioned: int = 0  # instances kept warm
+    log_format: Literal["Text", "JSON"] = "Text"
+    log_level: str = ""  # of JSON: the least that is kept of what the function writes, "TRACE" … "FATAL"
+    system_log_level: str = ""  # of JSON: the least that the platform writes, "DEBUG", "INFO" or "WARN"
     snap_start: bool = False  # Lambda's SnapStart: its hooks run in every instance
     environment: dict[str, str] = {}
     egress: Literal["none", "all"] | tuple[str, ...] = "none"  # a tuple: host names, "*.example.com" allowed

@@ -17,6 +17,8 @@ from tests.protocols.fakes import TOKEN, Record, World, served
 import martlet
 from martlet.cli import main
 from martlet.cli.arguments import parser
+from martlet.cli.commands import _deployment_of
+from martlet.cli.failure import Failure
 from martlet.cli.output import age_ms, table
 from martlet.errors import StartFailed, Throttled
 from martlet.protocols import app
@@ -288,6 +290,20 @@ def test_replay(running: int, world: World, capsys: Capture) -> None:
     assert "no failed event r3" in ran(capsys, "replay", "r3", code=1)[1]
     assert "--list" in ran(capsys, "replay", code=2)[1]
     assert "there is no function" in ran(capsys, "replay", "--list", "none", code=1)[1]
+
+
+def test_a_function_that_is_not_there_is_answered_with_those_that_are(running: int, capsys: Capture) -> None:
+    assert "did you mean shop-echo" in ran(capsys, "invoke", "shop-ecko", code=1)[1]
+    err = ran(capsys, "invoke", "nope", code=1)[1]
+    assert "there is no function 'nope'" in err
+    assert "there are: shop-" in err
+
+
+def test_a_deployment_that_breaks_off_is_told_by_how_far_it_came() -> None:
+    for events, remedy in (([], "nothing was changed"), ([{"type": "begun"}], "it goes on")):
+        with pytest.raises(Failure) as caught:
+            _deployment_of(iter(events), "nothing was changed", "it goes on")
+        assert caught.value.remedy == remedy
 
 
 def test_a_file_is_no_data_folder(project: Path, capsys: Capture) -> None:

@@ -330,7 +330,7 @@ def _with(**properties: Any) -> dict[str, Any]:
             {"Resources": {"A": _with(Description={"Ref": "Nope"})}},
             "Template format error: Unresolved resource dependencies [Nope] in the Resources block of the template",
         ),
-        ({"Resources": {"Q": {"Type": "AWS::SQS::Queue"}}}, "AWS::SQS::Queue of Q is not supported"),
+        ({"Resources": {"Q": {"Type": "AWS::Kinesis::Stream"}}}, "AWS::Kinesis::Stream of Q is not supported"),
         ({"Resources": {"A": _with(Bogus=1)}}, "Encountered unsupported property Bogus"),
         ({"Parameters": {"P": {"Type": "String"}}, "Resources": {"A": FUNCTION}}, "Parameters: [P] must have values"),
         ({}, "Template format error: At least one Resources member must be defined."),

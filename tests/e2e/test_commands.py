@@ -232,7 +232,7 @@ def test_env_points_unmodified_boto3_here(greeter: RunningPlatform, martlet: Com
         (("invoke",), 2, "NAME"),
         (("up", "/no/such/folder"), 2, "/no/such/folder"),
         (("up", "--port", "70000"), 2, "70000"),
-        (("invoke", "greeter-nothing"), 1, "no function greeter-nothing"),
+        (("invoke", "greeter-nothing"), 1, "no function 'greeter-nothing'"),
         (("invoke", "greeter-shout", "--payload", "{"), 2, "not JSON"),
         (("invoke", "greeter-shout", "--payload", "@/no/file"), 2, "/no/file"),
         (("logs", "greeter-nothing"), 1, "greeter-nothing"),

@@ -180,7 +180,7 @@ def test_the_ways_out(platform: RunningPlatform, tmp_path: Path, martlet: Comman
     assert eventually(lambda: free(port))
     assert eventually(lambda: Api(platform).get("/v1/status")["instances"] <= before)
     done = martlet("invoke", "bugs-nothing", "--debug", data=platform.data)
-    assert (done.code, "no function bugs-nothing" in done.err) == (1, True)
+    assert (done.code, "no function 'bugs-nothing'" in done.err) == (1, True)
     done = martlet("invoke", "bugs-add", "--port", "1", data=platform.data)
     assert (done.code, "--debug" in done.err) == (2, True)
 

@@ -111,7 +111,7 @@ def test_functions_of_templates_are_listed_and_called_by_name(watched: Watched, 
     assert rows["watched-py"] == ["watched", "python3.11"]
     assert "watched-py:1" in martlet("functions", "--versions", data=data).out
     assert "from " in martlet("invoke", "watched-py:live", data=data).out
-    assert "no function watched-py:dead" in martlet("invoke", "watched-py:dead", data=data).err
+    assert "function 'watched-py' has no version or alias 'dead'" in martlet("invoke", "watched-py:dead", data=data).err
     assert "asked" in martlet("logs", "watched-py", data=data).out
     assert "watched-py:" in martlet("status", data=data).out
 

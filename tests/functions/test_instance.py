@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from martlet.functions.instance import PACKET_BYTES, Instance
+from martlet.functions.instance import PACKET_BYTES, CutLog, Instance
 from martlet.functions.sandboxes.inside import frames
 from martlet.types import Invocation
 
@@ -79,3 +79,28 @@ async def test_nothing_is_queued_behind_an_event_of_more_than_one_packet(pipe: P
     pipe.instance.send(frames.pack(frames.INVOKE, 4, b"x" * PACKET_BYTES))
     assert not pipe.instance.takes_more
     assert pipe.instance.take_back() == []
+
+
+async def test_the_end_of_a_log_follows_its_beginning_and_its_whole_size_is_known(pipe: Pipe) -> None:
+    inside = pipe.others[1]
+    os.set_blocking(inside, False)
+    most = 1_048_576
+    chunk = b"x" * 32_767 + b"\n"
+    for _ in range(40):
+        os.write(inside, chunk)
+        pipe.instance.read_log()
+    os.write(inside, b"the end\n")
+    del pipe.instance.inflight[1]
+    taken = pipe.instance.take_log(1)
+    assert taken == (chunk * 32)[:most]
+    assert isinstance(taken, CutLog)
+    assert len(taken) + taken.lost == 40 * len(chunk) + len(b"the end\n")
+    assert pipe.instance.take_log(2) == b"", "nothing of it is the next event's"
+
+
+async def test_what_was_written_last_is_the_ended_events_though_another_waits(pipe: Pipe) -> None:
+    os.write(pipe.others[1], b"first\n")
+    pipe.instance.read_log()
+    os.write(pipe.others[1], b"last\n")
+    del pipe.instance.inflight[1]
+    assert pipe.instance.take_log(1) == b"first\nlast\n"

@@ -447,3 +447,23 @@ async def test_a_mapping_whose_queue_is_gone_waits_for_it(sources: EventSources,
     await asyncio.sleep(0.02)
     assert (await sources.get_event_source_mapping(CALLER, {"UUID": uuid}))["State"] == "Enabled"
     assert functions.runs == []
+
+
+async def test_tags_of_a_mapping(sources: EventSources) -> None:
+    made = await sources.create_event_source_mapping(
+        CALLER, {"EventSourceArn": ARN + "q", "FunctionName": "f", "Tags": {"a": "1"}}
+    )
+    arn = made["EventSourceMappingArn"]
+    await sources.tag_resource(CALLER, {"Resource": arn, "Tags": {"b": "2"}})
+    await sources.untag_resource(CALLER, {"Resource": arn, "TagKeys": ["a"]})
+    assert await sources.list_tags(CALLER, {"Resource": arn}) == {"Tags": {"b": "2"}}
+    with pytest.raises(ServiceError, match="Event source mapping not found"):
+        await sources.list_tags(CALLER, {"Resource": arn[:-1] + "x"})
+    with pytest.raises(ServiceError, match="exceeds resource tag limit"):
+        await sources.tag_resource(CALLER, {"Resource": arn, "Tags": {f"t{number}": "" for number in range(51)}})
+
+
+async def test_what_is_for_streams_is_refused_before_anything_is_looked_up(sources: EventSources) -> None:
+    request = {"EventSourceArn": ARN + "nope", "FunctionName": "nope", "DestinationConfig": {"OnSuccess": {"Destination": "x"}}}
+    with pytest.raises(ServiceError, match="Unsupported DestinationConfig parameter for given event source mapping type"):
+        await sources.create_event_source_mapping(CALLER, request)

@@ -151,9 +151,10 @@ def _function(app: str, function: FunctionConfig, names: frozenset[str]) -> None
     where = f"function {function.name!r}"
     if not _NAME.fullmatch(function.name):
         raise _refuse(where, 'a name has letters, digits, "-" and "_" only')
-    if function.runtime or function.layers or function.snap_start:
+    if function.runtime or function.layers or function.snap_start or function.log_format != "Text":
         raise _refuse(
-            where, "runtime, layers and snap_start are for templates: an app's functions run in the platform's Python"
+            where,
+            "runtime, layers, snap_start and log_format are for templates: an app's functions run in the platform's Python",
         )
     full = full_name(app, function.name)
     if len(full) > LIMITS["function_name_characters"].default:

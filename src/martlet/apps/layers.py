@@ -81,6 +81,10 @@ class Layers:
             if progress in listeners:
                 listeners.remove(progress)
 
+    async def known(self, wanted: Requirements) -> bool:
+        """Whether `ensure` has nothing to build."""
+        return not wanted or bool(await asyncio.to_thread(self._known, await self._key(wanted)))
+
     def path(self, address: str) -> Path:
         return self._folder / address
 

@@ -7,12 +7,14 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from martlet.auth import sigv4
+from martlet.auth.instances import InstanceKeys
 from martlet.auth.sessions import find_session
 from martlet.clock import Clock, token_hex
 from martlet.errors import StartFailed
@@ -60,6 +62,8 @@ class Auth:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self.instances = InstanceKeys(store, clock)
+        self.acting: Callable[[str], Principal | None] = lambda function: None  # who the code of a function is now
 
     async def ensure_root(self, path: Path) -> Credentials:
         """The owner's credentials, from the file at `path`, which is made (mode 0600, fsynced) if it is not there.
@@ -72,6 +76,7 @@ class Auth:
         if found is None:
             found = _create(path)
         await self._store.transact(lambda tx: _install_root(tx, found))
+        await self.instances.load()
         return found
 
     def authenticate(
@@ -101,6 +106,13 @@ class Auth:
             sigv4.verify(claim, session.secret, now_ms, method, path, query, fields, body)
             session.check(claim.session_token, now_ms)
             return self._store.read(session.acting) if session.role_id else session.principal
+        instance = self.instances.secret_of(claim.access_key_id, claim.session_token) if claim.session_token else None
+        if instance is not None:
+            sigv4.verify(claim, instance[0], now_ms, method, path, query, fields, body)
+            principal = self.acting(instance[1])
+            if principal is None:
+                raise sigv4.refused("InvalidClientTokenId", "the function that this key was given to is not there any more")
+            return principal
         raw = self._store.get(keys.encode(_KEY, claim.access_key_id))
         if raw is None:
             raise sigv4.refused("InvalidClientTokenId", "the access key id is not known")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from martlet.auth.instances import session_of
 from martlet.errors import AccessDenied, InvalidInput
 from martlet.types import ACCOUNT, FunctionVersion, Principal
 
@@ -50,7 +51,7 @@ def function_principal(version: FunctionVersion, region: str = "us-east-1") -> P
     for queue in version.config.queues:
         arn = f"arn:aws:sqs:{region}:{ACCOUNT}:{version.app}-{_exact(queue, 'queues')}"
         grants.update((action, resource) for action in SEND_ACTIONS for resource in (arn, f"{arn}.fifo"))
-    return Principal("function", version.name, frozenset(grants))
+    return Principal("function", version.name, frozenset(grants), session_of(version))
 
 
 def _covers(pattern: str, value: str) -> bool:

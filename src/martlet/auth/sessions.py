@@ -228,14 +228,22 @@ def _arn(principal: Principal, account: str) -> str:
         return f"arn:aws:iam::{account}:root"
     if principal.kind == "role":
         return f"arn:aws:sts::{account}:{principal.name}"
+    if principal.session:
+        return f"arn:aws:sts::{account}:{principal.session}"
     return f"arn:aws:sts::{account}:assumed-role/{principal.name}/{principal.name}"  # as for a function's own role
+
+
+def _id_of(role: str) -> str:
+    """Of a role that is named and is not here: always the same."""
+    return "AROA" + base64.b32encode(hashlib.sha256(role.encode()).digest()).decode()[:17]
 
 
 def _unique_id(reader: Reader, principal: Principal, account: str) -> str:
     if principal.kind == "root":
         return account
-    if principal.kind == "role":
-        _, name, session_name = principal.name.split("/", 2)
+    session = principal.name if principal.kind == "role" else principal.session
+    if session:
+        _, name, session_name = session.split("/", 2)
         role = roles.find(reader, name)
-        return f"{role.role_id if role is not None else 'AROA'}:{session_name}"
+        return f"{role.role_id if role is not None else _id_of(name)}:{session_name}"
     return f"{principal.name}:{principal.name}"

@@ -144,7 +144,7 @@ def _deploy_template(arguments: Arguments, template: Path, client: Client) -> in
     query: dict[str, object] = {"dry_run": True} if arguments.dry_run else {}
     where = f"/v1/stacks/{segment(name)}/deployments"
     lines = client.lines("POST", where, query, body, refused=DEPLOY_FAILED)
-    result = _deployment_of(lines, "it goes on, backwards, at its next start")
+    result = _deployment_of(lines, "nothing was changed: deploy again", "it goes on, backwards, at its next start")
     if arguments.json:
         _show_json(result)
     else:
@@ -152,12 +152,15 @@ def _deploy_template(arguments: Arguments, template: Path, client: Client) -> in
     return 0
 
 
-def _deployment_of(lines: Iterator[Any], remedy: str) -> dict[str, Any]:
-    """What a deployment's stream of events ends in; its progress goes to standard error. `remedy`: for one that breaks off."""
+def _deployment_of(lines: Iterator[Any], remedy: str, begun: str = "") -> dict[str, Any]:
+    """What a deployment's stream of events ends in; its progress goes to standard error. `remedy`: for one that breaks off;
+    `begun`: for one that had begun to change something."""
     result: dict[str, Any] | None = None
     for event in lines:
         if event.get("type") == "progress":
             print(printable(str(event.get("text", ""))), file=sys.stderr)
+        elif event.get("type") == "begun":
+            remedy = begun
         elif event.get("type") == "result":
             result = event["deployment"]
     if result is None:

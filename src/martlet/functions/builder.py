@@ -12,6 +12,7 @@ import msgspec
 from martlet.errors import DeployFailed
 from martlet.functions.instance import Instance
 from martlet.functions.pool import Pool
+from martlet.functions.runtimes import PER_INSTANCE, RUNTIMES, Ahead, native_environment
 from martlet.functions.sandbox import Ended
 from martlet.functions.sandboxes.inside import frames
 from martlet.types import FunctionConfig, FunctionVersion
@@ -30,10 +31,18 @@ class Build(msgspec.Struct, frozen=True):
     imports: tuple[str, ...] = ()
 
 
+class _Learned(msgspec.Struct, frozen=True):
+    modules: list[str]
+    looked_at: list[str]
+    is_bound: bool
+
+
 class _Functions(Protocol):
     def start_instance(self, pool: Pool, instance: Instance) -> bool: ...
 
     def kill_instance(self, instance: Instance) -> None: ...
+
+    def keys_of(self, version: FunctionVersion) -> tuple[str, str, str]: ...
 
 
 class _BuildPool(Pool):
@@ -101,7 +110,37 @@ class Builder:
             "log_stream": "",
             "response_bytes": 16_777_216,
         }
+        try:
+            answer, compiled = await self._run(version, init)
+        except TimeoutError:
+            raise DeployFailed(f"importing module {module} took longer than {_SECONDS} s") from None
         folder = self._data / "code" / code
+        graph, learned = _found(answer)
+        await asyncio.get_running_loop().run_in_executor(None, _write_compiled, folder, compiled)
+        return Build(graph, tuple(dict.fromkeys([*imports, *learned])))
+
+    async def learn(self, code: str, layer: str, runtime: str, imports: tuple[str, ...], region: str) -> Ahead:
+        """Import packages in a sandbox that has this code, and see what came of it. Without modules, if they cannot be
+        imported before a function is known: they take too long, start threads, change or keep what is an instance's own."""
+        config = FunctionConfig(name="ahead", handler="", runtime=runtime, memory_mb=1024, timeout_seconds=_SECONDS)
+        version = FunctionVersion(name="ahead", app="", version=0, config=config, code=code, region=region)
+        keys = self._functions.keys_of(version)
+        environment = native_environment(version, region, "", keys) | {"AWS_EXECUTION_ENV": f"AWS_Lambda_{runtime}"}
+        python = RUNTIMES[runtime].version
+        init = {"mode": "learn", "imports": imports, "environment": environment, "response_bytes": 1_048_576}
+        told = {"handler": "", "function_name": "", "function_version": "", "memory_mb": 0, "log_group": "", "log_stream": ""}
+        try:
+            answer, _ = await self._run(version, init | told)
+            found = msgspec.json.decode(answer, type=_Learned)
+        except (TimeoutError, DeployFailed, msgspec.DecodeError):
+            return Ahead(python, layer, ())
+        if found.is_bound or PER_INSTANCE.intersection(found.looked_at):
+            return Ahead(python, layer, ())
+        kept = {name: value for name, value in environment.items() if name not in PER_INSTANCE}
+        return Ahead(python, layer, tuple(found.modules), tuple(found.looked_at), kept)
+
+    async def _run(self, version: FunctionVersion, init: dict[str, Any]) -> tuple[bytes, dict[str, bytes]]:
+        folder = self._data / "code" / version.code
         pool = _BuildPool(version, self._functions, init, folder)
         if not pool._start():
             raise DeployFailed("no room for another sandbox on this host")
@@ -109,14 +148,9 @@ class Builder:
         instance.ready = True  # the build has its own, longer limit below
         pool._starts.clear()
         try:
-            answer = await asyncio.wait_for(pool.done, _SECONDS)
-        except TimeoutError:
-            raise DeployFailed(f"importing module {module} took longer than {_SECONDS} s") from None
+            return await asyncio.wait_for(pool.done, _SECONDS), pool.compiled
         finally:
             self._functions.kill_instance(instance)
-        graph, learned = _found(answer)
-        await asyncio.get_running_loop().run_in_executor(None, _write_compiled, folder, pool.compiled)
-        return Build(graph, tuple(dict.fromkeys([*imports, *learned])))
 
 
 def _found(answer: bytes) -> tuple[dict[str, Any], list[str]]:

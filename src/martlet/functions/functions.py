@@ -18,11 +18,12 @@ from martlet.errors import DeployFailed, LimitExceeded, NotFound
 from martlet.functions import egress
 from martlet.functions.builder import Build, Builder
 from martlet.functions.debugging import Session, told
-from martlet.functions.instance import Instance
+from martlet.functions.instance import CutLog, Instance
+from martlet.functions.log_formats import at_level, error_line
 from martlet.functions.logs import LogRecord, LogStore
 from martlet.functions.pool import Pool
 from martlet.functions.register import Register
-from martlet.functions.runtimes import Plan, Runtimes
+from martlet.functions.runtimes import RUNTIMES, Ahead, Plan, Runtimes, native_environment
 from martlet.functions.sandbox import Ended, HostReport, InstanceSpec, SandboxHost, Started, ZygoteSpec
 from martlet.limits import LIMITS, exceeded
 from martlet.store import Reader, Store, Tx, keys
@@ -71,6 +72,7 @@ class Functions:
         stem_cells: int = 4,
         region: str = "us-east-1",
         node: str = "",
+        session_keys: Callable[[str], tuple[str, str, str]] = lambda function: ("A" * 20, "s" * 40, "t" * 40),
     ) -> None:
         self.clock = clock
         self.logs = logs
@@ -90,6 +92,7 @@ class Functions:
         self.on_forget: Callable[[Tx, str], None] = lambda *_: None
         self._all: dict[int, tuple[Pool, Instance]] = {}
         self._used: dict[int, str] = {}  # instance → key of its zygote
+        self._session_keys = session_keys
         self.runtimes = Runtimes(data, region=region, node=node)
         self._zygotes: dict[str, int] = {}  # key → when it was last wanted
         self._numbers = 0
@@ -102,6 +105,7 @@ class Functions:
         self._pool_cpu: dict[int, tuple[int, int]] = {}
         self._closing = False
         self._builder = Builder(self, data)
+        self._learned: dict[tuple[str, str, tuple[str, ...]], Ahead] = {}  # layer, Python, imports → what came of them
         self._invocations = metrics.counter("martlet_invocations_total", "Invocations that ran")
         self._function_errors = metrics.counter("martlet_function_errors_total", "Invocations that ended in a function error")
         self._refusals = metrics.counter("martlet_refusals_total", "Invocations refused before they ran")
@@ -183,6 +187,22 @@ class Functions:
         known = next((one for one in self._versions.values() if one.app == app and one.layer == layer), None)
         imports = known.imports if known else ()
         return await self._builder.build(app=app, code=code, layer=layer, module=module, imports=imports)
+
+    async def look_ahead(self, code: str, layer: str, runtime: str, imports: tuple[str, ...]) -> None:
+        """Find out in a sandbox which of `imports` ("package" or "package:name,name") a zygote can have imported before a
+        function with this code starts, and let those that start from now on use it. What cannot be learned is left out."""
+        if RUNTIMES[runtime].kind != "python":
+            return
+        known = self._learned.get((layer, runtime, imports))
+        if known is None:
+            known = await self._builder.learn(code, layer, runtime, imports, self._region)
+            self._learned[layer, runtime, imports] = known
+        await asyncio.to_thread(self.runtimes.ahead.put, code, known)
+
+    def expect(self, version: FunctionVersion) -> None:
+        """An event for this version may come soon: if its zygote has much to import, it begins now."""
+        if self.runtimes.ahead.get(version.code) is not None:
+            self._want_for(version)
 
     async def publish(
         self, app: str, config: FunctionConfig, *, code: str, layer: str, imports: tuple[str, ...]
@@ -435,6 +455,10 @@ class Functions:
             status = "timeout" if outcome.error_type == "Sandbox.Timedout" else "error"
         config = pool.version.config
         invocation.memory_mb = config.memory_mb
+        if isinstance(lines, CutLog):
+            lines = self.logs.fitting(lines, lines.lost)
+        if config.log_format == "JSON":
+            lines = at_level(lines, config.log_level)
         record = LogRecord(
             pool.version.name,
             invocation.version,
@@ -450,15 +474,24 @@ class Functions:
             outcome.error_type,
             invocation.trace_id,
             invocation.source,
-            lines if outcome.error_type not in _UNSAID else _with_cause(lines, outcome),
+            lines if outcome.error_type not in _UNSAID else self._with_cause(lines, invocation, outcome, config),
             qualifier=pool.version.qualifier,
             stream=invocation.log_stream,
+            system=config.system_log_level,
         )
-        self.logs.append(record)
+        self.logs.append(record, is_cut=True)
         if invocation.want_log_tail:
             invocation.log_tail = "\n".join(record.render()).encode() + b"\n"
         self._ledger.record(invocation, outcome)
         invocation.on_done(invocation, outcome)
+
+    def _with_cause(self, lines: bytes, invocation: Invocation, outcome: Outcome, config: FunctionConfig) -> bytes:
+        """The log of an event that did not end as its handler meant, with the reason as its last line."""
+        message = str(msgspec.json.decode(outcome.payload).get("errorMessage", ""))
+        gap = b"\n" if lines and not lines.endswith(b"\n") else b""
+        if config.log_format == "JSON":
+            return lines + gap + error_line(self.clock.now_ms(), invocation.request_id, outcome.error_type, message)
+        return b"%b%b[ERROR] %b: %b\n" % (lines, gap, outcome.error_type.encode(), message.replace("\n", " ").encode())
 
     # --- what pools ask for ---------------------------------------------------------------------------------------
 
@@ -497,6 +530,10 @@ class Functions:
     def _make_room(self, pool: Pool) -> bool:
         others = sorted(self._pools.values(), key=lambda other: other.last_used_ns)
         return any(other is not pool and other.evict_idle() for other in others)
+
+    def keys_of(self, version: FunctionVersion) -> tuple[str, str, str]:
+        """Access key id, secret and session token for one instance; of the same lengths each time."""
+        return self._session_keys(version.key)
 
     def kill_instance(self, instance: Instance) -> None:
         kill = partial(self._host.kill, instance.number)
@@ -631,41 +668,10 @@ class Functions:
         group = f"/aws/lambda/{version.name}"
         day = datetime.fromtimestamp(self.clock.now_ms() / 1000, UTC).strftime("%Y/%m/%d")
         stream = f"{day}/[{version.qualifier}]{token_hex(16)}"  # the pool gives each instance an end of its own
-        own = {
-            "AWS_ACCESS_KEY_ID": "MARTLETSANDBOX000000",
-            "AWS_DEFAULT_REGION": self._region,
-            "AWS_ENDPOINT_URL": "http://127.0.0.1:9001",
-            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.11",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.memory_mb),
-            "AWS_LAMBDA_FUNCTION_NAME": version.name,
-            "AWS_LAMBDA_FUNCTION_VERSION": version.qualifier,
-            "AWS_LAMBDA_INITIALIZATION_TYPE": _initialization(config),
-            "AWS_LAMBDA_LOG_GROUP_NAME": group,
-            "AWS_LAMBDA_LOG_STREAM_NAME": stream,
-            "AWS_REGION": self._region,
-            "AWS_SECRET_ACCESS_KEY": "the-socket-says-who-calls",
-            "HOME": "/tmp",
-            "LAMBDA_TASK_ROOT": "/var/task",
-            "MARTLET_API": "127.0.0.1:9001",
-            "MARTLET_APP": version.app,
-            "_HANDLER": config.handler,
-        }
-        defaults = {
-            "LANG": "en_US.UTF-8",
-            "LD_LIBRARY_PATH": "/var/lang/lib:/var/task/lib:/opt/lib",
-            "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin:/bin:/opt/bin",
-            "PYTHONPATH": "/var/task:/opt/python",
-            "TZ": ":UTC",
-        }
-        if config.egress != "none":
-            proxy = "http://127.0.0.1:9002"
-            names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
-            defaults.update(dict.fromkeys(names, proxy), NO_PROXY="127.0.0.1,localhost", no_proxy="127.0.0.1,localhost")
-        customer = {name: value for name, value in config.environment.items() if not name.startswith("_")}
         return {
             "mode": "serve",
             "handler": config.handler,
-            "environment": {**defaults, **customer, **own},
+            "environment": native_environment(version, self._region, stream, self.keys_of(version)),
             "concurrency": config.concurrency,
             "function_name": version.name,
             "function_version": version.qualifier,
@@ -700,18 +706,6 @@ class Functions:
             )
         sandbox = {"level": self.report.level, "features": list(self.report.features), "missing": list(self.report.missing)}
         return {"sandbox": {**sandbox, **self._host.stats()}, "instances": len(self._all), "functions": rows}
-
-
-def _initialization(config: FunctionConfig) -> str:
-    """AWS_LAMBDA_INITIALIZATION_TYPE."""
-    return "snap-start" if config.snap_start else "provisioned-concurrency" if config.provisioned else "on-demand"
-
-
-def _with_cause(lines: bytes, outcome: Outcome) -> bytes:
-    """The log of an event that did not end as its handler meant, with the reason as its last line."""
-    message = msgspec.json.decode(outcome.payload).get("errorMessage", "")
-    gap = b"\n" if lines and not lines.endswith(b"\n") else b""
-    return b"%b%b[ERROR] %b: %b\n" % (lines, gap, outcome.error_type.encode(), str(message).replace("\n", " ").encode())
 
 
 def _processor_time() -> tuple[int, int]:

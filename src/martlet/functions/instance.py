@@ -19,7 +19,7 @@ from martlet.functions.sandboxes.inside import frames
 from martlet.limits import LIMITS
 from martlet.types import Invocation
 
-__all__ = ["PACKET_BYTES", "Instance", "Owner", "ready_at"]
+__all__ = ["PACKET_BYTES", "CutLog", "Instance", "Owner", "ready_at"]
 
 PACKET_BYTES = 4_096  # PIPE_BUF: what a pipe in packet mode keeps whole
 
@@ -43,6 +43,17 @@ _LOG_BYTES_AT_MOST = LIMITS["log_bytes_per_invocation"].default
 _LOG_PAUSE_SECONDS = 0.002  # who writes on beyond the limit waits for a reader that is in no hurry
 _TAG = b"\x1e"
 _MARK = re.compile(rb"^\x1e([0-9a-f]{8})\x1f", re.MULTILINE)
+
+
+class CutLog(bytes):
+    """What was kept of a log that was longer than its limit by `lost` bytes."""
+
+    lost: int
+
+    def __new__(cls, kept: bytes | bytearray, lost: int) -> CutLog:
+        made = super().__new__(cls, kept)
+        made.lost = lost
+        return made
 
 
 class Owner(Protocol):
@@ -86,6 +97,7 @@ class Instance:
         "large",
         "listeners",
         "log_lines",
+        "log_lost",
         "log_stream",
         "number",
         "ready",
@@ -112,6 +124,7 @@ class Instance:
         self.inflight: dict[int, Invocation] = {}
         self.large = False  # the last frame sent was more than one packet: nothing may be queued behind it
         self.log_lines: dict[int, bytearray] = {}
+        self.log_lost: dict[int, int] = {}  # bytes beyond the limit, of those that have any
         self.log_stream = ""  # the name under which CloudWatch Logs knows what it writes
         self.listeners: list[Any] = []
         self.connections: list[set[Any]] = [set(), set()]  # accepted by each listener and, as far as is known, open
@@ -338,8 +351,9 @@ class Instance:
                 return
             self._collect(data)
 
-    def read_log(self) -> None:
-        """Take what is in the log pipe; lines of one event are capped, the rest is counted as cut.
+    def read_log(self, ended: int = 0) -> None:
+        """Take what is in the log pipe; lines of one event are capped, the rest is counted as cut. `ended`: the event that has
+        just ended, whose last lines these are.
 
         Only where several events run at once do lines carry the tag of theirs. A tag is no proof: all of an instance's code may
         write any, so it chooses among the instance's own events and reaches no others.
@@ -352,8 +366,8 @@ class Instance:
         if not data:
             self._loop.remove_reader(self._log)
             return
-        loose = min(self.inflight, default=0)
-        kept = self._keep_tagged(loose, data) if tagged and _TAG in data else self._keep(loose, data)
+        loose = min(self.inflight, default=0) if tagged or not ended else ended
+        kept = self._keep_tagged(loose, data, ended) if tagged and _TAG in data else self._keep(loose, data, ended)
         if not kept and not self._log_paused:
             self._log_paused = True
             self._loop.remove_reader(self._log)
@@ -364,25 +378,26 @@ class Instance:
         if not self.closed:
             self._loop.add_reader(self._log, self.read_log)
 
-    def _keep_tagged(self, loose: int, data: bytes) -> bool:
+    def _keep_tagged(self, loose: int, data: bytes, ended: int) -> bool:
         """Each tagged line to its event, lines without a tag to `loose`. False if nothing had room."""
         position, kept = 0, False
         for mark in _MARK.finditer(data):
             if mark.start() > position:
-                kept |= self._keep(loose, data[position : mark.start()])
+                kept |= self._keep(loose, data[position : mark.start()], ended)
             position = data.find(b"\n", mark.end()) + 1 or len(data)
-            kept |= self._keep(int(mark[1], 16), data[mark.end() : position])
+            kept |= self._keep(int(mark[1], 16), data[mark.end() : position], ended)
         if position < len(data):
-            kept |= self._keep(loose, data[position:])
+            kept |= self._keep(loose, data[position:], ended)
         return kept
 
-    def _keep(self, sequence: int, data: bytes) -> bool:
-        if sequence not in self.inflight:
+    def _keep(self, sequence: int, data: bytes, ended: int) -> bool:
+        if sequence not in self.inflight and sequence != ended:
             sequence = 0
         kept = self.log_lines.setdefault(sequence, bytearray())
-        room = _LOG_BYTES_AT_MOST + 1 - len(kept)  # one more than the limit tells the log that something was cut
-        if room > 0:
-            kept += data[:room]
+        room = _LOG_BYTES_AT_MOST - len(kept)
+        if room < len(data):
+            self.log_lost[sequence] = self.log_lost.get(sequence, 0) + len(data) - room
+        kept += data[:room]
         return room > 0
 
     def take_log(self, sequence: int, *, surely: bool = True) -> bytes:
@@ -391,12 +406,13 @@ class Instance:
         `surely`: look into the pipe whatever the frame said; else what was written past the runtime may come later.
         """
         if surely or self.wrote:
-            self.read_log()
+            self.read_log(sequence)
         if not self.log_lines:
             return b""
-        loose = self.log_lines.pop(0, None)
-        own = self.log_lines.pop(sequence, None)
-        return bytes(loose or b"") + bytes(own or b"")
+        loose = self.log_lines.pop(0, b"")
+        own = self.log_lines.pop(sequence, b"")
+        lost = self.log_lost.pop(0, 0) + self.log_lost.pop(sequence, 0) if self.log_lost else 0
+        return CutLog(loose + own, lost) if lost else bytes(loose + own)
 
     # --- usage ------------------------------------------------------------------------------------------------------
 

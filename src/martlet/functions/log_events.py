@@ -80,16 +80,16 @@ def function_of(group: str) -> str | None:
 
 def events_of(record: LogRecord) -> Iterator[Event]:
     """A record's events: one a line. When each line was written is not known; those of a run have the time it began, the last
-    two (END, REPORT) the time it ended."""
-    lines = record.render()
+    ones (END, REPORT) the time it ended."""
+    opening, body, closing = record.parts()
+    lines = [*opening, *body, *closing]
     seed = hashlib.blake2b(f"{record.request_id} {record.started_at_ms}".encode(), digest_size=15)
     if not record.request_id:
         seed.update(record.lines)
     mark = int.from_bytes(seed.digest(), "big") % 10**36
     stream = record.stream or PLATFORM_STREAM
-    closing = 2 if record.request_id else 0
     for number, line in enumerate(lines):
-        at_ms = record.ended_at_ms if number >= len(lines) - closing else record.started_at_ms
+        at_ms = record.ended_at_ms if number >= len(lines) - len(closing) else record.started_at_ms
         if line:  # CloudWatch has no empty events
             yield Event(stream, at_ms, line + "\n", record.ended_at_ms, f"{at_ms:014d}{mark:036d}{number % 10**6:06d}")
 

@@ -23,6 +23,7 @@ import msgspec
 
 from martlet.clock import Clock
 from martlet.errors import InvalidInput
+from martlet.functions.log_formats import platform_records
 from martlet.limits import LIMITS
 
 __all__ = ["FLUSH_MS", "LogRecord", "LogStore", "tail_base64"]
@@ -53,6 +54,7 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
     lines: bytes = b""  # what the function wrote, as it wrote it
     stream: str = ""  # of the instance that ran it; "": the platform itself
     qualifier: str = ""  # "$LATEST" or the number of a published version; "": the revision in `version` is named instead
+    system: str = ""  # the system log level of a function that logs in JSON; "": plain text
 
     @property
     def ended_at_ms(self) -> int:
@@ -60,13 +62,21 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
 
     def render(self) -> list[str]:
         """The record as Lambda's log lines, without line ends."""
+        opening, body, closing = self.parts()
+        return [*opening, *body, *closing]
+
+    def parts(self) -> tuple[list[str], list[str], list[str]]:
+        """What the platform wrote before the run, what the function wrote, what the platform wrote after it."""
         written = self.lines.decode("utf-8", "replace").removesuffix("\n")
         body = written.split("\n") if written else []
         if not self.request_id:
-            return body
+            return [], body, []
         version = self.qualifier or self.version or "$LATEST"
+        if self.system:
+            opening, closing = platform_records(self, str(version))
+            return opening, body, closing
         start = f"START RequestId: {self.request_id} Version: {version}"
-        return [start, *body, f"END RequestId: {self.request_id}", self.report()]
+        return [start], body, [f"END RequestId: {self.request_id}", self.report()]
 
     def report(self) -> str:
         """The REPORT line. Billed is the duration in whole milliseconds, rounded up."""
@@ -106,6 +116,7 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
     lines_base64: bytes = b""
     stream: str = ""
     qualifier: str = ""
+    system: str = ""
 
 
 _FIELDS: Final = tuple(name for name in _Line.__struct_fields__ if not name.startswith("lines"))
@@ -177,11 +188,12 @@ class LogStore:
         self._to_report: dict[str, int] = {}  # dropped records by function that no line in the log tells of yet
         self.dropped = 0  # records that are in no file: the disk was too slow or full
 
-    def append(self, record: LogRecord) -> None:
-        """Take a record. Does no I/O; a record that does not fit into the buffer is dropped and counted."""
+    def append(self, record: LogRecord, *, is_cut: bool = False) -> None:
+        """Take a record. Does no I/O; a record that does not fit into the buffer is dropped and counted. `is_cut`: its lines
+        have been through `fitting`."""
         size = len(record.lines)
-        if size > self._most_lines:
-            record = self._cut(record)
+        if size > self._most_lines and not is_cut:
+            record = msgspec.structs.replace(record, lines=self.fitting(record.lines))
             size = len(record.lines)
         self._buffered += size + _RECORD_COST
         if self._buffered > self._most_buffer or self._closed:
@@ -317,13 +329,17 @@ class LogStore:
     def _notice(self, function: str, text: str) -> LogRecord:
         return LogRecord(function, 0, "", self._clock.now_ms(), source="platform", lines=f"[martlet] {text}\n".encode())
 
-    def _cut(self, record: LogRecord) -> LogRecord:
-        most, size = self._most_lines, len(record.lines)
-        kept = record.lines[:most]
-        while kept and most < size and record.lines[len(kept)] & 0xC0 == 0x80:
+    def fitting(self, lines: bytes, lost: int = 0) -> bytes:
+        """The beginning of what one invocation wrote, up to the limit, and a line that says what is missing. `lost`: bytes that
+        followed and that nobody has kept."""
+        most, size = self._most_lines, len(lines) + lost
+        if size <= most:
+            return lines
+        kept = lines[:most]
+        while kept and most < len(lines) and lines[len(kept)] & 0xC0 == 0x80:
             kept = kept[:-1]  # not within a UTF-8 character
         notice = f"[martlet] log cut: limit log_bytes_per_invocation is {most} bytes, got {size}\n"
-        return msgspec.structs.replace(record, lines=kept.removesuffix(b"\n") + b"\n" + notice.encode())
+        return kept.removesuffix(b"\n") + b"\n" + notice.encode()
 
 
 _Sizes = list[tuple[str, list[tuple[Path, int]]]]  # function, its segments from old to new with their sizes
@@ -492,6 +508,7 @@ def _encode(record: LogRecord) -> bytes:
         binary,
         record.stream,
         record.qualifier,
+        record.system,
     )
     return _ENCODER.encode(line)
 

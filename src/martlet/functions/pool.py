@@ -9,15 +9,15 @@ an instance for each. Instances are taken last in, first out, so that the surplu
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from martlet.clock import Clock, token_hex
+from martlet.clock import Clock
 from martlet.errors import MartletError, Overloaded, Throttled
+from martlet.functions.init_frame import InitFrame
 from martlet.functions.instance import PACKET_BYTES, Instance, ready_at
 from martlet.functions.outcomes import AFTER_PRELUDE, collected_response, exited, failed, platform_error, timed_out
 from martlet.functions.sandbox import Ended, Started
@@ -58,6 +58,10 @@ class Environment(Protocol):
         ...
 
     def kill_instance(self, instance: Instance) -> None: ...
+
+    def keys_of(self, version: FunctionVersion) -> tuple[str, str, str]:
+        """Access key id, secret and session token of one instance; of the same lengths each time."""
+        ...
 
     def finished(self, pool: Pool, invocation: Invocation, outcome: Outcome, lines: bytes) -> None:
         """Write the log and the ledger, then call the invocation's `on_done`."""
@@ -135,8 +139,7 @@ class Pool:
         self._instance = instance
         self._between: set[Instance] = set()  # they have answered, and not yet asked for their next event
         self._clock = around.clock
-        self._log_stream = str(init.get("log_stream", ""))
-        self._init_frame = frames.pack(frames.INIT, 0, json.dumps(init).encode())
+        self._init_frame = InitFrame(init)
         self._arn = version.arn.encode()
         self._init_ns = _FOR_EVER if patient else _INIT_NS
         self._queue_wait_us = _FOR_EVER if patient else _QUEUE_WAIT_US
@@ -312,11 +315,10 @@ class Pool:
         With the event in its pipe already, a cold start saves the way to us and back. Where other instances are there, one of
         them may be free sooner, so the event waits here for the first of them all.
         """
-        stream = self._log_stream[:-32] + token_hex(16)  # each instance has its own, as in Lambda
-        instance.log_stream = stream
-        instance.send(
-            self._init_frame.replace(self._log_stream.encode(), stream.encode()) if self._log_stream else self._init_frame
-        )
+        beyond = 0 < self.version.config.provisioned <= len(self.instances)
+        told = self._init_frame.of_instance(lambda: self._around.keys_of(self.version), beyond=beyond)
+        instance.log_stream, frame = told
+        instance.send(frame)
         if self._capacity > 1 or not self.waiting or len(self.instances) > len(self._starts):
             return
         if len(self.waiting[0].payload) <= _QUEUED_BEHIND_BYTES:

@@ -35,7 +35,8 @@ class ZygoteSpec(msgspec.Struct, frozen=True):
     python: str = ""  # its interpreter; "": the host's usual one
     binds: tuple[tuple[str, str], ...] = ()  # (path on the host, path in the image): another language's programs
     blank: tuple[str, ...] = ()
-    environment: tuple[tuple[str, str], ...] = ()  # of `blank`, until it is assigned one
+    environment: tuple[tuple[str, str], ...] = ()  # of `blank`, until it is assigned one; else while `imports` are imported
+    task: str = ""  # folder on the host that is seen where the function's code will be, while `imports` are imported
 
 
 class InstanceSpec(msgspec.Struct, frozen=True):

@@ -366,6 +366,8 @@ def answer_url(payload: bytes) -> Answer:
         except ValueError as error:
             raise MalformedAnswer(f"the result is not JSON: {error}") from error
         if isinstance(result, dict) and "statusCode" in result:
+            if isinstance(result.get("body"), dict | list):  # sent as JSON, where API Gateway answers with an error
+                result["body"] = json.dumps(result["body"], ensure_ascii=False, separators=(",", ":"))
             return _structured(result, _JSON_TYPE)
         return 200, [_JSON_TYPE], json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     return answer_v2(payload)

@@ -184,7 +184,14 @@ class _Dispatcher:
             endpoint=f"http://{headers.get('host', '127.0.0.1')}",
             trace_id=headers.get("x-amzn-trace-id", ""),
             source_ip=request.client_ip,
+            signed_region=_region_of(headers.get("authorization", "")),
         )
+
+
+def _region_of(authorization: str) -> str:
+    """The region in a signature's scope, which a client may choose as it likes; "" for none."""
+    parts = authorization.partition("Credential=")[2].partition(",")[0].split("/")
+    return parts[2] if len(parts) == 5 and parts[2].isascii() and parts[2].replace("-", "").isalnum() else ""
 
 
 def _no_service(names: tuple[str, ...], request: WireRequest) -> Unsupported:

@@ -6,6 +6,7 @@ A function is named "f", "f:3" (a published version), "f:live" (an alias), or by
 from __future__ import annotations
 
 import asyncio
+import difflib
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
@@ -37,6 +38,7 @@ class Narrate(Protocol):
 
 
 _SUFFIX: Final = re.compile(r"-[0-9A-F]{12}$")  # what a stack adds to the names that it makes
+_NAMED_MOST: Final = 10  # names in a remedy
 _LISTED_EACH: Final = 20  # failed events of each function, where none is named
 
 
@@ -77,9 +79,27 @@ class FunctionEndpoints:
         """Raises `NotFound`; `InvalidInput` for a version or an alias, where `what` is kept by function only."""
         name, colon, _ = function.partition(":")
         if self._rooms.functions.find(name) is None:
-            raise NotFound(f"there is no function {name!r}", remedy="see `martlet functions`")
+            raise self._unknown(name)
         if colon:
             raise InvalidInput(f"{what} are kept by function, not by version or alias", field="function", remedy=f"say {name}")
+
+    def _unknown(self, name: str) -> NotFound:
+        """With the names that are most like it, or those that there are."""
+        short, _, qualifier = name.partition(":")
+        if qualifier and self._rooms.functions.find(short) is not None:
+            return NotFound(
+                f"function {short!r} has no version or alias {qualifier!r}", remedy="see `martlet functions --versions`"
+            )
+        names = sorted({one.name for one in self._rooms.functions.all()})
+        like = difflib.get_close_matches(short, names, 3) or [one for one in names if short in one][:3]
+        if like:
+            remedy = f"did you mean {' or '.join(like)}?"
+        elif names:
+            more = f" and {len(names) - _NAMED_MOST} more: see `martlet functions`" if len(names) > _NAMED_MOST else ""
+            remedy = f"there are: {', '.join(names[:_NAMED_MOST])}{more}"
+        else:
+            remedy = "nothing is deployed yet: martlet deploy PATH"
+        return NotFound(f"there is no function {short!r}", remedy=remedy)
 
     # --- functions
 
@@ -100,7 +120,7 @@ class FunctionEndpoints:
         await self._allowed(request, "lambda:GetFunction", name.partition(":")[0])
         version = self._rooms.functions.find(name)
         if version is None:
-            raise NotFound(f"there is no function {name!r}", remedy="see `martlet functions`")
+            raise self._unknown(name)
         return asgi.json_answer(_function_object(version))
 
     async def invoke(self, request: Request) -> Answer:
@@ -109,6 +129,8 @@ class FunctionEndpoints:
         self._rooms.auth.authorize(principal, "lambda:InvokeFunction", name.partition(":")[0])
         want_log = asgi.flag(request.query(("log",)), "log")
         _check_json(payload)
+        if self._rooms.functions.find(name) is None:
+            raise self._unknown(name)
         invocation, outcome = await self._rooms.functions.invoke(name, payload or b"{}", source="api", want_log_tail=want_log)
         if outcome.refusal is not None:
             raise outcome.refusal
@@ -121,6 +143,8 @@ class FunctionEndpoints:
         self._rooms.auth.authorize(principal, "lambda:InvokeFunction", name.partition(":")[0])
         if principal.kind != "root":  # whoever reaches the port has the function's code and data in hand
             raise AccessDenied(f"{principal.kind} {principal.name} may not debug {name}", principal=principal.name)
+        if self._rooms.functions.find(name) is None:
+            raise self._unknown(name)
         query = request.query(("port", "log"))
         port, want_log = asgi.whole(query, "port", 0, high=65_535), asgi.flag(query, "log")
         _check_json(payload)

@@ -208,6 +208,7 @@ class Stacks(Protocol):
         is_lenient: bool = False,
         dry_run: bool = False,
         progress: Callable[[str], None] = ...,
+        begun: Callable[[], None] = ...,
     ) -> Any: ...
     async def destroy(self, name: str) -> None: ...
 

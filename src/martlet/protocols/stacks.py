@@ -99,6 +99,7 @@ class StackEndpoints:
                 is_lenient=wanted.lenient,
                 dry_run=dry_run,
                 progress=lambda text: events.put_nowait({"type": "progress", "text": text}),
+                begun=lambda: events.put_nowait({"type": "begun"}),
             )
             return {"type": "result", "deployment": msgspec.to_builtins(done)}
 

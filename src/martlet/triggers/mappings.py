@@ -18,7 +18,7 @@ from martlet.store import Reader, Tx, keys
 from martlet.triggers.kinds.queue import body_form
 from martlet.triggers.patterns import Matches, parse_pattern
 
-__all__ = ["Mapping", "checked", "checked_stream", "compiled", "delete", "every", "get", "invalid", "put"]
+__all__ = ["Mapping", "check_members", "checked", "checked_stream", "compiled", "delete", "every", "get", "invalid", "put"]
 
 _ROWS: Final = "triggers.mapping"  # (.., uuid) -> Mapping
 _FILTERS_MAX: Final = 10  # Lambda's quota; five without asking for more
@@ -108,8 +108,8 @@ def compiled(patterns: Sequence[str]) -> list[tuple[str, Matches]]:
     return [(body_form(json.loads(pattern)), parse_pattern(pattern)) for pattern in patterns]
 
 
-def checked(mapping: Mapping, request: dict[str, Any], *, fifo: bool) -> Mapping:
-    """`mapping` with what `request` says of batch, window, filters, answers and scaling. Raises `ServiceError`."""
+def check_members(request: dict[str, Any]) -> None:
+    """Raises `ServiceError` for members that are for other sources, or that Martlet does not honour."""
     for member in _STREAMS_ONLY:
         if request.get(member) is not None:
             if member == "DestinationConfig" and not request[member]:
@@ -118,6 +118,11 @@ def checked(mapping: Mapping, request: dict[str, Any], *, fifo: bool) -> Mapping
     for member in _UNSUPPORTED:
         if request.get(member):
             raise invalid(f"{member} is not supported by Martlet.")
+
+
+def checked(mapping: Mapping, request: dict[str, Any], *, fifo: bool) -> Mapping:
+    """`mapping` with what `request` says of batch, window, filters, answers and scaling. Raises `ServiceError`."""
+    check_members(request)
     changes = _common(request)
     if request.get("ScalingConfig") is not None:
         changes["concurrency"] = _concurrency(request["ScalingConfig"])

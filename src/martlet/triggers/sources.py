@@ -36,6 +36,7 @@ OPERATIONS: Final = (
     "delete_event_source_mapping",
 )
 _PAGE: Final = 100
+_TAGS_MAX: Final = 50
 _REASON: Final = "USER_INITIATED"
 
 
@@ -114,6 +115,8 @@ class EventSources:
         arn = request.get("EventSourceArn")
         if not arn:
             raise invalid("Unrecognized event source.")
+        if ":sqs:" in str(arn):
+            mappings.check_members(request)  # before anything is looked up, as the service does
         target = self._target(request)
         bare = Mapping(
             uuid=uuid4_text(),
@@ -188,6 +191,47 @@ class EventSources:
         await self._store.transact(lambda tx: _replace(tx, after))
         self._soon(after.uuid)
         return self._shown(after)
+
+    # --- tags -----------------------------------------------------------------------------------------------------
+
+    async def list_tags(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        """Source: Lambda API, ListTags, for a mapping's ARN. Raises `ServiceError` ResourceNotFoundException."""
+        self._authorize(caller.principal, "lambda:ListTags", "*")
+        return {"Tags": dict(self._by_arn(request["Resource"]).tags)}
+
+    async def tag_resource(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        """Source: Lambda API, TagResource."""
+        self._authorize(caller.principal, "lambda:TagResource", "*")
+        await self._retag(request["Resource"], lambda before: {**before, **request["Tags"]})
+        return {}
+
+    async def untag_resource(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        """Source: Lambda API, UntagResource."""
+        self._authorize(caller.principal, "lambda:UntagResource", "*")
+        gone = set(request["TagKeys"])
+        await self._retag(request["Resource"], lambda before: {key: one for key, one in before.items() if key not in gone})
+        return {}
+
+    def _by_arn(self, arn: str) -> Mapping:
+        uuid = arn.rpartition(":")[2]
+        found = self._store.read(lambda reader: mappings.get(reader, uuid))
+        if found is None or arn != f"arn:aws:lambda:{self._region}:{ACCOUNT}:event-source-mapping:{uuid}":
+            raise ServiceError("ResourceNotFoundException", f"Event source mapping not found: {arn}", 404, Type="User")
+        return found
+
+    async def _retag(self, arn: str, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+        mapping = self._by_arn(arn)
+        tags = change(mapping.tags)
+        if len(tags) > _TAGS_MAX:
+            raise invalid(f"Number of tags exceeds resource tag limit of {_TAGS_MAX}.")
+
+        def write(tx: Tx) -> None:
+            now = mappings.get(tx, mapping.uuid)
+            if now is None:
+                raise _unknown()
+            mappings.put(tx, msgspec.structs.replace(now, tags=change(now.tags)))
+
+        await self._store.transact(write)
 
     # --- what apps deploy -----------------------------------------------------------------------------------------
 

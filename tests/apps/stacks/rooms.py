@@ -283,6 +283,79 @@ class _Tx:
         return [(key, merged[key]) for key in keys[:limit]]
 
 
+class Queues:
+    """SQS as far as providers call it: name -> attributes, and tags."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, dict[str, str]] = {}
+        self.tags: dict[str, dict[str, str]] = {}
+        self.fails = ""  # the name of a queue that cannot be changed
+
+    def _name(self, request: dict[str, Any]) -> str:
+        name = str(request["QueueUrl"].rpartition("/")[2])
+        if name not in self.queues:
+            raise ServiceError("QueueDoesNotExist", "The specified queue does not exist.")
+        return name
+
+    async def create_queue(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        self.queues.setdefault(request["QueueName"], dict(request["Attributes"]))
+        self.tags.setdefault(request["QueueName"], dict(request["tags"]))
+        return {"QueueUrl": f"{caller.endpoint}/000000000000/{request['QueueName']}"}
+
+    async def list_queue_tags(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        return {"Tags": self.tags[self._name(request)]}
+
+    async def set_queue_attributes(self, caller: Any, request: dict[str, Any]) -> None:
+        name = self._name(request)
+        if name == self.fails:
+            raise ServiceError("InvalidAttributeValue", "no")
+        self.queues[name].update(request["Attributes"])
+
+    async def tag_queue(self, caller: Any, request: dict[str, Any]) -> None:
+        self.tags[self._name(request)].update(request["Tags"])
+
+    async def untag_queue(self, caller: Any, request: dict[str, Any]) -> None:
+        for key in request["TagKeys"]:
+            self.tags[self._name(request)].pop(key, None)
+
+    async def delete_queue(self, caller: Any, request: dict[str, Any]) -> None:
+        del self.queues[self._name(request)]
+
+
+class Sources:
+    """Event source mappings: UUID -> request."""
+
+    def __init__(self) -> None:
+        self.mappings: dict[str, dict[str, Any]] = {}
+
+    def _shown(self, uuid: str) -> dict[str, Any]:
+        if uuid not in self.mappings:
+            raise ServiceError("ResourceNotFoundException", "The resource you requested does not exist.", 404)
+        return {"UUID": uuid, "State": "Enabled" if self.mappings[uuid].get("Enabled", True) else "Disabled"}
+
+    async def create_event_source_mapping(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        uuid = f"uuid-{len(self.mappings) + 1}"
+        self.mappings[uuid] = dict(request)
+        return self._shown(uuid)
+
+    async def get_event_source_mapping(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        return self._shown(request["UUID"])
+
+    async def list_event_source_mappings(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        found = [uuid for uuid, one in self.mappings.items() if all(one.get(key) == value for key, value in request.items())]
+        return {"EventSourceMappings": [self._shown(uuid) for uuid in found]}
+
+    async def update_event_source_mapping(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        self._shown(request["UUID"])
+        self.mappings[request["UUID"]].update(request)
+        return self._shown(request["UUID"])
+
+    async def delete_event_source_mapping(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+        shown = self._shown(request["UUID"])
+        del self.mappings[request["UUID"]]
+        return shown
+
+
 class House:
     """A platform with nothing but stacks. `reborn` is what a restart after a crash finds."""
 
@@ -292,6 +365,8 @@ class House:
         self.control = before.control if before else Control()
         self.apis = before.apis if before else Apis()
         self.schedules = before.schedules if before else Schedules()
+        self.queues = before.queues if before else Queues()
+        self.sources = before.sources if before else Sources()
         self.clock = before.clock if before else ManualClock()
         if before is not None:
             self.store.rows = dict(before.store.rows)
@@ -313,7 +388,9 @@ class House:
             return self.invoke(name, event)
 
         custom = CustomProvider(invoke, self.responses, lambda: "http://127.0.0.1:9001")
-        providers = providers_of(self.store, self.control, Identities(self.store), self.apis, self.schedules, custom)
+        providers = providers_of(
+            self.store, self.control, Identities(self.store), self.apis, self.schedules, custom, self.queues, self.sources
+        )
         self.local = Local(load, package, True)
         self.engine = Engine(
             self.store,

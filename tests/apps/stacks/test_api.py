@@ -95,7 +95,7 @@ async def test_a_stacks_life(call: Client):
         ("create_stack", {"StackName": "1s", "TemplateBody": LOGS}, "ValidationError", None),
         (
             "create_stack",
-            {"StackName": "s", "TemplateBody": "Resources: {Q: {Type: 'AWS::SQS::Queue'}}"},
+            {"StackName": "s", "TemplateBody": "Resources: {Q: {Type: 'AWS::Kinesis::Stream'}}"},
             "ValidationError",
             None,
         ),

@@ -211,6 +211,16 @@ def test_parameters_that_do_not_fit(given: dict[str, str], message: str):
     assert caught.value.text == message
 
 
+def test_allowed_values_are_told():
+    with pytest.raises(TemplateFault) as caught:
+        resolve(declare(read(PARAMETERS)), {"Env": "test"})
+    assert caught.value.remedy == "AllowedValues are dev, prod: --param Env=…"
+    many = "E: {Type: String, Default: a, AllowedValues: [" + ", ".join(f"v{number}" for number in range(30)) + "]}"
+    with pytest.raises(TemplateFault, match="AllowedValues") as caught:
+        resolve(declare(read(many)), {})
+    assert "v19 and 10 more" in caught.value.remedy
+
+
 def test_parameters_without_values():
     with pytest.raises(TemplateFault) as caught:
         resolve(declare(read("A: {Type: String}\nB: {Type: Number}\nC: {Type: String, Default: ''}")), {})

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rooms import House, Killed
 
@@ -269,7 +270,7 @@ async def test_exports_in_use_hold_their_stack(house: House):
 @pytest.mark.parametrize(
     ("text", "message", "line"),
     [
-        ("Resources:\n  Q: {Type: 'AWS::SQS::Queue'}", "AWS::SQS::Queue of Q is not supported", 2),
+        ("Resources:\n  Q: {Type: 'AWS::Kinesis::Stream'}", "AWS::Kinesis::Stream of Q is not supported", 2),
         (template(more="VpcConfig: {SubnetIds: [a]}"), "property VpcConfig is not supported", 14),
         (template(more="Nonsense: 1"), "Encountered unsupported property Nonsense", 14),
         (template(more="Environment: {Variables: {A: b}, More: 1}"), "Encountered unsupported property Environment.More", 14),
@@ -310,12 +311,12 @@ async def test_what_is_not_honoured_fails_by_name_before_anything_is_made(house:
 async def test_everything_unsupported_is_told_at_once_and_lenient_leaves_it_out(house: House):
     text = template(
         more="VpcConfig: {SubnetIds: [a]}\n      Environment: {Variables: {Q: !Ref Queue}}",
-        rest="\n  Queue: {Type: 'AWS::SQS::Queue'}\n",
+        rest="\n  Queue: {Type: 'AWS::Kinesis::Stream'}\n",
     )
     with pytest.raises(Unsupported) as caught:
         await bring(house, text)
     assert "VpcConfig" in caught.value.message
-    assert "AWS::SQS::Queue" in caught.value.message
+    assert "AWS::Kinesis::Stream" in caught.value.message
     record = await bring(house, text, is_lenient=True)
     assert record.status == "CREATE_COMPLETE"
     assert len(house.engine.body(record.id).warnings) == 2
@@ -674,3 +675,44 @@ Outputs: {Cidr: {Value: !Select [1, !Cidr ['10.0.0.0/16', 3, 8]]}, Zone: {Value:
     assert made["Code"]["ZipFile"][:2] == b"PK"
     values = {one["OutputKey"]: one["OutputValue"] for one in house.engine.body(record.id).outputs}
     assert values == {"Cidr": "10.0.1.0/24", "Zone": "us-east-1a"}
+
+
+# --- what is refused, and when
+
+
+async def test_what_cannot_be_deployed_is_refused_before_anything_is_built(house: House):
+    built: list[str] = []
+
+    async def package(artifact: Any) -> str:
+        built.append(artifact.logical_id)
+        return "ab" * 32
+
+    async def is_slow(artifact: Any) -> bool:
+        return artifact.location == "src"
+
+    house.local = msgspec.structs.replace(house.local, package=package, is_slow=is_slow)
+    with pytest.raises(Unsupported, match="AWS::EC2::VPC"):
+        await bring(house, template(rest="\n  Net: {Type: 'AWS::EC2::VPC', Properties: {CidrBlock: 10.0.0.0/16}}"))
+    assert built == []
+    record = await bring(house, template())
+    assert (record.status, built) == ("CREATE_COMPLETE", ["Hello"])
+
+
+async def test_a_processor_that_is_not_here_is_refused_or_said(house: House):
+    text = template(more="Architectures: [arm64]")
+    with pytest.raises(Unsupported, match=r"AWS::Lambda::Function Hello: property Architectures\[0\]: arm64 is not supported"):
+        await bring(house, text)
+    record = await bring(house, text, is_lenient=True)
+    assert record.status == "CREATE_COMPLETE"
+    assert "arm64" in house.engine.body(record.id).warnings[0]
+    (state,) = (row.now for row in house.engine.resources(record.id).values() if row.now and row.now.type.endswith("Function"))
+    assert state.properties["Architectures"] == ["x86_64"]
+
+
+async def test_a_deployment_says_when_it_begins(house: House, tmp_path: Path):
+    (tmp_path / "template.yaml").write_text(template(code="{ZipFile: x}"))
+    begun: list[int] = []
+    await house.stacks.deploy(tmp_path / "template.yaml", "demo", begun=lambda: begun.append(1))
+    assert begun == [1]
+    await house.stacks.deploy(tmp_path / "template.yaml", "demo", begun=lambda: begun.append(2))
+    assert begun == [1], "nothing changes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -9,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from tests.functions.control.world import RUNTIME, World, archive
+from tests.functions.control.world import RUNTIME, World, archive, caller
 
 from martlet.clock import ManualClock
 from martlet.errors import ServiceError
@@ -292,3 +293,60 @@ async def test_a_change_that_a_crash_interrupted_ends_after_the_restart(tmp_path
     found = await world.call("get_function_configuration", FunctionName="f")
     assert (found["LastUpdateStatus"], found["Timeout"]) == ("Successful", 7)
     await world.stop()
+
+
+async def test_an_update_that_serves_already_is_still_seen_to_be_in_progress(world: World) -> None:
+    """Scripts that do not wait for an update fail here as they do with the service, whatever the time that it took."""
+    await world.create()
+    await world.call("update_function_code", FunctionName="f", ZipFile=archive("x = 2"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    name, message = await world.fails("update_function_code", FunctionName="f", ZipFile=archive("x = 3"))
+    assert (name, message) == (
+        "ResourceConflictException",
+        f"The operation cannot be performed at this time. An update is in progress for resource: {ARN}f",
+    )
+    await world.control.settled()
+    await world.call("update_function_code", FunctionName="f", ZipFile=archive("x = 3"))
+
+
+async def test_a_layer_is_named_by_where_it_was_published(world: World) -> None:
+    elsewhere = caller(signed_region="eu-west-1")
+    layer = await world.call("publish_layer_version", elsewhere, LayerName="l", Content={"ZipFile": archive()})
+    assert layer["LayerVersionArn"] == "arn:aws:lambda:eu-west-1:000000000000:layer:l:1"
+    name, message = await world.fails(
+        "create_function",
+        FunctionName="f",
+        Runtime=RUNTIME,
+        Role="arn:aws:iam::000000000000:role/r",
+        Handler="index.handler",
+        Code={"ZipFile": archive()},
+        Layers=[layer["LayerVersionArn"]],
+    )
+    assert name == "InvalidParameterValueException"
+    assert message == "Layers are not in the same region as the function. Layers are expected to be in region us-east-1."
+    shown = await world.call("get_layer_version_by_arn", elsewhere, Arn=layer["LayerVersionArn"])
+    assert shown["Version"] == 1
+
+
+async def test_zero_reserved_concurrency_does_not_say_when_to_come_again(world: World) -> None:
+    await world.create()
+    await world.call("put_function_concurrency", FunctionName="f", ReservedConcurrentExecutions=0)
+    with pytest.raises(ServiceError) as caught:
+        await world.call("invoke", FunctionName="f")
+    assert caught.value.members == {"Type": "User", "Reason": "ReservedFunctionConcurrentInvocationLimitExceeded"}
+
+
+async def test_what_a_layer_says_that_it_fits_is_checked_all_at_once(world: World) -> None:
+    given = {"CompatibleRuntimes": ["cobol", "nodejs20.x"], "CompatibleArchitectures": ["z80"]}
+    name, message = await world.fails("publish_layer_version", LayerName="l", Content={"ZipFile": archive()}, **given)
+    assert name == "ValidationException"
+    assert message.startswith("2 validation errors detected: Value '[cobol, nodejs20.x]' at 'compatibleRuntimes' failed")
+    assert message.endswith(
+        "; Value '[z80]' at 'compatibleArchitectures' failed to satisfy constraint: Member must satisfy constraint: "
+        "[Member must satisfy enum value set: [x86_64, arm64], Member must not be null]"
+    )
+    for operation, more in (("list_layers", {}), ("list_layer_versions", {"LayerName": "l"})):
+        name, message = await world.fails(operation, CompatibleRuntime="cobol", **more)
+        assert name == "ValidationException"
+        assert "Value 'cobol' at 'compatibleRuntime'" in message

@@ -303,8 +303,26 @@ async def test_a_buffered_url_asks_for_no_stream(stand: Build) -> None:
 async def test_who_may_call_a_url(stand: Build) -> None:
     served = await stand(urls=[url()], may_invoke_url=lambda name, qualifier: False)
     said = await served.ask(host=URL_HOST)
-    assert (said.status, said.json) == (403, {"Message": "Forbidden"})
-    assert (await served.ask(host=f"{'b' * 32}.lambda-url.us-east-1.on.aws")).status == 403
+    gone = await served.ask(host=f"{'b' * 32}.lambda-url.us-east-1.on.aws")
+    text = "Forbidden. For troubleshooting Function URL authorization issues, see: https://docs.aws.amazon.com/lambda/latest/"
+    for one in (said, gone):
+        assert (one.status, one.json) == (403, {"Message": f"{text}dg/urls-auth.html"})
+        assert one.headers["x-amzn-errortype"] == "AccessDeniedException"
+
+
+async def test_a_url_s_path_is_decoded_and_begins_with_one_slash(stand: Build) -> None:
+    served = await stand(urls=[url()])
+    for path in ("//pa2%25Fth/1", "/pa2%Fth/1"):
+        await served.ask(host=URL_HOST, path=path)
+        event = served.functions.event
+        assert event["rawPath"] == event["requestContext"]["http"]["path"] == "/pa2%Fth/1"
+
+
+async def test_a_url_sends_an_object_as_json(stand: Build) -> None:
+    served = await stand(urls=[url()])
+    served.functions.default = Outcome('{"statusCode": 201, "body": {"a": [1, "ä"]}}'.encode())
+    said = await served.ask(host=URL_HOST)
+    assert (said.status, said.json) == (201, {"a": [1, "ä"]})
 
 
 async def test_a_signed_url(stand: Build) -> None:

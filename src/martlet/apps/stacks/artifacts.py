@@ -25,12 +25,13 @@ from martlet.apps.requirements import read as read_requirements
 from martlet.apps.stacks.archives import ARCHIVE, unpack_zip
 from martlet.apps.stacks.compilers import COMPILERS, Compilation, esbuild
 from martlet.apps.stacks.compiling import Artifact
+from martlet.apps.stacks.imports import imported_packages
 from martlet.apps.stacks.reading import TemplateFault
 from martlet.clock import token_hex
 from martlet.errors import Conflict, DeployFailed, MartletError
 from martlet.limits import LIMITS, exceeded
 
-__all__ = ["Assets", "Workshop", "is_built"]
+__all__ = ["Assets", "LookAhead", "Workshop", "is_built"]
 
 T = TypeVar("T")
 _BUILT: Final = frozenset({".aws-sam", "cdk.out", ".serverless"})
@@ -38,16 +39,27 @@ _PYTHON: Final = re.compile(r"python3\.(\d{1,2})")
 _KEPT_LINES: Final = 40
 _SAM_BUILD: Final = "run `sam build` first, and deploy what it made: .aws-sam/build/template.yaml"
 Say = Callable[[str], None]
+LookAhead = Callable[[str, str, str, tuple[str, ...]], Awaitable[None]]
 
 
 class Workshop:
-    """Makes packages below `<data>/code`. `layers` installs Python packages for the platform's own Python."""
+    """Makes packages below `<data>/code`. `layers` installs Python packages for the platform's own Python.
 
-    def __init__(self, data: Path, layers: Layers, hold: Callable[[str], None] = lambda address: None) -> None:
+    `look_ahead` is told (code, layer, runtime, imports): which packages the code of a function imports when it is loaded.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        layers: Layers,
+        hold: Callable[[str], None] = lambda address: None,
+        look_ahead: LookAhead | None = None,
+    ) -> None:
         self._code = data / "code"
         self._data = data
         self._layers = {"": layers}
         self._hold = hold
+        self._look_ahead = look_ahead
         self._known: dict[tuple[str, str, str], str] = {}  # packages, source, inner folder → what was made of them
 
     async def package(self, artifact: Artifact, base: Path, say: Say, *, is_built: bool) -> str:
@@ -66,6 +78,21 @@ class Workshop:
             raise TemplateFault(
                 f"{where}: {error.message}", artifact.line, logical_id=artifact.logical_id, remedy=error.remedy
             ) from error
+
+    async def is_slow(self, artifact: Artifact, base: Path) -> bool:
+        """Whether packaging would run a build, rather than copy files or take what was built before."""
+        source = (base / artifact.location).resolve()
+        if not source.is_dir():
+            return False
+        method = artifact.build or (artifact.runtime if artifact.what == "function" else "")
+        if method.startswith("python"):
+            if not (source / "requirements.txt").is_file():
+                return False
+            found = await (await self._layers_of(method)).known(await asyncio.to_thread(read_requirements, source))
+            return not found
+        if method.startswith("nodejs"):
+            return (source / "package.json").is_file() and not (source / "node_modules").is_dir()
+        return method == "makefile"
 
     async def _file(self, source: Path, where: str) -> str:
         """An archive is kept as it is, since templates may name its digest (CodeSha256); it is unpacked once, to be checked."""
@@ -135,7 +162,9 @@ class Workshop:
         if not (source / "requirements.txt").is_file():
             if artifact.what == "layer":
                 return await self._built(lambda folder: _in_thread(_copy_into, source, folder, "python"))
-            return await self._stored(source)
+            address = await self._stored(source)
+            await self._see(artifact, source, address, "", None)
+            return address
         wanted = await asyncio.to_thread(read_requirements, source)
         layers = await self._layers_of(method)
         address = await layers.ensure(wanted, say)
@@ -146,6 +175,7 @@ class Workshop:
         known = self._known.get(made)
         if known is not None and (self._code / known).is_dir():  # many functions of a template have the same folder
             self._hold(known)
+            await self._see(artifact, source, known, address, packages)
             return known
 
         async def work(folder: Path) -> Path:
@@ -154,7 +184,16 @@ class Workshop:
             return await _in_thread(_copy_into, source, folder, inner)
 
         self._known[made] = found = await self._built(work)
+        await self._see(artifact, source, found, address, packages)
         return found
+
+    async def _see(self, artifact: Artifact, source: Path, code: str, layer: str, packages: Path | None) -> None:
+        """A function's packages can be imported before an event comes: tell the functions room which, if it wants to know."""
+        if self._look_ahead is None or artifact.what != "function" or _PYTHON.fullmatch(artifact.runtime) is None:
+            return
+        imports = await asyncio.to_thread(imported_packages, source, packages)
+        if imports:
+            await self._look_ahead(code, layer, artifact.runtime, imports)
 
     async def _layers_of(self, runtime: str) -> Layers:
         """For another version of Python than the platform's own: the interpreter that uv finds."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from martlet.apps.layers import Layers
 from martlet.apps.stacks.archives import zip_folder
-from martlet.apps.stacks.artifacts import Workshop
+from martlet.apps.stacks.artifacts import LookAhead, Workshop
 from martlet.apps.stacks.compiling import CODE_BUCKET, Artifact
 from martlet.apps.stacks.engine import Engine, Local
 from martlet.apps.stacks.journal import Store
@@ -19,6 +19,7 @@ from martlet.apps.stacks.providers.custom import CustomProvider, Invoke, Respons
 from martlet.apps.stacks.providers.functions import Control, FunctionProvider
 from martlet.apps.stacks.providers.identity import Identities, identity_providers
 from martlet.apps.stacks.providers.lambda_ import lambda_providers
+from martlet.apps.stacks.providers.queues import EventSources, Queues, queue_providers
 from martlet.apps.stacks.providers.remembered import remembered_providers
 from martlet.apps.stacks.providers.schedules import Schedules, schedule_providers
 from martlet.apps.stacks.reading import TemplateFault
@@ -41,6 +42,8 @@ def providers_of(
     apis: Apis,
     schedules: Schedules,
     custom: CustomProvider,
+    queues: Queues,
+    sources: EventSources,
     nearest: Callable[[str], str] = str,
 ) -> dict[str, Any]:
     """Every provider by its type."""
@@ -50,6 +53,7 @@ def providers_of(
         *identity_providers(identities),
         *remembered_providers(),
         *schedule_providers(store, schedules),
+        *queue_providers(queues, sources),
         *api_providers(apis),
         custom,
     ]
@@ -60,7 +64,8 @@ def catalogue() -> dict[str, Kind]:
     """Every resource type and what is done with its properties, for the reference."""
     nothing: Any = None  # kinds are told without their rooms
     custom = CustomProvider(nothing, Responses(), lambda: "")
-    return {name: provider.kind for name, provider in providers_of(nothing, nothing, nothing, nothing, nothing, custom).items()}
+    found = providers_of(nothing, nothing, nothing, nothing, nothing, custom, nothing, nothing)
+    return {name: provider.kind for name, provider in found.items()}
 
 
 def open_stacks(
@@ -72,6 +77,8 @@ def open_stacks(
     apis: Apis,
     build: Build,
     schedules: Schedules,
+    queues: Queues,
+    sources: EventSources,
     invoke: Invoke,
     layers: Layers,
     data: Path,
@@ -80,6 +87,7 @@ def open_stacks(
     sandbox_base: Callable[[], str],
     endpoint: Callable[[], str] = lambda: "",
     nearest: Callable[[str], str] = str,
+    look_ahead: LookAhead | None = None,
 ) -> Stacks:
     """All stacks over these rooms. `build` makes an `ApiConfig` of ("rest" or "http", parts, app, warn); `invoke_base` is where
     APIs answer, `sandbox_base` where the platform's API answers inside a sandbox. Call `load` on what it gives."""
@@ -88,7 +96,7 @@ def open_stacks(
     engine = Engine(
         store,
         clock,
-        providers=providers_of(store, control, identities, apis, schedules, custom, nearest),
+        providers=providers_of(store, control, identities, apis, schedules, custom, queues, sources, nearest),
         groups=(ApiGroup(apis, build),),
         translation=Translation(region),
         region=region,
@@ -96,7 +104,7 @@ def open_stacks(
         endpoint=endpoint,
         remote=Local(_no_file, _no_package),
     )
-    return Stacks(engine, Workshop(data, layers), clock, responses)
+    return Stacks(engine, Workshop(data, layers, look_ahead=look_ahead), clock, responses)
 
 
 def stored_code(data: Path, fetch: Fetch | None = None) -> Fetch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
@@ -36,6 +37,7 @@ _ENDPOINT: Final = re.compile(
 _FORMER: Final = re.compile(
     r"http://[\w.\[\]:-]+/(_api|_url)/([a-z0-9]{10,32})(?![a-z0-9])"
 )  # ours, as printed on another port
+_QUEUE: Final = re.compile(rf"http://[\w.\[\]:-]+/{ACCOUNT}/([A-Za-z0-9_-]{{1,80}}(?:\.fifo)?)")  # a queue's URL, the same
 _KEEP_DELETED_MS: Final = 90 * 86_400_000  # CloudFormation: a deleted stack is listed for 90 days
 
 
@@ -65,8 +67,14 @@ class Local(msgspec.Struct, frozen=True):
     load: Callable[[str, int], bytes]
     package: Callable[[Artifact], Coroutine[Any, Any, str]]
     is_local: bool = False
+    is_slow: Callable[[Artifact], Coroutine[Any, Any, bool]] | None = None  # whether `package` would build something
     asset: Asset = lambda raw, code, evaluate: None
     has_objects: bool = False
+
+
+async def _nothing(artifact: Artifact) -> str:
+    """The address of code while it is only seen whether the rest of a template can be."""
+    return hashlib.sha256(artifact.logical_id.encode()).hexdigest()
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -223,7 +231,10 @@ class Engine:
     async def prepare(
         self, request: Request, id: str, local: Local | None = None, base: Mapping[str, StoredResource] | None = None
     ) -> Prepared:
-        """Compile and plan `request` for the stack `id` as it is. Raises what is wrong with it; nothing is changed."""
+        """Compile and plan `request` for the stack `id` as it is. Raises what is wrong with it; nothing is changed.
+
+        What takes long, building dependencies, is not begun for a template that cannot be deployed: then it is gone through
+        without them first."""
         files = local or self._remote
         imports: set[str] = set()
         pseudo = self.pseudo(request.name, id, request.notifications)
@@ -238,7 +249,7 @@ class Engine:
         environment = Environment(
             pseudo=pseudo,
             load=files.load,
-            package=files.package,
+            package=self._carefully(request, id, files, base),
             translate=self._translation.translate,
             matches=self._translation.matches,
             imported=imported,
@@ -275,6 +286,21 @@ class Engine:
             is_lenient=request.is_lenient,
         )
         return Prepared(compiled, planner, plan, body)
+
+    def _carefully(
+        self, request: Request, id: str, files: Local, base: Mapping[str, StoredResource] | None
+    ) -> Callable[[Artifact], Coroutine[Any, Any, str]]:
+        """`files.package`, but that the whole template is looked at before the first one that takes long."""
+        rehearsed = files.is_slow is None
+
+        async def package(artifact: Artifact) -> str:
+            nonlocal rehearsed
+            if not rehearsed and files.is_slow is not None and await files.is_slow(artifact):
+                rehearsed = True
+                await self.prepare(request, id, msgspec.structs.replace(files, package=_nothing, is_slow=None), base)
+            return await files.package(artifact)
+
+        return package
 
     def _checked(self, plan: Plan, is_lenient: bool) -> Plan:
         """The plan with the groups' warnings; what they would not make fails here, before anything is made."""
@@ -333,6 +359,9 @@ class Engine:
             base = self._invoke_base()
             if "/_url/" in value or "/_api/" in value:
                 value = _FORMER.sub(lambda m: f"{base}/{m[1]}/{m[2]}", value)
+            queue = _QUEUE.fullmatch(value) if ACCOUNT in value else None
+            if queue is not None and self._endpoint():
+                return f"{self._endpoint()}/{ACCOUNT}/{queue[1]}"
             if "execute-api" not in value and "lambda-url" not in value:
                 return value
             return _ENDPOINT.sub(lambda m: f"{base}/{'_api' if m[2] == 'execute-api' else '_url'}/{m[1]}", value)

@@ -24,6 +24,7 @@ __all__ = [
     "fixed",
     "needs_replacement",
     "object_of",
+    "one_of",
     "refused",
     "taken",
     "typed",
@@ -44,6 +45,7 @@ class Property(msgspec.Struct, frozen=True, kw_only=True):
     members: Mapping[str, Property] | None = None
     item: Property | None = None
     why: str = ""
+    among: tuple[str, ...] = ()  # the values that are honoured, the usual one first; () for all
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +73,11 @@ def value(
 ) -> Property:
     """A property that is honoured; `why` says how far."""
     return Property(type=type, replace=replace, required=required, item=item, why=why)
+
+
+def one_of(*among: str, why: str) -> Property:
+    """A text of which only these values are honoured."""
+    return Property(type="string", among=among, why=why)
 
 
 def fixed(type: Type = "string", *, required: bool = False) -> Property:
@@ -118,6 +125,9 @@ def _check(kind: str, rule: Property, found: Any, path: str, logical_id: str, li
         return
     if is_pending(found) and isinstance(found, str):
         return
+    if rule.among and found not in rule.among:
+        text = f"{kind} {logical_id}: property {path}: {found} is not supported: {rule.why}"
+        yield Fault(text, line, logical_id, unsupported=True)
     if rule.type == "object" and rule.members is not None:
         yield from _check_members(kind, rule.members, found, path, logical_id, line)
     elif rule.type == "list" and rule.item is not None:
@@ -197,6 +207,8 @@ def _typed(rule: Property, found: Any) -> Any:
         return float(found) if not isinstance(found, int) else found
     if rule.type == "boolean":
         return found if isinstance(found, bool) else str(found).lower() == "true"
+    if rule.among and found not in rule.among:
+        return rule.among[0]
     if rule.type == "string" and not isinstance(found, dict | list):
         return _text(found)
     return _plain(found)

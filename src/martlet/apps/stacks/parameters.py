@@ -27,6 +27,7 @@ _MEMBERS: Final = frozenset(
 _BOOTSTRAP: Final = "/cdk-bootstrap/"  # the CDK asks which version of its own resources an account has; here it needs none
 _BOOTSTRAPPED: Final = "30"
 _NUMBER: Final = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_LISTED_MOST: Final = 20
 _NAME: Final = re.compile(r"[A-Za-z0-9]{1,255}")
 _RESOURCE_TYPE: Final = re.compile(r"AWS::[A-Za-z0-9]+::[A-Za-z0-9]+(?:::[A-Za-z0-9]+)+")
 
@@ -184,7 +185,15 @@ def _check_one(parameter: Parameter, text: str, matches: Matches) -> None:
     if fault:
         if parameter.constraint:
             fault = f"Parameter {parameter.name} failed to satisfy constraint: {parameter.constraint}"
-        raise TemplateFault(fault, parameter.line, remedy=f"give another value: --param {parameter.name}=…")
+        remedy = f"give another value: --param {parameter.name}=…"
+        if parameter.allowed_values:
+            remedy = f"AllowedValues are {_listed(parameter.allowed_values)}: --param {parameter.name}=…"
+        raise TemplateFault(fault, parameter.line, remedy=remedy)
+
+
+def _listed(values: tuple[str, ...]) -> str:
+    shown = ", ".join(one or '""' for one in values[:_LISTED_MOST])
+    return f"{shown} and {len(values) - _LISTED_MOST} more" if len(values) > _LISTED_MOST else shown
 
 
 def _fault(parameter: Parameter, text: str, matches: Matches) -> str:

@@ -119,9 +119,11 @@ class Stacks:
         is_lenient: bool = False,
         dry_run: bool = False,
         progress: Say = lambda text: None,
+        begun: Callable[[], None] = lambda: None,
     ) -> StackDeployment:
         """Make stack `name` be what the template at `path` says, with code beside it. An unfinished first creation is
-        removed before. Parameters that are not given keep their value of the last deployment.
+        removed before. `begun` is called before the first change. Parameters that are not given keep their value of the last
+        deployment.
 
         Raises `TemplateFault`, `Unsupported`, `DeployFailed` (rolled back), `Conflict`; each names file and line."""
         started = self._clock.monotonic_ns()
@@ -139,6 +141,7 @@ class Stacks:
                 return self._summary(name, record, prepared, started, dry_run=dry_run)
             for warning in prepared.plan.warnings:
                 progress(f"warning: {warning}")
+            begun()
             if record is None:
                 task = await self.engine.create(request, prepared, new_id, progress)
             else:
@@ -192,8 +195,11 @@ class Stacks:
                 raise exceeded("template_bytes", None, location)
             return content
 
+        async def is_slow(artifact: Artifact) -> bool:
+            return not built and await self._workshop.is_slow(artifact, base)
+
         assets = Assets(base, template.name.removesuffix(template.suffix))
-        return Local(load, package, True, assets.find)
+        return Local(load, package, True, is_slow, assets.find)
 
     def _summary(
         self, name: str, record: StackRecord | None, prepared: Prepared, started: int, *, dry_run: bool

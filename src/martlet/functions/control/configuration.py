@@ -334,6 +334,7 @@ def runnable(one: Configuration, *, app: str, region: str, egress: Any, provisio
     environment = dict(one.environment or {})
     if one.logging.format == "JSON":
         environment |= {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": one.logging.application_level}
+    is_json = one.logging.format == "JSON"
     config = FunctionConfig(
         name=one.name,
         handler=one.handler,
@@ -342,6 +343,9 @@ def runnable(one: Configuration, *, app: str, region: str, egress: Any, provisio
         memory_mb=one.memory_mb,
         timeout_seconds=float(one.timeout_seconds),
         tmp_mb=one.tmp_mb,
+        log_format="JSON" if is_json else "Text",
+        log_level=one.logging.application_level if is_json else "",
+        system_log_level=one.logging.system_level if is_json else "",
         provisioned=provisioned,
         environment=environment,
         egress=egress,

@@ -23,6 +23,7 @@ from martlet.types import FunctionVersion, Invocation, Outcome
 __all__ = ["Invoke"]
 
 _HOPS: Final = LIMITS["recursion_hops"].default
+_SAYS_NOT_WHEN: Final = frozenset({"ReservedFunctionConcurrentInvocationLimitExceeded"})  # recorded: no Retry-After
 _AFTER_PRELUDE: Final = b"\x00" * 8
 _CHUNKS_AHEAD: Final = 16
 _LISTED: Final = LIMITS["failed_events_per_function"].default
@@ -213,10 +214,8 @@ class Invoke(Concurrency, Events):
         """A refusal in the service's words."""
         if isinstance(refusal, Throttled | Overloaded):
             reason = str(refusal.details.get("reason", "ConcurrentInvocationLimitExceeded"))
-            seconds = str(refusal.retry_after_seconds)
-            return ServiceError(
-                "TooManyRequestsException", "Rate Exceeded.", 429, Type="User", Reason=reason, retryAfterSeconds=seconds
-            )
+            more = {} if reason in _SAYS_NOT_WHEN else {"retryAfterSeconds": str(refusal.retry_after_seconds)}
+            return ServiceError("TooManyRequestsException", "Rate Exceeded.", 429, Type="User", Reason=reason, **more)
         if isinstance(refusal, NotFound):
             return not_found(name, name.qualifier or LATEST)
         if isinstance(refusal, LimitExceeded):

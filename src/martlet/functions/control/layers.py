@@ -12,6 +12,7 @@ import msgspec
 from martlet.errors import ServiceError
 from martlet.functions.control.configuration import stamp
 from martlet.functions.control.guards import Guards
+from martlet.functions.control.identifiers import DEPRECATED, SUPPORTED
 from martlet.functions.control.names import conflict, invalid, missing, precondition
 from martlet.functions.control.records import Layer, LayerUse, Policy, Tables
 from martlet.limits import LIMITS
@@ -24,6 +25,9 @@ _LAYER: Final = re.compile(
     r"(?::(?P<version>\d{1,9}))?"
 )
 _AT_MOST: Final = 5
+_RUNTIMES_MOST: Final = 15
+_ARCHITECTURES: Final = ("x86_64", "arm64")
+_NO_NULL: Final = "Member must not be null"
 _ZIPPED_MOST: Final = LIMITS["code_zipped_bytes"].default
 
 
@@ -33,7 +37,8 @@ class Layers(Guards):
     async def publish_layer_version(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
         """Source: Lambda API, PublishLayerVersion."""
         self._authorize(caller, "lambda:PublishLayerVersion", "*")
-        name = self._layer_name(request)
+        name = self._layer_name(caller, request)
+        _check_compatible(request)
         content = request.get("Content") or {}
         archive = content.get("ZipFile")
         if archive is None and content.get("S3Bucket"):
@@ -79,7 +84,7 @@ class Layers(Guards):
     async def get_layer_version(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
         """Source: Lambda API, GetLayerVersion."""
         self._authorize(caller, "lambda:GetLayerVersion", "*")
-        name, version = self._layer_name(request), _version(request)
+        name, version = self._layer_name(caller, request), _version(request)
         return self._shown(caller, name, version)
 
     async def get_layer_version_by_arn(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +93,7 @@ class Layers(Guards):
         found = _LAYER.fullmatch(request.get("Arn") or "")
         if found is None or not found["version"]:
             raise invalid(f"{request.get('Arn')} is not the ARN of a layer version.")
-        if found["region"] != self._region or found["account"] != ACCOUNT:
+        if found["region"] != self._region_of(caller) or found["account"] != ACCOUNT:
             raise missing("The resource you requested does not exist.")
         return self._shown(caller, found["name"], int(found["version"]))
 
@@ -101,7 +106,7 @@ class Layers(Guards):
     async def delete_layer_version(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
         """Source: Lambda API, DeleteLayerVersion. Functions that use the version keep it."""
         self._authorize(caller, "lambda:DeleteLayerVersion", "*")
-        name, version = self._layer_name(request), _version(request)
+        name, version = self._layer_name(caller, request), _version(request)
 
         def delete(tables: Tables) -> None:
             tables.delete(Layer, name, version)
@@ -113,15 +118,17 @@ class Layers(Guards):
     async def list_layer_versions(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
         """Source: Lambda API, ListLayerVersions: the newest first."""
         self._authorize(caller, "lambda:ListLayerVersions", "*")
-        name = self._layer_name(request)
+        name = self._layer_name(caller, request)
+        _check_filter(request)
         rows = self._read(lambda tables: tables.all(Layer, name))
-        items = [(str(one.version), self._listed_layer(one)) for _, one in reversed(rows) if _fits(one, request)]
+        items = [(str(one.version), self._listed_layer(one, caller)) for _, one in reversed(rows) if _fits(one, request)]
         shown, more = self._cut(items, self._page(request))
         return {"LayerVersions": shown, **more}
 
     async def list_layers(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
         """Source: Lambda API, ListLayers: each with its newest version that fits."""
         self._authorize(caller, "lambda:ListLayers", "*")
+        _check_filter(request)
         newest: dict[str, Layer] = {}
         for _, one in self._read(lambda tables: tables.all(Layer)):
             if _fits(one, request):
@@ -131,8 +138,8 @@ class Layers(Guards):
                 name,
                 {
                     "LayerName": name,
-                    "LayerArn": self._layer_arn(name),
-                    "LatestMatchingVersion": self._listed_layer(one),
+                    "LayerArn": self._layer_arn(name, caller),
+                    "LatestMatchingVersion": self._listed_layer(one, caller),
                 },
             )
             for name, one in sorted(newest.items())
@@ -145,14 +152,14 @@ class Layers(Guards):
     async def add_layer_version_permission(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
         """Source: Lambda API, AddLayerVersionPermission."""
         self._authorize(caller, "lambda:AddLayerVersionPermission", "*")
-        name, version = self._layer_name(request), _version(request)
+        name, version = self._layer_name(caller, request), _version(request)
         principal = request["Principal"]
         statement: dict[str, Any] = {
             "Sid": request["StatementId"],
             "Effect": "Allow",
             "Principal": principal if principal == "*" else {"AWS": _root(principal)},
             "Action": request["Action"],
-            "Resource": f"{self._layer_arn(name)}:{version}",
+            "Resource": f"{self._layer_arn(name, caller)}:{version}",
         }
         if request.get("OrganizationId"):
             statement["Condition"] = {"StringEquals": {"aws:PrincipalOrgID": request["OrganizationId"]}}
@@ -175,7 +182,7 @@ class Layers(Guards):
     async def remove_layer_version_permission(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
         """Source: Lambda API, RemoveLayerVersionPermission."""
         self._authorize(caller, "lambda:RemoveLayerVersionPermission", "*")
-        name, version, id = self._layer_name(request), _version(request), request["StatementId"]
+        name, version, id = self._layer_name(caller, request), _version(request), request["StatementId"]
 
         def remove(tables: Tables) -> None:
             before = self._layer_policy(tables, name, version, request.get("RevisionId"))
@@ -194,7 +201,7 @@ class Layers(Guards):
     async def get_layer_version_policy(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
         """Source: Lambda API, GetLayerVersionPolicy."""
         self._authorize(caller, "lambda:GetLayerVersionPolicy", "*")
-        name, version = self._layer_name(request), _version(request)
+        name, version = self._layer_name(caller, request), _version(request)
         policy = self._read(lambda tables: self._layer_policy(tables, name, version, None))
         if policy is None:
             raise missing("No policy is associated with the given resource.")
@@ -211,8 +218,9 @@ class Layers(Guards):
 
     # --- what functions take of them --------------------------------------------------------------------------------
 
-    def _layers(self, tables: Tables, arns: list[str]) -> tuple[LayerUse, ...]:
+    def _layers(self, tables: Tables, arns: list[str], caller: Any) -> tuple[LayerUse, ...]:
         """The layers that a function names, in order. Raises ServiceError in the service's words."""
+        region = self._region_of(caller)
         if len(arns) > _AT_MOST:
             raise invalid(f"Cannot reference more than {_AT_MOST} layers.")
         seen: dict[str, str] = {}
@@ -221,9 +229,9 @@ class Layers(Guards):
             found = _LAYER.fullmatch(arn)
             if found is None or not found["version"] or not found["region"]:
                 raise invalid(f"Layer version {arn} does not exist.")
-            if found["region"] != self._region:
+            if found["region"] != region:
                 raise invalid(
-                    f"Layers are not in the same region as the function. Layers are expected to be in region {self._region}."
+                    f"Layers are not in the same region as the function. Layers are expected to be in region {region}."
                 )
             if found["account"] != ACCOUNT:
                 raise invalid(
@@ -247,20 +255,24 @@ class Layers(Guards):
 
     # --- words ------------------------------------------------------------------------------------------------------
 
-    def _layer_arn(self, name: str) -> str:
-        return f"arn:aws:lambda:{self._region}:{ACCOUNT}:layer:{name}"
+    def _region_of(self, caller: Any) -> str:
+        """That of the request's signature: a layer is named by where it was published."""
+        return getattr(caller, "signed_region", "") or self._region
 
-    def _layer_name(self, request: dict[str, Any]) -> str:
+    def _layer_arn(self, name: str, caller: Any = None) -> str:
+        return f"arn:aws:lambda:{self._region_of(caller)}:{ACCOUNT}:layer:{name}"
+
+    def _layer_name(self, caller: Any, request: dict[str, Any]) -> str:
         found = _LAYER.fullmatch(request.get("LayerName") or "")
         if found is None or found["version"] or len(found["name"]) > 140:
             raise invalid(f"{request.get('LayerName')} is not the name of a layer.")
-        if found["region"] and (found["region"] != self._region or found["account"] != ACCOUNT):
+        if found["region"] and (found["region"] != self._region_of(caller) or found["account"] != ACCOUNT):
             raise missing("The resource you requested does not exist.")
         return found["name"]
 
-    def _listed_layer(self, one: Layer) -> dict[str, Any]:
+    def _listed_layer(self, one: Layer, caller: Any) -> dict[str, Any]:
         body: dict[str, Any] = {
-            "LayerVersionArn": f"{self._layer_arn(one.name)}:{one.version}",
+            "LayerVersionArn": f"{self._layer_arn(one.name, caller)}:{one.version}",
             "Version": one.version,
             "Description": one.description,
             "CreatedDate": stamp(one.created_at_ms),
@@ -275,14 +287,48 @@ class Layers(Guards):
 
     def _layer_body(self, caller: Any, one: Layer) -> dict[str, Any]:
         return {
-            **self._listed_layer(one),
-            "LayerArn": self._layer_arn(one.name),
+            **self._listed_layer(one, caller),
+            "LayerArn": self._layer_arn(one.name, caller),
             "Content": {
                 "Location": self._location(caller, one.zip),
                 "CodeSha256": base64.b64encode(bytes.fromhex(one.zip)).decode(),
                 "CodeSize": one.code_bytes,
             },
         }
+
+
+def _check_compatible(request: dict[str, Any]) -> None:
+    """What a layer says that it fits: told all at once, as recorded."""
+    found = []
+    for member, allowed, most, form in (
+        ("CompatibleRuntimes", SUPPORTED, _RUNTIMES_MOST, "{}"),
+        (
+            "CompatibleArchitectures",
+            _ARCHITECTURES,
+            len(_ARCHITECTURES),
+            "Member must satisfy constraint: [{}, " + _NO_NULL + "]",
+        ),
+    ):
+        given = request.get(member) or []
+        start = f"Value '[{', '.join(map(str, given))}]' at '{member[0].lower()}{member[1:]}' failed to satisfy constraint: "
+        if len(given) > most:
+            found.append(f"{start}Member must have length less than or equal to {most}")
+        if not set(given) <= set(allowed):
+            found.append(start + form.format(f"Member must satisfy enum value set: [{', '.join(allowed)}]"))
+    if found:
+        errors = "error" if len(found) == 1 else "errors"
+        raise ServiceError("ValidationException", f"{len(found)} validation {errors} detected: {'; '.join(found)}")
+
+
+def _check_filter(request: dict[str, Any]) -> None:
+    wanted = request.get("CompatibleRuntime")
+    if wanted and wanted not in SUPPORTED and wanted not in DEPRECATED:
+        known = ", ".join((*SUPPORTED, *sorted(DEPRECATED)))
+        raise ServiceError(
+            "ValidationException",
+            f"1 validation error detected: Value '{wanted}' at 'compatibleRuntime' failed to satisfy constraint: "
+            f"Member must satisfy enum value set: [{known}]",
+        )
 
 
 def _version(request: dict[str, Any]) -> int:

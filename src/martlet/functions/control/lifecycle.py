@@ -23,6 +23,7 @@ from martlet.limits import LIMITS
 
 __all__ = ["Lifecycle"]
 
+_IN_PROGRESS_SECONDS = 0.2
 _ZIPPED_MOST = LIMITS["code_zipped_bytes"].default
 _OF_VERSION = ("version", "number", "revision_id", "modified_at_ms", "state", "update")
 
@@ -54,7 +55,7 @@ class Lifecycle(Layers):
         self._check_dead_letter(planned.dead_letter)
         tags = dict(request.get("Tags") or {})
         self._check_tags({}, tags)
-        layers = self._read(lambda tables: self._layers(tables, request.get("Layers") or []))
+        layers = self._read(lambda tables: self._layers(tables, request.get("Layers") or [], caller))
         planned = msgspec.structs.replace(planned, layers=layers)
         signing = request.get("CodeSigningConfigArn") or ""
 
@@ -148,7 +149,7 @@ class Lifecycle(Layers):
         if request.get("DryRun"):
             return self._read(update)
         body = await self._write(update)
-        self._in_background(self._settle(name.name))
+        self._in_background(self._settle(name.name, self._visible(caller)))
         return body
 
     async def update_function_configuration(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
@@ -164,15 +165,22 @@ class Lifecycle(Layers):
             if latest.dead_letter != before.dead_letter:
                 self._check_dead_letter(latest.dead_letter)
             if request.get("Layers") is not None:
-                latest = msgspec.structs.replace(latest, layers=self._layers(tables, request["Layers"]))
+                latest = msgspec.structs.replace(latest, layers=self._layers(tables, request["Layers"], caller))
                 conf.check_sizes(latest, self._layers_bytes(latest.layers))
             latest = self._started(tables, latest)
             tables.put(latest, name.name, LATEST)
             return conf.described(latest, name.arn)
 
         body = await self._write(update)
-        self._in_background(self._settle(name.name))
+        self._in_background(self._settle(name.name, self._visible(caller)))
         return body
+
+    @staticmethod
+    def _visible(caller: Any) -> float:
+        """For how many seconds an update is seen to be in progress, though it serves before: scripts that do not wait for it
+        must fail here as they do there. Stacks wait for each of theirs."""
+        principal = getattr(caller, "principal", None)
+        return 0.0 if getattr(principal, "kind", "") == "service" else _IN_PROGRESS_SECONDS
 
     def _changeable(self, tables: Tables, name: Name, revision_id: str | None) -> Configuration:
         """$LATEST, if nothing is under way for it and the caller has seen its last state."""
@@ -200,12 +208,14 @@ class Lifecycle(Layers):
 
     # --- reaching the next state ----------------------------------------------------------------------------------
 
-    async def _settle(self, name: str) -> None:
+    async def _settle(self, name: str, visible_seconds: float = 0.0) -> None:
         """Let $LATEST as it is stored serve, then say so in the store; likewise versions that are Pending."""
         latest = self._read(lambda tables: tables.get(Configuration, name, LATEST))
         if latest is None:
             return
         problem = await self._prepare(latest)
+        if visible_seconds:
+            await asyncio.sleep(visible_seconds)
 
         def done(tables: Tables) -> None:
             now = tables.get(Configuration, name, LATEST)
@@ -229,6 +239,7 @@ class Lifecycle(Layers):
         warm = latest.update == "InProgress" and self._functions.is_warm(latest.name)
         if not warm or await self._functions.warm_up(version, 1):
             self._functions.install(version)
+        self._functions.expect(version)
         return ""
 
     def _ended_well(self, one: Configuration) -> Configuration:

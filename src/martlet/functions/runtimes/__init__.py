@@ -6,7 +6,19 @@ Offers: `Runtimes` (what a version's zygote, instance and INIT frame are), `RUNT
 Never: starts a process, decides which instance takes an event (the pool does), or trusts what a runtime says.
 """
 
+from martlet.functions.runtimes.ahead import PER_INSTANCE, Ahead
 from martlet.functions.runtimes.catalogue import RUNTIMES, Runtime, RuntimeUnavailable, available, nearest
-from martlet.functions.runtimes.plan import Plan, Runtimes
+from martlet.functions.runtimes.plan import Plan, Runtimes, native_environment
 
-__all__ = ["RUNTIMES", "Plan", "Runtime", "RuntimeUnavailable", "Runtimes", "available", "nearest"]
+__all__ = [
+    "PER_INSTANCE",
+    "RUNTIMES",
+    "Ahead",
+    "Plan",
+    "Runtime",
+    "RuntimeUnavailable",
+    "Runtimes",
+    "available",
+    "native_environment",
+    "nearest",
+]

@@ -260,11 +260,11 @@ class ApiInstance(Instance):
             self._extensions.record("platform.runtimeDone", {"requestId": invocation.request_id, "status": status})
             self._extensions.flush()
 
-    def _keep(self, sequence: int, data: bytes) -> bool:
+    def _keep(self, sequence: int, data: bytes, ended: int) -> bool:
         if self._launched is not None:
             for line in data.decode("utf-8", "replace").splitlines():
                 self._extensions.record("function", line + "\n")
-        return super()._keep(sequence, data)
+        return super()._keep(sequence, data, ended)
 
     def _deliver(self, address: str, body: bytes) -> None:
         if len(self._batches) < _BATCHES_AT_MOST:

@@ -16,16 +16,19 @@ import msgspec
 from martlet.clock import token_hex
 from martlet.errors import DeployFailed, Unsupported
 from martlet.functions.instance import Instance
+from martlet.functions.runtimes.ahead import Known, digest
 from martlet.functions.runtimes.catalogue import PLATFORM_PYTHON, RUNTIMES, Programs, Runtime
 from martlet.functions.runtimes.channel import ApiInstance
 from martlet.functions.sandbox import ZygoteSpec
 from martlet.types import FunctionConfig, FunctionVersion
 
-__all__ = ["Plan", "Runtimes"]
+__all__ = ["Plan", "Runtimes", "native_environment"]
 
 RUNTIME_API = "127.0.0.1:9001"
 BOOTSTRAPS = ("/var/task/bootstrap", "/opt/bootstrap")
 _NODE = "/var/lang/bin/node"
+_SESSION = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_NO_SESSION = ("MARTLETSANDBOX000000", "the-socket-says-who-calls", "the-socket-says-who-calls")
 _DEBUG_FOLDER = "/var/martlet/debug"
 _BOOTSTRAP_JS = "/var/martlet/inside/node/bootstrap.js"
 # Variables that Node.js reads once, when it starts: a process that was started ahead cannot take them any more.
@@ -67,6 +70,7 @@ class Runtimes:
         self._data = data
         self._region = region
         self.programs = Programs((data / "runtimes", (home or Path.home()) / ".martlet" / "runtimes"), node, home)
+        self.ahead = Known(data)
 
     def check(self, config: FunctionConfig) -> None:
         """Raises DeployFailed for a runtime that is unknown, not installed, or cannot do what the configuration asks."""
@@ -104,7 +108,8 @@ class Runtimes:
             key = _key(
                 runtime.version if program else "", version.app if version.layer else "", version.layer, *version.imports
             )
-            return Plan(runtime, ZygoteSpec(key, layer, version.imports, python=program), False, opt)
+            spec = self._with_imports(version, runtime, program) or ZygoteSpec(key, layer, version.imports, python=program)
+            return Plan(runtime, spec, False, opt)
         if runtime.kind == "provided":
             return Plan(runtime, self.bare(), True, opt)
         binds = ((program, _NODE),)
@@ -115,6 +120,24 @@ class Runtimes:
         defaults, platform = self._unassigned(runtime, config.memory_mb)
         environment = tuple({**defaults, **platform}.items())
         return Plan(runtime, ZygoteSpec(key, binds=binds, blank=argv, environment=environment), True, opt)
+
+    def _with_imports(self, version: FunctionVersion, runtime: Runtime, program: str) -> ZygoteSpec | None:
+        """The zygote that has imported the packages of a template's function; None for one that is like all others.
+
+        Lambda layers may hold what a package looks for while it is imported, so with them there is none.
+        """
+        ahead = self.ahead.get(version.code) if runtime.identifier and not version.config.layers else None
+        if ahead is None or ahead.python != runtime.version or not ahead.modules:
+            return None
+        folder = str(self._data / "layers" / ahead.layer) if ahead.layer else ""
+        if folder and not os.path.isdir(folder):
+            return None
+        native = native_environment(version, self._region, "")
+        environment = ahead.environment_for({**native, "AWS_EXECUTION_ENV": f"AWS_Lambda_python{runtime.version}"})
+        key = digest(runtime.version, program, version.app if ahead.layer else "", ahead.layer, ahead.modules, environment)
+        return ZygoteSpec(
+            f"ahead-{key}", imports=ahead.modules, python=program, task=folder, environment=tuple(sorted(environment.items()))
+        )
 
     def _runtime(self, config: FunctionConfig) -> Runtime:
         runtime = RUNTIMES.get(config.runtime)
@@ -175,6 +198,7 @@ class Runtimes:
         day = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y/%m/%d")
         defaults, platform = self._unassigned(runtime, config.memory_mb)
         own = {
+            **{name: native[name] for name in _SESSION},
             "AWS_LAMBDA_FUNCTION_NAME": version.name,
             "AWS_LAMBDA_FUNCTION_VERSION": qualifier,
             "AWS_LAMBDA_INITIALIZATION_TYPE": native["AWS_LAMBDA_INITIALIZATION_TYPE"],
@@ -196,14 +220,11 @@ class Runtimes:
             "TZ": ":UTC",
         }
         platform = {
-            "AWS_ACCESS_KEY_ID": "MARTLETSANDBOX000000",
             "AWS_DEFAULT_REGION": self._region,
             "AWS_ENDPOINT_URL": f"http://{RUNTIME_API}",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb),
             "AWS_LAMBDA_RUNTIME_API": RUNTIME_API,
             "AWS_REGION": self._region,
-            "AWS_SECRET_ACCESS_KEY": "the-socket-says-who-calls",
-            "AWS_SESSION_TOKEN": "the-socket-says-who-calls",
             "LAMBDA_RUNTIME_DIR": "/var/runtime",
             "LAMBDA_TASK_ROOT": "/var/task",
             "PWD": "/var/task",
@@ -253,6 +274,49 @@ class Runtimes:
             shutil.rmtree(building, ignore_errors=True)
             if not target.is_dir():  # else another one was quicker
                 raise DeployFailed(f"function {version.config.name}: its layers cannot be merged: {error}") from error
+
+
+def native_environment(
+    version: FunctionVersion, region: str, stream: str, session: tuple[str, str, str] = _NO_SESSION
+) -> dict[str, str]:
+    """Lambda's environment for the platform's own Python. `stream` is the name of its log stream, `session` are its keys."""
+    config = version.config
+    own = {
+        **dict(zip(_SESSION, session, strict=True)),
+        "AWS_DEFAULT_REGION": region,
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9001",
+        "AWS_EXECUTION_ENV": "AWS_Lambda_python3.11",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.memory_mb),
+        "AWS_LAMBDA_FUNCTION_NAME": version.name,
+        "AWS_LAMBDA_FUNCTION_VERSION": version.qualifier,
+        "AWS_LAMBDA_INITIALIZATION_TYPE": _initialization(config),
+        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{version.name}",
+        "AWS_LAMBDA_LOG_STREAM_NAME": stream,
+        "AWS_REGION": region,
+        "HOME": "/tmp",
+        "LAMBDA_TASK_ROOT": "/var/task",
+        "MARTLET_API": "127.0.0.1:9001",
+        "MARTLET_APP": version.app,
+        "_HANDLER": config.handler,
+    }
+    defaults = {
+        "LANG": "en_US.UTF-8",
+        "LD_LIBRARY_PATH": "/var/lang/lib:/var/task/lib:/opt/lib",
+        "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin:/bin:/opt/bin",
+        "PYTHONPATH": "/var/task:/opt/python",
+        "TZ": ":UTC",
+    }
+    if config.egress != "none":
+        proxy = "http://127.0.0.1:9002"
+        names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+        defaults.update(dict.fromkeys(names, proxy), NO_PROXY="127.0.0.1,localhost", no_proxy="127.0.0.1,localhost")
+    customer = {name: value for name, value in config.environment.items() if not name.startswith("_")}
+    return {**defaults, **customer, **own}
+
+
+def _initialization(config: FunctionConfig) -> str:
+    """AWS_LAMBDA_INITIALIZATION_TYPE."""
+    return "snap-start" if config.snap_start else "provisioned-concurrency" if config.provisioned else "on-demand"
 
 
 def _debugpy(version: FunctionVersion) -> str:

@@ -222,12 +222,16 @@ class IsolatedHost:
             binds += _runtime_packages()
         if spec.layer:
             binds.append((spec.layer, "/opt/python"))
+        if spec.task:
+            binds.append((spec.task, "/var/task"))
         order = {
             "order": "zygote",
             "key": spec.key,
             "interpreter": interpreter,
             "binds": binds,
             "path": ["/opt/python"] if spec.layer else [],
+            "task": bool(spec.task),
+            "environment": dict(spec.environment) if spec.environment and not spec.blank else None,
             "modules": list(spec.imports) if spec.blank else [*_SDK, *spec.imports],
             "blank": {"argv": spec.blank, "environment": dict(spec.environment)} if spec.blank else None,
             "stems": self._parked.get(spec.key, self._stem_cells),

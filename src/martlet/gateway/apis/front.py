@@ -23,7 +23,7 @@ from martlet.gateway.apis.flight import AskService, Enqueue
 from martlet.gateway.apis.http_api import HttpFlight, message_answer
 from martlet.gateway.apis.rest import RestFlight, gateway_answer
 from martlet.gateway.apis.table import CompiledApi, Plan, Stage, compile_api, find_http
-from martlet.gateway.apis.urls import FunctionUrl, UrlFlight
+from martlet.gateway.apis.urls import URL_FORBIDDEN, FunctionUrl, UrlFlight
 from martlet.gateway.http import Exchange
 from martlet.gateway.payload import trace_id
 from martlet.gateway.router import Elsewhere, RouteTable
@@ -167,7 +167,7 @@ class ApiEdge:
     def _serve_url(self, exchange: Exchange, id: str, call: Call) -> None:
         url = self._urls.get(id)
         if url is None:
-            self._say(exchange, 403, _FORBIDDEN[1], b'{"Message":"Forbidden"}')
+            self._say(exchange, 403, *URL_FORBIDDEN)
             return
         call.stage = "$default"
         UrlFlight(self, exchange, url, call).begin(self._may_invoke_url(url.name, url.qualifier))

@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html
 from __future__ import annotations
 
 from typing import Any, Final
+from urllib.parse import unquote
 
 import orjson
 
@@ -19,10 +20,16 @@ from martlet.gateway.http import Exchange
 from martlet.gateway.payload import MalformedAnswer, answer_url, head_from_prelude
 from martlet.types import ACCOUNT, Cors, Invocation, Outcome
 
-__all__ = ["FunctionUrl", "UrlFlight"]
+__all__ = ["URL_FORBIDDEN", "FunctionUrl", "UrlFlight"]
 
 _JSON_TYPE: Final = (b"content-type", b"application/json")
 _ROUTE_KEY: Final = "$default"
+_TROUBLE: Final = "https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html"
+# What the service says to who may not call a URL, or of one that is not (any more): recorded.
+URL_FORBIDDEN: Final[tuple[list[tuple[bytes, bytes]], bytes]] = (
+    [_JSON_TYPE, (b"x-amzn-ErrorType", b"AccessDeniedException")],
+    f'{{"Message":"Forbidden. For troubleshooting Function URL authorization issues, see: {_TROUBLE}"}}'.encode(),
+)
 
 
 class FunctionUrl:
@@ -85,6 +92,8 @@ class UrlFlight:
         elif not may_invoke:
             self.forbid()
             return
+        # recorded: decoded, and however many slashes it begins with (the URL as it is told ends with one)
+        self.call.full_path = "/" + unquote(self.call.full_path.lstrip("/"))
         event = event_v2(self.call, _ROUTE_KEY, self.call.request_id, account=_account(context), authorizer=context)
         call = self.call
         streamed = self.url.streamed
@@ -178,7 +187,7 @@ class UrlFlight:
 
     def forbid(self) -> None:
         """403, as the service says it."""
-        self._say(403, {"Message": "Forbidden"}, [(b"x-amzn-ErrorType", b"AccessDeniedException")])
+        self.respond(403, *URL_FORBIDDEN)
 
     def _failed(self) -> None:
         self.respond(502, [_JSON_TYPE], b"Internal Server Error")

@@ -62,6 +62,7 @@ class Caller(msgspec.Struct, frozen=True):
     endpoint: str
     trace_id: str = ""  # X-Amzn-Trace-Id
     source_ip: str = ""
+    signed_region: str = ""  # that of the signature, whatever the platform calls its own
 
 
 def method_of(service: object, operation: OperationModel) -> Method:

@@ -33,7 +33,7 @@ _CODES: Final = {
     "sqs": "",
 }
 # Shapes whose values their service checks by itself, after the model's rules and in other words.
-_OWN: Final = {"lambda": frozenset({"Runtime"})}
+_OWN: Final = {"lambda": frozenset({"CompatibleArchitectures", "CompatibleRuntimes", "Runtime"})}
 
 
 def check(operation: OperationModel, request: dict[str, Any]) -> None:
@@ -199,6 +199,7 @@ def _rules(shape: Shape, *, element: bool = False) -> list[tuple[str, _Rule]]:
     contents: list[tuple[str, _Rule]] = []
     if "enum" in shape.traits:
         allowed = shape.traits["enum"]
+        allowed = _AS_TOLD.get(frozenset(allowed), allowed)
         contents.append((f"Member must satisfy enum value set: [{', '.join(allowed)}]", frozenset(allowed).__contains__))
     if "pattern" in shape.traits:
         pattern = shape.traits["pattern"]
@@ -206,6 +207,22 @@ def _rules(shape: Shape, *, element: bool = False) -> list[tuple[str, _Rule]]:
         if matches is not None:
             contents.append((f"Member must satisfy regular expression pattern: {pattern}", matches))
     return bounds + contents if element else contents + bounds
+
+
+# The service tells some sets in an order of its own, which no model has: recorded.
+_AS_TOLD: Final = {
+    frozenset(values): values
+    for values in (
+        ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON"),
+        ("HEAD", "POST", "PATCH", "DELETE", "PUT", "GET", "OPTIONS"),
+        ("HTTP", "MOCK", "AWS_PROXY", "HTTP_PROXY", "AWS"),
+        ("PRIVATE", "EDGE", "REGIONAL"),
+        ("RESPONSE_STREAM", "BUFFERED"),
+        ("Terminate", "Allow"),
+        ("add", "remove", "move", "test", "replace", "copy"),
+        ("w3c", "raw", "json", "plain", "parquet"),
+    )
+}
 
 
 def _length(value: Any) -> int:

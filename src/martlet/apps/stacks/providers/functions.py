@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
 from martlet.apps.stacks.inline import inline_archive
-from martlet.apps.stacks.kinds import Kind, fixed, object_of, refused, taken, value
+from martlet.apps.stacks.kinds import Kind, fixed, object_of, one_of, refused, taken, value
 from martlet.apps.stacks.providers.provider import Caller, Context, Physical, _Replace, generated_name
 from martlet.errors import DeployFailed, MartletError, ServiceError
 
@@ -15,8 +16,11 @@ __all__ = ["FUNCTION", "Control", "FunctionProvider", "gone", "tag_map", "wait_r
 
 _SETTLE_SECONDS: Final = 300.0
 _LOOK_SECONDS: Final = 0.02
-_TEXT = "JSON is written by Node.js functions; Python's lines and the platform's own stay text"
 _NO_VPC = "Martlet has no VPC: a function's network is its egress"
+
+_OWN: Final = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
+
+_PROCESSOR: Final = f"code runs on this host's processor, which is {_OWN}"
 
 _CODE: Final = {
     "ImageUri": refused("container images are not run here; use a zip package"),
@@ -31,7 +35,7 @@ FUNCTION: Final = Kind(
     type="AWS::Lambda::Function",
     attributes=("Arn", "SnapStartResponse", "SnapStartResponse.ApplyOn", "SnapStartResponse.OptimizationStatus"),
     properties={
-        "Architectures": value("list", item=value()),
+        "Architectures": value("list", item=one_of(_OWN, why=_PROCESSOR), why="that of this host; another one is refused"),
         "CapacityProviderConfig": refused("there are no managed instances here"),
         "Code": object_of(_CODE, required=True),
         "CodeSigningConfigArn": refused("code is not signed here"),
@@ -49,10 +53,10 @@ FUNCTION: Final = Kind(
         "Layers": value("list", item=value()),
         "LoggingConfig": object_of(
             {
-                "ApplicationLogLevel": taken("string", why=_TEXT),
-                "LogFormat": taken("string", why=_TEXT),
+                "ApplicationLogLevel": value(),
+                "LogFormat": value(),
                 "LogGroup": value(),
-                "SystemLogLevel": taken("string", why=_TEXT),
+                "SystemLogLevel": value(),
             }
         ),
         "MemorySize": value("integer"),

@@ -31,6 +31,7 @@ class Caller(msgspec.Struct, frozen=True):
     account: str
     request_id: str
     endpoint: str = ""
+    trace_id: str = ""
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):

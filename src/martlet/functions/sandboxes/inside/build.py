@@ -1,4 +1,6 @@
-"""A build: compile the code, import the entry module once, and say what the app is and what it imports.
+"""Two errands of a sandbox before there is anything to serve: a build, and a look at what can be imported ahead.
+
+A build: compile the code, import the entry module once, and say what the app is and what it imports.
 
 Runs in an instance like any handler, because it executes user code. Answers: one CHUNK a compiled module ("path\\n" and
 the .pyc), then RESULT {"graph", "imports"} or ERROR with the error object.
@@ -11,7 +13,7 @@ import json
 import marshal
 import os
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 from . import frames, runtime
 
@@ -36,6 +38,62 @@ def run(channel: runtime.Channel, init: dict[str, Any], stream: runtime.LogStrea
         shared.fail(0, "", failure)
     except SystemExit as stop:
         shared.fail(0, "", runtime.Failure("Runtime.ExitError", f"the module ended the process while imported: {stop.code!r}"))
+
+
+class _Watched(os._Environ):  # type: ignore[type-arg]
+    """os.environ that remembers the names it was asked for. A change of it is noted as well."""
+
+    looked_at: ClassVar[set[str]] = set()
+    changed = False
+
+    def __getitem__(self, key: Any) -> Any:
+        _Watched.looked_at.add(key if isinstance(key, str) else os.fsdecode(key))
+        return super().__getitem__(key)
+
+    def __iter__(self) -> Any:
+        _Watched.looked_at.add("*")
+        return super().__iter__()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _Watched.changed = True
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        _Watched.changed = True
+        super().__delitem__(key)
+
+
+def learn(channel: runtime.Channel, init: dict[str, Any], stream: runtime.LogStream) -> None:
+    """Import the packages that `init["imports"]` names and say which modules came of it, which variables were read, and
+    whether what they left in the process is bound to it: threads, children, a changed environment, open files."""
+    shared = runtime.Runtime(channel, init, stream)
+    before = _bonds()
+    for environ in (os.environ, os.environb):
+        environ.__class__ = _Watched
+    names: dict[str, None] = {}
+    for wanted in init["imports"]:
+        name, _, attributes = wanted.partition(":")
+        try:
+            __import__(name, fromlist=[one for one in attributes.split(",") if one] or ["_"])
+        except BaseException:
+            failed = True  # then it is imported by the function itself, which is told why it cannot be
+        else:
+            failed = False
+        if not failed:
+            names[name] = None
+            names.update((f"{name}.{one}", None) for one in attributes.split(",") if f"{name}.{one}" in sys.modules)
+    is_bound = _Watched.changed or _bonds() != before
+    shared.answer(0, "", {"modules": list(names), "looked_at": sorted(_Watched.looked_at), "is_bound": is_bound})
+
+
+def _bonds() -> tuple[Any, ...]:
+    children = f"/proc/self/task/{os.getpid()}/children"
+    try:
+        with open(children, encoding="ascii") as file:
+            started = file.read()
+    except OSError:
+        started = ""
+    return sorted(os.listdir("/proc/self/task")), started, len(os.listdir("/proc/self/fd")), os.getcwd()
 
 
 def _compile(channel: runtime.Channel, entry: str) -> int:

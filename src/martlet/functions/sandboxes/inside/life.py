@@ -38,10 +38,10 @@ def main(
     if init.get("layers"):
         sys.path[1:1] = [f"/opt/python/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages", "/opt/python"]
     gc.enable()
-    if init["mode"] == "build":
+    if init["mode"] in ("build", "learn"):
         from . import build
 
-        build.run(channel, init, stream)
+        (build.run if init["mode"] == "build" else build.learn)(channel, init, stream)
         os._exit(0)
     shared = runtime.Runtime(channel, init, stream)
     try:

@@ -241,23 +241,52 @@ class _RawStream:
 
 
 class _LogHandler(logging.Handler):
-    """Lambda's handler on the root logger: `[LEVEL]\\ttime\\trequest id\\tmessage`."""
+    """Lambda's handler on the root logger: `[LEVEL]\\ttime\\trequest id\\tmessage`, or a JSON object a record."""
 
-    def __init__(self, stream: LogStream, current: types.SimpleNamespace) -> None:
+    def __init__(self, stream: LogStream, current: types.SimpleNamespace, is_json: bool) -> None:
         super().__init__()
         self._stream = stream
         self._current = current
+        self._is_json = is_json
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            message = record.getMessage()
-            if record.exc_info:
-                message += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
-            stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            request_id = self._current.request_id
-            self._stream.record(f"[{record.levelname}]\t{stamp}.{int(record.msecs):03d}Z\t{request_id}\t{message}")
+            self._stream.record(self._in_json(record) if self._is_json else self._in_text(record))
         except Exception:
             self.handleError(record)
+
+    def _in_text(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.exc_info:
+            message += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        return f"[{record.levelname}]\t{_stamp(record.created)}\t{self._current.request_id}\t{message}"
+
+    def _in_json(self, record: logging.LogRecord) -> str:
+        """Source: Lambda developer guide, "Using Lambda advanced logging controls with Python"."""
+        level = min(50, max(0, record.levelno)) // 10 * 10
+        found: dict[str, Any] = {
+            "timestamp": _stamp(record.created),
+            "level": logging.getLevelName(level),
+            "message": record.getMessage(),
+            "logger": record.name,
+        }
+        kind, error, trace = record.exc_info or (None, None, None)
+        if kind is not None:
+            found["stackTrace"] = traceback.format_tb(trace)
+            found["errorType"] = kind.__name__
+            found["errorMessage"] = str(error)
+        found["requestId"] = self._current.request_id
+        if kind is not None:
+            found["location"] = f"{record.pathname}:{record.funcName}:{record.lineno}"
+        more = {name: value for name, value in record.__dict__.items() if name not in _OF_RECORD and name not in found}
+        return json.dumps({name: value for name, value in {**found, **more}.items() if value is not None}, ensure_ascii=False)
+
+
+_OF_RECORD = frozenset(logging.makeLogRecord({}).__dict__) - {"taskName"}
+
+
+def _stamp(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
 
 
 class Context:
@@ -305,8 +334,12 @@ class Runtime:
         self.entry: Any = None
         self.current = types.SimpleNamespace(request_id="", sequence=0)
         self._loop: Any = None
+        self._is_json = init["environment"].get("AWS_LAMBDA_LOG_FORMAT") == "JSON"
         root = logging.getLogger()
-        root.handlers = [_LogHandler(stream, self.current)]
+        root.handlers = [_LogHandler(stream, self.current, self._is_json)]
+        level = init["environment"].get("AWS_LAMBDA_LOG_LEVEL", "") if self._is_json else ""
+        if level:
+            root.setLevel({"TRACE": "DEBUG"}.get(level, level))
 
     def load(self) -> None:
         """Import the handler. Raises `Failure` with the error types of Lambda's runtime."""
@@ -350,7 +383,10 @@ class Runtime:
 
     def fail(self, sequence: int, request_id: str, failure: Failure, kind: int = frames.ERROR) -> None:
         lines = f"[ERROR] {failure.error_type}: {failure.args[0]}"
-        if failure.stack:
+        if self._is_json:
+            told = {"timestamp": _stamp(time.time()), "level": "ERROR", **failure.to_json(request_id)}
+            lines = json.dumps(told, ensure_ascii=False)
+        elif failure.stack:
             lines += "\nTraceback (most recent call last):\n" + "".join(failure.stack).rstrip("\n").replace(
                 "  File", "\xa0\xa0File"
             )

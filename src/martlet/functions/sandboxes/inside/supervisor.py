@@ -3,7 +3,8 @@
 Single-threaded, standard library only, driven by messages on one SEQPACKET socket (descriptor 3) from the platform:
 
     {"order": "hello", "name", "isolated"}                          → {"event": "hello", "level", "features", "missing"}
-    {"order": "zygote", "key", "interpreter", "binds", "path", "modules", "stems"} → {"event": "zygote", "key", "failed", …}
+    {"order": "zygote", "key", "interpreter", "binds", "path", "task", "modules", "environment", "stems"}
+                                                                    → {"event": "zygote", "key", "failed", …}
     {"order": "start", "id", "zygote", "code", "memory_mb", "tmp_mb", …} + [events, results, log]
                                                                     → {"event": "started", "id", …} + [listeners, usage files]
     {"order": "kill", "id"}, {"order": "drop", "key"}, {"order": "stems", "key", "count"}
@@ -304,8 +305,8 @@ class Supervisor:
             self._map_ids(zygote, pid)
         elif kind == "init" and not zygote.init_pid:
             zygote.init_pid = pid
-            message = {"order": "import", "path": zygote.order["path"], "modules": zygote.order["modules"]}
-            linux.send(zygote.control, message)
+            told = ("path", "modules", "task", "environment")
+            linux.send(zygote.control, {"order": "import", **{name: zygote.order[name] for name in told}})
         elif kind == "ready" and zygote.init_pid and not zygote.ready:
             self._zygote_ready(zygote, event)
         elif kind == "forked" and zygote.stems[event["stem"]].pid == 0 and event["pid"] not in zygote.by_pid:

@@ -3,7 +3,8 @@
 It is root of a user namespace that maps to nobody outside, has one thread, no secrets, no network, and one socket (descriptor
 3) to the supervisor. The packages that it imports are not trusted: before the first import it takes a system-call filter that
 leaves it what it needs to make instances. An order is a JSON message:
-    {"order": "import", "path": [folders], "modules": [names]}   → {"event": "ready", "failed": {name: reason}, …}
+    {"order": "import", "path": [folders], "task": bool, "modules": [names], "environment": {…} or null}
+                                                                 → {"event": "ready", "failed": {name: reason}, …}
     {"order": "fork", "stem": n} + [birth socket, cgroup files…] → {"event": "forked", "stem": n, "pid": pid}
                                                                  or {"event": "unforked", "stem": n, "error": reason}
 and when such a child ends → {"event": "exit", "pid": pid, "status": wait status}.
@@ -83,11 +84,22 @@ def _reap(control: socket.socket) -> None:
 def _import(order: dict[str, Any]) -> dict[str, Any]:
     sys.path[:0] = [folder for folder in order["path"] if folder not in sys.path]
     failed: dict[str, str] = {}
+    if order["environment"] is not None:
+        os.environ.clear()
+        os.environ.update(order["environment"])
+    if order["task"]:
+        sys.path.insert(0, runtime.TASK)
+        os.chdir(runtime.TASK)
     for name in order["modules"]:
         try:
             importlib.import_module(name)
         except BaseException as error:  # a package may raise anything while it is imported, SystemExit included
             failed[name] = f"{type(error).__name__}: {error}"[:300]
+    if order["task"]:
+        os.chdir("/")
+        sys.path.remove(runtime.TASK)  # an instance puts it back when its own code is there
+        for place in [place for place in sys.path_importer_cache if place.startswith(runtime.TASK)]:
+            del sys.path_importer_cache[place]
     runtime.settle()
     gc.collect()
     gc.disable()
