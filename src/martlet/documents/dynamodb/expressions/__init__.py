@@ -1,7 +1,7 @@
-"""The expression languages of DynamoDB: conditions, key conditions, updates, projections, their legacy forms, and values.
+"""The expression languages of DynamoDB: conditions, key conditions, updates, projections, and their values.
 
 Owns: the grammars, what is wrong with an expression and in which words, evaluation on items in wire form, numbers of 38 digits.
-Offers: `Names` (one per request), `parse_condition`, `parse_key_expression`, `parse_update`, `parse_projection`; `legacy`,
+Offers: `Names` (one per request), `parse_condition`, `parse_key_expression`, `parse_update`, `parse_projection`;
 `numbers` and `values`. Never: reads or writes anything, knows a table, or changes an item that it was given. Expressions are
 compiled once and remembered (`memory`); what it costs to parse or to evaluate one is bounded by its length, at most 4 KB.
 """

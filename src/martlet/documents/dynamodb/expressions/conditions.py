@@ -48,6 +48,7 @@ class Plan(msgspec.Struct, frozen=True):
     variables: frozenset[str]
     checks: tuple[Check, ...]
     holds: Holds
+    steps: tuple[paths.Steps, ...]
     resolve: Callable[[syntax.Path], paths.Steps]
 
 
@@ -64,6 +65,14 @@ class Condition:
     def holds(self, item: Item) -> bool:
         """Does the item ({} where there is none) fulfil it?"""
         return self._holds(item, self._values)
+
+    def paths(self) -> tuple[paths.Steps, ...]:
+        """The paths that it reads."""
+        return self.plan.steps
+
+    def attributes(self) -> frozenset[str]:
+        """The top-level attributes that it reads."""
+        return frozenset(str(steps[0]) for steps in self.plan.steps)
 
 
 _plans: Memory[Plan] = Memory()
@@ -102,7 +111,8 @@ def _compile(text: str, names: Names, kind: str) -> Plan:
     if problem:
         raise tokens.fail(problem)
     used, variables = frozenset(walk.binder.used_names), frozenset(walk.binder.used_values)
-    return Plan(tree, used, variables, tuple(walk.checks), holds, lambda path: walk.binder.steps(path)[0])
+    steps = tuple(dict.fromkeys(walk.steps))
+    return Plan(tree, used, variables, tuple(walk.checks), holds, steps, lambda path: walk.binder.steps(path)[0])
 
 
 class _Walk:
@@ -114,6 +124,7 @@ class _Walk:
         self.misused = ""
         self.checks: list[Check] = []
         self.leaf: list[tuple[int, Check]] = []
+        self.steps: list[paths.Steps] = []
 
     def condition(self, node: syntax.Condition) -> Holds:
         negated = False
@@ -227,6 +238,7 @@ class _Walk:
             return self.variable(node.name)
         if isinstance(node, syntax.Path):
             steps, problem = self.binder.steps(node)
+            self.steps.append(steps)
             if problem is not None:
                 self.leaf.append((0, lambda values: problem))
             name = str(steps[0])

@@ -6,6 +6,7 @@ the operators, still without a table), `KeyExpression.on` (errors of the table's
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -19,7 +20,7 @@ __all__ = ["KeyCondition", "KeyExpression", "KeyTest", "key_condition", "parse_k
 
 _NOT_SUPPORTED: Final = "Query key condition not supported"
 _MIRRORED: Final = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_RANGES: Final = frozenset(("=", "<", "<=", ">", ">=", "BETWEEN", "begins_with"))
+RANGES: Final = frozenset(("=", "<", "<=", ">", ">=", "BETWEEN", "begins_with"))
 
 
 class KeyTest(msgspec.Struct, frozen=True):
@@ -56,12 +57,14 @@ class KeyExpression:
         if self._conditions is None:
             found: dict[str, KeyTest] = {}
             self._collect(self._plan.tree, found)
+            if len(found) > 2:
+                raise invalid("Conditions can be of length 1 or 2 only")
             self._conditions = found
         return self._conditions
 
-    def on(self, hash_name: str, range_name: str | None = None) -> KeyCondition:
-        """The condition for a table or an index with these keys. Types of the operands are for the caller to check."""
-        return key_condition(self.conditions(), hash_name, range_name)
+    def on(self, hash_name: str, range_name: str | None = None, types: Mapping[str, str] | None = None) -> KeyCondition:
+        """The condition for a table or an index with these keys; `types` of its key attributes, where they are to be checked."""
+        return key_condition(self.conditions(), hash_name, range_name, types)
 
     def _collect(self, node: syntax.Condition, found: dict[str, KeyTest]) -> None:
         if isinstance(node, syntax.Not):
@@ -73,7 +76,7 @@ class KeyExpression:
                 self._collect(each, found)
             return
         operator = node.operator if isinstance(node, syntax.Test) else node.name
-        if operator not in _RANGES:
+        if operator not in RANGES:
             raise _operator(operator) if operator != "size" else _nested()
         self._condition(operator, node.operands, found)
 
@@ -110,29 +113,37 @@ def parse_key_expression(text: str, names: Names) -> KeyExpression:
     return KeyExpression(conditions.plan_of(text, names, "KeyConditionExpression"), names)
 
 
-def parse_key_condition(text: str, names: Names, hash_name: str, range_name: str | None = None) -> KeyCondition:
+def parse_key_condition(
+    text: str, names: Names, hash_name: str, range_name: str | None = None, types: Mapping[str, str] | None = None
+) -> KeyCondition:
     """All three steps at once."""
-    return parse_key_expression(text, names).on(hash_name, range_name)
+    return parse_key_expression(text, names).on(hash_name, range_name, types)
 
 
-def key_condition(found: dict[str, KeyTest], hash_name: str, range_name: str | None) -> KeyCondition:
-    """Which part of the keys these conditions mean. Raises `ServiceError` when they do not fit the keys."""
-    if len(found) > 2:
-        raise invalid("Conditions can be of length 1 or 2 only")
-    if hash_name not in found:
-        raise invalid(f"Query condition missed key schema element: {hash_name}")
-    if len(found) == 2 and (range_name is None or range_name not in found):
-        if range_name is None:
+def key_condition(
+    found: Mapping[str, KeyTest], hash_name: str, range_name: str | None, types: Mapping[str, str] | None = None
+) -> KeyCondition:
+    """Which part of the keys these conditions mean. Raises `ServiceError` when they do not fit the keys, in the service's order."""
+    if range_name is None and len(found) > 1:
+        raise invalid(_NOT_SUPPORTED)
+    for name in (hash_name, range_name):
+        if name is None:
+            continue
+        test = found.get(name)
+        if test is None:
+            if name == hash_name or len(found) > 1:
+                raise invalid(f"Query condition missed key schema element: {name}")
+            continue
+        if test.operator not in RANGES:
+            raise invalid("Attempted conditional constraint is not an indexable operation")
+        if types is not None and any(types[name] not in operand for operand in test.operands):
+            raise invalid("One or more parameter values were invalid: Condition parameter type does not match schema type")
+        if name == hash_name and test.operator != "=":
             raise invalid(_NOT_SUPPORTED)
-        raise invalid(f"Query condition missed key schema element: {range_name}")
-    if found[hash_name].operator != "=":
-        raise invalid(_NOT_SUPPORTED)
     value = found[hash_name].operands[0]
-    if len(found) == 1 or range_name is None:
+    test = None if range_name is None else found.get(range_name)
+    if test is None:
         return KeyCondition(value)
-    test = found[range_name]
-    if test.operator not in _RANGES:
-        raise invalid(_NOT_SUPPORTED)
     return KeyCondition(value, test.operator, test.operands[0], test.operands[1] if test.operator == "BETWEEN" else None)
 
 

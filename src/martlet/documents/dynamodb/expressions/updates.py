@@ -54,6 +54,7 @@ class _Plan(msgspec.Struct, frozen=True):
     sections: tuple[str, ...]
     steps: tuple[Steps, ...]
     get: tuple[Get | None, ...]
+    reads: tuple[Steps, ...]
     tree: Tree
     names: frozenset[str]
     variables: frozenset[str]
@@ -72,6 +73,10 @@ class Update:
     def paths(self) -> tuple[Steps, ...]:
         """The paths that it writes, in the order of the text."""
         return self._plan.steps
+
+    def reads(self) -> tuple[Steps, ...]:
+        """The paths whose values it uses."""
+        return self._plan.reads
 
     def apply(self, item: Item) -> tuple[dict[str, AV], tuple[Steps, ...]]:
         """The new item and the paths written. Raises `ServiceError` (ValidationException) when the item does not suit."""
@@ -202,6 +207,7 @@ def _compile(text: str, names: Names) -> _Plan:
         tuple(walk.sections),
         tuple(walk.steps),
         tuple(walk.get),
+        tuple(walk.reads),
         tree,
         frozenset(walk.binder.used_names),
         frozenset(walk.binder.used_values),
@@ -227,6 +233,7 @@ class _Walk:
         self.unknown = self.elsewhere = self.undefined = ""
         self.sections: list[str] = []
         self.steps: list[Steps] = []
+        self.reads: list[Steps] = []
         self.get: list[Get | None] = []
         self.variables: list[Check] = []
         self.operands: list[Check] = []
@@ -251,7 +258,8 @@ class _Walk:
             self.variables.append(lambda values: None if name in values else UNDEFINED_VALUE + name)
             return lambda item, values: values[name]
         if isinstance(node, syntax.Path):
-            return _reader(self.path(node))
+            self.reads.append(self.path(node))
+            return _reader(self.reads[-1])
         return self.call(node)
 
     def call(self, node: syntax.Call) -> Get:
