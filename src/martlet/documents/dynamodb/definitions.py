@@ -9,7 +9,7 @@ import msgspec
 
 from martlet.clock import token_hex
 from martlet.documents.dynamodb import schemas
-from martlet.documents.dynamodb.failures import in_use, invalid, no_table, unsupported, validation
+from martlet.documents.dynamodb.failures import in_use, invalid, no_table, validation
 from martlet.documents.dynamodb.tables import (
     Catalog,
     IndexRecord,
@@ -21,7 +21,7 @@ from martlet.documents.dynamodb.tables import (
     table_key,
 )
 from martlet.errors import ServiceError
-from martlet.store import Tx, counter_value
+from martlet.store import Tx
 from martlet.types import ACCOUNT
 
 __all__ = ["create_table", "delete_table", "save", "set_tags", "set_time_to_live", "update_table"]
@@ -204,9 +204,7 @@ def _require_change(read: int, write: int, units: Request, what: str) -> None:
         )
 
 
-def _with_index_update(
-    tx: Tx, record: TableRecord, update: Request, types: dict[str, str], request: Request
-) -> TableRecord:
+def _with_index_update(tx: Tx, record: TableRecord, update: Request, types: dict[str, str], request: Request) -> TableRecord:
     if update.get("Create") is not None:
         return _with_new_index(tx, record, update["Create"], types, request)
     given = update.get("Delete") or update.get("Update") or {}
@@ -234,9 +232,7 @@ def _with_index_update(
     return msgspec.structs.replace(record, indexes=indexes)
 
 
-def _with_new_index(
-    tx: Tx, record: TableRecord, given: Request, types: dict[str, str], request: Request
-) -> TableRecord:
+def _with_new_index(tx: Tx, record: TableRecord, given: Request, types: dict[str, str], request: Request) -> TableRecord:
     name = given["IndexName"]
     if any(index.name == name for index in record.indexes):
         raise validation(f"Attempting to create an index which already exists: {name}")
@@ -303,7 +299,9 @@ def set_time_to_live(tx: Tx, table: Table, attribute: str, enabled: bool) -> Non
     record = table.record
     if enabled:
         if record.ttl_number and record.ttl_attribute != attribute:
-            raise validation(f"TimeToLive is active on a different AttributeName: current AttributeName is {record.ttl_attribute}")
+            raise validation(
+                f"TimeToLive is active on a different AttributeName: current AttributeName is {record.ttl_attribute}"
+            )
         if record.ttl_number:
             raise validation("TimeToLive is already enabled")
         number = next_number(tx)

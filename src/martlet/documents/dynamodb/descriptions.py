@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from martlet.documents.dynamodb.tables import Catalog, IndexRecord, TableRecord, numbered, unpack_stats
+from martlet.documents.dynamodb.tables import IndexRecord, TableRecord, numbered, unpack_stats
 from martlet.store import Reader
 from martlet.types import ACCOUNT
 
-__all__ = ["described", "stream_arn", "table_arn"]
+__all__ = ["described", "names_after", "stream_arn", "table_arn"]
 
 Answer = dict[str, Any]
 _ON_DEMAND: Final = {"ReadUnitsPerSecond": 12_000, "WriteUnitsPerSecond": 4_000}
@@ -39,9 +39,7 @@ def described(reader: Reader, record: TableRecord, region: str, status: str = "A
         "DeletionProtectionEnabled": record.protected,
     }
     if status != "DELETING":
-        answer["AttributeDefinitions"] = [
-            {"AttributeName": name, "AttributeType": kind} for name, kind in record.types.items()
-        ]
+        answer["AttributeDefinitions"] = [{"AttributeName": name, "AttributeType": kind} for name, kind in record.types.items()]
         answer["KeySchema"] = _schema((record.hash,), (record.range,) if record.range else ())
         for kind, member in (("local", "LocalSecondaryIndexes"), ("global", "GlobalSecondaryIndexes")):
             found = [_index(reader, index, record, arn, status) for index in record.indexes if index.kind == kind]
@@ -128,6 +126,6 @@ def _index(reader: Reader, index: IndexRecord, record: TableRecord, arn: str, st
     return answer
 
 
-def names_after(reader: Reader, catalog: Catalog, after: str, most: int) -> list[str]:
+def names_after(reader: Reader, after: str, most: int) -> list[str]:
     low = b"Yt" + after.encode() + b"\x00" if after else b"Yt"
     return [key[2:].decode() for key, _ in reader.scan(low, b"Yu", limit=most)]

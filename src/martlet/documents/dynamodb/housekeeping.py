@@ -219,5 +219,3 @@ def _entered(tx: Tx, table: Table, index: Index, item: dict[str, dict[str, objec
     entry_size = size if index.everything else item_size(projected)
     tx.put(key, pack(projected, entry_size))
     return entry_size
-
-

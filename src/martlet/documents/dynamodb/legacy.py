@@ -63,7 +63,7 @@ def check_operator(request: dict[str, Any], conditions: dict[str, Any] | None, p
     """The ConditionalOperator. It has no meaning without conditions that it could join."""
     operator = request.get("ConditionalOperator")
     if operator and not conditions:
-        raise validation(f"ConditionalOperator cannot be used without Filter or Expected")
+        raise validation("ConditionalOperator cannot be used without Filter or Expected")
     if operator and conditions is not None and len(conditions) < 2:
         raise validation("ConditionalOperator can only be used when Filter or Expected has two or more elements")
     return operator or "AND"

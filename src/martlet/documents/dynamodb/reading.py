@@ -12,7 +12,7 @@ import msgspec
 
 from martlet.documents.dynamodb import ordering
 from martlet.documents.dynamodb.capacity import Capacity, read_units
-from martlet.documents.dynamodb.expressions import Projection
+from martlet.documents.dynamodb.expressions import KeyCondition, Projection
 from martlet.documents.dynamodb.failures import validation
 from martlet.documents.dynamodb.items import check_key, item_size
 from martlet.documents.dynamodb.tables import Index, Item, Table, unpack
@@ -20,7 +20,7 @@ from martlet.documents.dynamodb.writing import Condition
 from martlet.errors import ServiceError
 from martlet.store import Reader, Store
 
-__all__ = ["Page", "Range", "Reading", "bounds", "check_start", "read_page", "start_position"]
+__all__ = ["Page", "Reading", "bounds", "check_start", "read_page", "start_position"]
 
 PAGE_BYTES: Final = 1_048_576
 _SLICE: Final = 48  # rows of a first slice: 400 KB each at most
@@ -28,15 +28,6 @@ _SLICE_MOST: Final = 384
 _SMALL: Final = 4_096
 
 Value = dict[str, Any]
-
-
-class Range(msgspec.Struct, frozen=True):
-    """What a key condition leaves of a partition. `operator`: "", =, <, <=, >, >=, BETWEEN or begins_with."""
-
-    hash: Value
-    operator: str = ""
-    low: Value | None = None
-    high: Value | None = None
 
 
 class Reading(msgspec.Struct):
@@ -78,12 +69,12 @@ class Page(msgspec.Struct):
 # --- where to read
 
 
-def bounds(table: Table, index: Index | None, wanted: Range) -> tuple[bytes, bytes]:
+def bounds(table: Table, index: Index | None, wanted: KeyCondition) -> tuple[bytes, bytes]:
     """[low, high) of the rows in a range of a partition."""
     names = table.types
     hashed = index.hash[0] if index is not None else table.hash
     prefix = index.prefix if index is not None else table.prefix
-    start = prefix + ordering.partition(((names[hashed], wanted.hash[names[hashed]]),))
+    start = prefix + ordering.partition(((names[hashed], wanted.hash_value[names[hashed]]),))
     end = _above(start)
     if not wanted.operator or wanted.low is None:
         return start, end
@@ -98,11 +89,11 @@ def _above(prefix: bytes) -> bytes:
     return found
 
 
-def _table_bounds(start: bytes, end: bytes, kind: str, wanted: Range) -> tuple[bytes, bytes]:
+def _table_bounds(start: bytes, end: bytes, kind: str, wanted: KeyCondition) -> tuple[bytes, bytes]:
     """Sort keys lie as they are, at the end of the key: what follows one is it and a zero."""
     assert wanted.low is not None
     low = start + ordering.plain(kind, wanted.low[kind])
-    operator = wanted.operator
+    operator = wanted.operator or ""
     if operator == "BETWEEN":
         assert wanted.high is not None
         return low, start + ordering.plain(kind, wanted.high[kind]) + b"\x00"
@@ -111,11 +102,11 @@ def _table_bounds(start: bytes, end: bytes, kind: str, wanted: Range) -> tuple[b
     return _compared(operator, start, low, low + b"\x00", end)
 
 
-def _index_bounds(start: bytes, end: bytes, kind: str, wanted: Range) -> tuple[bytes, bytes]:
+def _index_bounds(start: bytes, end: bytes, kind: str, wanted: KeyCondition) -> tuple[bytes, bytes]:
     """Sort keys lie within the key, with an end mark."""
     assert wanted.low is not None
     low = start + ordering.part(kind, wanted.low[kind])
-    operator = wanted.operator
+    operator = wanted.operator or ""
     if operator == "BETWEEN":
         assert wanted.high is not None
         return low, _above(start + ordering.part(kind, wanted.high[kind]))
@@ -188,9 +179,7 @@ async def read_page(store: Store, reading: Reading) -> Page:
     return page
 
 
-def _slice(
-    reader: Reader, reading: Reading, page: Page, low: bytes, high: bytes, most: int
-) -> list[tuple[bytes, bytes]]:
+def _slice(reader: Reader, reading: Reading, page: Page, low: bytes, high: bytes, most: int) -> list[tuple[bytes, bytes]]:
     rows = reader.scan(low, high, limit=most, reverse=reading.reverse)
     table, keep = reading.table, reading.filter
     for _, raw in rows:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from martlet.documents.dynamodb import expressions, items, legacy
-from martlet.documents.dynamodb.failures import detected, invalid, validation
+from martlet.documents.dynamodb.failures import detected, validation
 from martlet.documents.dynamodb.items import check_size, checked
-from martlet.documents.dynamodb.tables import Item, Table
+from martlet.documents.dynamodb.tables import Table
 from martlet.documents.dynamodb.updates import AttributeUpdates, ExpressionUpdate
-from martlet.documents.dynamodb.writing import Update, Write
+from martlet.documents.dynamodb.writing import Write
 
 __all__ = ["Request", "names_of", "paths_check", "plan_delete", "plan_put", "plan_transact", "plan_update", "table_name"]
 
@@ -72,7 +72,7 @@ def _conditions(write: Write, request: Request, *, update: bool) -> None:
     if update and request.get("UpdateExpression") is not None:
         parsed = expressions.parse_update(request["UpdateExpression"], names)
         write.update = ExpressionUpdate(parsed)
-        steps += parsed.paths()
+        steps += (*parsed.paths(), *parsed.reads())
     if request.get("ConditionExpression") is not None:
         condition = expressions.parse_condition(request["ConditionExpression"], names)
         write.condition = condition

@@ -100,9 +100,7 @@ def check_global_index(index: Request, defined: list[str], billing: str) -> None
     _check_projection(index)
     given = index.get("ProvisionedThroughput")
     if billing == "PAY_PER_REQUEST" and given:
-        raise invalid(
-            f"ProvisionedThroughput should not be specified for index: {name} when BillingMode is PAY_PER_REQUEST"
-        )
+        raise invalid(f"ProvisionedThroughput should not be specified for index: {name} when BillingMode is PAY_PER_REQUEST")
     if billing == "PROVISIONED" and not given:
         raise invalid(f"ProvisionedThroughput must be specified for index: {name}")
     check_units(given)

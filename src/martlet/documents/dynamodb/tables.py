@@ -168,12 +168,12 @@ class Table:
     """A table in use: its record, compiled."""
 
     __slots__ = (
+        "by_name",
         "hash",
         "hash_type",
-        "by_name",
         "indexes",
-        "keys",
         "key_attributes",
+        "keys",
         "name",
         "prefix",
         "range",

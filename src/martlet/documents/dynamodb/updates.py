@@ -36,7 +36,7 @@ class ExpressionUpdate:
         self._parsed = parsed
         self._shown = expressions.Projection(parsed.paths())
         self.heads = frozenset(str(steps[0]) for steps in parsed.paths())
-        self.makes = parsed.makes
+        self.makes = parsed.makes()
 
     def apply(self, item: Item) -> Item:
         return self._parsed.apply(item)[0]  # type: ignore[return-value]

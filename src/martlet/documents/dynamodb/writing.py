@@ -9,7 +9,6 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from martlet.documents.dynamodb import legacy
 from martlet.documents.dynamodb.capacity import Capacity, write_units
 from martlet.documents.dynamodb.failures import condition_failed, invalid, validation
 from martlet.documents.dynamodb.items import (
