@@ -19,6 +19,14 @@ from martlet.store import Reader, Tx
 __all__ = ["batch_get", "batch_write"]
 
 Request = dict[str, Any]
+_NO_REQUESTS: Final = (
+    "1 validation error detected: Value at 'requestItems.{name}.member' failed to satisfy constraint: "
+    "Member must have length greater than or equal to 1"
+)
+_NO_KEYS: Final = (
+    "1 validation error detected: Value null at 'requestItems.{name}.member' failed to satisfy constraint: "
+    "Member must not be null"
+)
 _GET_MOST: Final = 100
 _WRITE_MOST: Final = 25
 _ANSWER_BYTES: Final = 16_777_216
@@ -47,6 +55,9 @@ class _Wanted:
 
 
 def plan_get(request: Request) -> list[_Wanted]:
+    for name, given in request["RequestItems"].items():
+        if given is None:
+            raise validation(_NO_KEYS.format(name=name))
     wanted = [_Wanted(name, given) for name, given in request["RequestItems"].items()]
     if sum(len(one.keys) for one in wanted) > _GET_MOST:
         raise validation("Too many items requested for the BatchGetItem call")
@@ -113,7 +124,11 @@ def plan_write(request: Request) -> list[tuple[str, Write]]:
     writes: list[tuple[str, Write]] = []
     for given_name, entries in request["RequestItems"].items():
         name = table_name(given_name)
+        if not entries:
+            raise validation(_NO_REQUESTS.format(name=given_name))
         for entry in entries:
+            if entry is None:
+                raise validation("Supplied AttributeValue is empty, must contain exactly one of the supported datatypes")
             put, delete = entry.get("PutRequest"), entry.get("DeleteRequest")
             if (put is None) == (delete is None):
                 raise validation(

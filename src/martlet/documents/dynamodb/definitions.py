@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ __all__ = ["create_table", "delete_table", "save", "set_tags", "set_time_to_live
 Request = dict[str, Any]
 _NUMBER: Final = b"Yn"
 _TAGS_MOST: Final = 50
+_TOO_MANY_TAGS: Final = "One or more parameter values were invalid: Too many tags: the limit of tags of a resource is 50"
+_TAG: Final = re.compile(r"[\w +\-=._:/@]*")
 
 
 def next_number(tx: Tx) -> int:
@@ -84,6 +87,12 @@ def _uuid(hexadecimal: str) -> str:
 
 
 def _tags(given: Any) -> dict[str, str]:
+    for tag in given:
+        for text in (tag["Key"], tag["Value"]):
+            if not _TAG.fullmatch(text):
+                raise validation(f"Tag contains invalid characters: {text[:256]}")
+    if len(given) > _TAGS_MOST:
+        raise validation(_TOO_MANY_TAGS)
     return {tag["Key"]: tag["Value"] for tag in given}
 
 
@@ -290,7 +299,7 @@ def set_tags(tx: Tx, table: Table, given: list[Request], removed: list[str]) -> 
     for name in removed:
         tags.pop(name, None)
     if len(tags) > _TAGS_MOST:
-        raise validation("One or more parameter values were invalid: Too many tags: the limit is 50")
+        raise validation(_TOO_MANY_TAGS)
     save(tx, msgspec.structs.replace(table.record, tags=tags))
 
 

@@ -32,13 +32,13 @@ def described(reader: Reader, record: TableRecord, region: str, status: str = "A
         "TableArn": arn,
         "TableId": record.id,
         "TableStatus": "UPDATING" if building and status == "ACTIVE" else status,
-        "CreationDateTime": record.created_at_ms / 1000,
         "ProvisionedThroughput": _units(record),
         "TableSizeBytes": size,
         "ItemCount": items,
         "DeletionProtectionEnabled": record.protected,
     }
     if status != "DELETING":
+        answer["CreationDateTime"] = record.created_at_ms / 1000
         answer["AttributeDefinitions"] = [{"AttributeName": name, "AttributeType": kind} for name, kind in record.types.items()]
         answer["KeySchema"] = _schema((record.hash,), (record.range,) if record.range else ())
         for kind, member in (("local", "LocalSecondaryIndexes"), ("global", "GlobalSecondaryIndexes")):

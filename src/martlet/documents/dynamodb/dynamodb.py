@@ -210,7 +210,8 @@ class DynamoDbStreams:
         range_: Request = {"StartingSequenceNumber": sequence(self._streams.oldest(stream) + 1)}
         if stream.until:
             range_["EndingSequenceNumber"] = sequence(stream.until)
-        shard = {"ShardId": shard_id(stream, table.number), "SequenceNumberRange": range_}
+        id = shard_id(stream, table.number)
+        shard = {"ShardId": id, "SequenceNumberRange": range_}
         after = request.get("ExclusiveStartShardId") or ""
         schema = [{"AttributeName": table.hash, "KeyType": "HASH"}]
         if table.range:
@@ -224,7 +225,7 @@ class DynamoDbStreams:
                 "CreationRequestDateTime": stream.created_at_ms / 1000,
                 "TableName": table.name,
                 "KeySchema": schema,
-                "Shards": [shard] if shard["ShardId"] > after else [],
+                "Shards": [shard] if id > after else [],
             }
         }
 

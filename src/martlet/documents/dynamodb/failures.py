@@ -4,9 +4,10 @@ Source: Amazon DynamoDB API reference, 2012-08-10, and what the service is known
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from martlet.errors import ServiceError
 
@@ -23,6 +24,7 @@ __all__ = [
 
 _DETECTED: Final = "1 validation error detected: "
 # Said without the words above, though they are found before a table is looked at.
+_IN_VALUES: Final = re.compile(r"ExpressionAttributeValues contains invalid value: (.*) for key :\w+", re.DOTALL)
 _BARE: Final = ("Item size", "1 validation error", "Invalid table/index name")
 
 
@@ -52,10 +54,12 @@ def in_use(text: str) -> ServiceError:
     return ServiceError("ResourceInUseException", text)
 
 
-def condition_failed(item: dict[str, object] | None) -> ServiceError:
+def condition_failed(item: dict[str, Any] | None) -> ServiceError:
     """`item`: what the caller wants to see of the one that is there."""
-    members = {"Item": item} if item else {}
-    return ServiceError("ConditionalCheckFailedException", "The conditional request failed", **members)
+    error = ServiceError("ConditionalCheckFailedException", "The conditional request failed")
+    if item:
+        error.members = {"Item": item}
+    return error
 
 
 @contextmanager
@@ -66,4 +70,4 @@ def detected() -> Iterator[None]:
     except ServiceError as error:
         if error.name != "ValidationException" or error.message.startswith(_BARE):
             raise
-        raise validation(_DETECTED + error.message) from error
+        raise validation(_DETECTED + _IN_VALUES.sub(r"\1", error.message)) from error

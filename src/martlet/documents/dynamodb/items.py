@@ -35,6 +35,8 @@ def type_of(value: dict[str, Any]) -> str:
 
 def checked(item: Item) -> Item:
     """The item with its numbers in their canonical form. Raises the service's error for what is no value."""
+    if "" in item:
+        raise invalid("Empty attribute name")
     return values.check_item(item)  # type: ignore[return-value]
 
 

@@ -23,8 +23,8 @@ _TYPES: Final = {
     "LT": _SCALARS,
     "GE": _SCALARS,
     "GT": _SCALARS,
-    "CONTAINS": (*_SCALARS, "BOOL", "NULL", "L", "M", "SS", "NS", "BS"),
-    "NOT_CONTAINS": (*_SCALARS, "BOOL", "NULL", "L", "M", "SS", "NS", "BS"),
+    "CONTAINS": _SCALARS,
+    "NOT_CONTAINS": _SCALARS,
     "BEGINS_WITH": ("S", "B"),
     "IN": _SCALARS,
     "BETWEEN": _SCALARS,
@@ -130,6 +130,8 @@ def _expectation(name: str, condition: dict[str, Any]) -> tuple[str, list[Value]
 def check_attributes_to_get(names: list[str] | None) -> None:
     seen: set[str] = set()
     for name in names or ():
+        if not name:
+            raise invalid("Empty attribute name")
         if name in seen:
             raise invalid(f"Duplicate value in attribute name: {name}")
         seen.add(name)
@@ -201,6 +203,8 @@ def checked_updates(updates: dict[str, Any]) -> dict[str, tuple[str, Value | Non
     """{attribute: (PUT, ADD or DELETE, value)}"""
     found: dict[str, tuple[str, Value | None]] = {}
     for name, update in updates.items():
+        if not name:
+            raise invalid("Empty attribute name")
         action, value = update.get("Action") or "PUT", update.get("Value")
         if value is not None:
             value = _checked(value)

@@ -4,7 +4,7 @@ Items lie by a hash of their partition key, then by the partition key, then by t
 then by a digest of the item's own key. The hash is the one by which DynamoDB is known to place items, so that scans and their
 segments come in the order that its users see; its collisions do no harm, since the partition key follows.
 
-    number   an exponent and digits to the base of 100; negative ones inverted, with an end mark: 38 digits take at most 22 bytes
+    number   an exponent and digits to the base of 100; negative ones inverted, with an end mark; at most 22 bytes
     text     UTF-8, sorts by code point; bytes: unsigned
     part     a value within a key: 00 written as 00 FF, then 00 00 (numbers: 00 after positive ones)
 """

@@ -179,6 +179,9 @@ def reading_of_query(table: Table, asked: Asked) -> Reading:
     assert asked.keys is not None
     if asked.start is not None:
         check_start(table, index, asked.start, scan=False)
+        if index is None and not ranged:
+            shown = ", ".join(f"{name}={_shown(value)}" for name, value in asked.start.items())
+            raise validation(f"The provided exclusive start key is invalid: ExclusiveStartKey: {{{shown}}}")
     wanted = expressions.key_condition(asked.keys, hashed, ranged or None, table.types)
     _check_key_operands(asked.keys, table, hashed, ranged)
     low, high = bounds(table, index, wanted)
@@ -197,6 +200,11 @@ def reading_of_query(table: Table, asked: Asked) -> Reading:
     return reading
 
 
+def _shown(value: dict[str, Any]) -> str:
+    kind = type_of(value)
+    return f"AttributeValue: {{{kind}:{value[kind]}}}"
+
+
 def _keys_of(table: Table, index: Index | None) -> tuple[str, str]:
     if index is None:
         return table.hash, table.range
@@ -211,14 +219,15 @@ def _check_key_operands(keys: Mapping[str, KeyTest], table: Table, hashed: str, 
             if kind in ("S", "B") and not operand[kind] and (name == hashed or (test is not None and test.operator == "=")):
                 what = "string" if kind == "S" else "binary"
                 raise validation(
-                    "One or more parameter values are not valid. The AttributeValue for a key attribute cannot contain an empty "
-                    f"{what} value. Key: {name}"
+                    "One or more parameter values are not valid. The AttributeValue for a key attribute cannot "
+                    f"contain an empty {what} value. Key: {name}"
                 )
 
 
 def _check_inside(table: Table, asked: Asked, at: bytes, low: bytes, high: bytes, hashed: str, ranged: str) -> None:
     """Whether a starting key is within what the query reads."""
-    assert asked.keys is not None and asked.start is not None
+    assert asked.keys is not None
+    assert asked.start is not None
     kind = table.types[hashed]
     same = asked.start[hashed].get(kind) == asked.keys[hashed].operands[0].get(kind)
     if ranged not in asked.keys:

@@ -195,7 +195,7 @@ def _slice(reader: Reader, reading: Reading, page: Page, low: bytes, high: bytes
         if keep is None or keep.holds(item):
             page.count += 1
             if not reading.counts:
-                page.items.append(item if reading.projection is None else reading.projection.of(item))
+                page.items.append(item if reading.projection is None else reading.projection.of(item))  # type: ignore[arg-type]
         if page.looked_at == reading.limit or page.size >= PAGE_BYTES:
             page.last = entry
             break

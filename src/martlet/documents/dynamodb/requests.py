@@ -92,7 +92,8 @@ def paths_check(paths: Iterable[expressions.Steps]) -> Callable[[Table], None] |
             what = "Key" if name in table.key_attributes else "IndexKey" if name in table.types else ""
             if what:
                 raise validation(
-                    f"Key attributes must be scalars; list random access '[]' and map lookup '.' are not allowed: {what}: {name}"
+                    "Key attributes must be scalars; list random access '[]' and map lookup '.' are not allowed: "
+                    f"{what}: {name}"
                 )
 
     return check

@@ -34,6 +34,12 @@ def check_units(given: Request | None) -> None:
 
 def check_definition(request: Request) -> None:
     """A CreateTable request."""
+    for name in ("AttributeDefinitions", "KeySchema"):  # the model does not demand them, since a table may be a replica
+        if request.get(name) is None:
+            member = name[0].lower() + name[1:]
+            raise validation(
+                f"1 validation error detected: Value null at '{member}' failed to satisfy constraint: Member must not be null"
+            )
     given = request.get("ProvisionedThroughput")
     if billing_of(request) == "PAY_PER_REQUEST":
         if given:
@@ -138,6 +144,8 @@ def _check_projection(index: Request) -> None:
         raise invalid("Unknown ProjectionType: null")
     if attributes and kind != "INCLUDE":
         raise invalid(f"ProjectionType is {kind}, but NonKeyAttributes is specified")
+    if len(set(attributes or ())) < len(attributes or ()):
+        raise invalid("Duplicate attribute in NonKeyAttributes")
     if not attributes and kind == "INCLUDE":
         raise invalid("ProjectionType is INCLUDE, but NonKeyAttributes is not specified")
 
@@ -153,7 +161,8 @@ def check_used(defined: list[str], names: Iterable[str]) -> None:
     used = list(dict.fromkeys(names))
     if any(name not in used for name in defined):
         raise invalid(
-            f"Some AttributeDefinitions are not used. AttributeDefinitions: [{', '.join(defined)}], keys used: [{', '.join(used)}]"
+            f"Some AttributeDefinitions are not used. AttributeDefinitions: [{', '.join(defined)}], "
+            f"keys used: [{', '.join(used)}]"
         )
 
 

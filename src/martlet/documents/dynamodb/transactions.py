@@ -15,7 +15,7 @@ from martlet.documents.dynamodb.capacity import Capacity, read_units
 from martlet.documents.dynamodb.database import Tables
 from martlet.documents.dynamodb.expressions import Projection
 from martlet.documents.dynamodb.failures import validation
-from martlet.documents.dynamodb.items import check_key, checked
+from martlet.documents.dynamodb.items import check_item_keys, check_key, checked
 from martlet.documents.dynamodb.requests import names_of, paths_check, plan_transact, projection_of, table_name
 from martlet.documents.dynamodb.tables import Item, unpack
 from martlet.documents.dynamodb.writing import Write, apply
@@ -29,6 +29,8 @@ _BYTES_MOST: Final = 4_194_304
 _TOKEN_MS: Final = 600_000
 _ENCODE: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 _FACTOR: Final = 2.0  # a transaction reads or writes each item twice
+_TOO_LARGE: Final = "Collection size cannot exceed 4194304 bytes"
+_NOT_A_KEY: Final = "One or more parameter values are not valid"
 _TWICE: Final = "Transaction request cannot include multiple operations on one item"
 
 
@@ -91,16 +93,12 @@ def _write_all(
     """(capacity of each table, whether an item got a time to live); None if the token's request was done already."""
     if token and _done_before(tx, token, asked):
         return None
-    seen: set[bytes] = set()
-    reasons: list[Request] = []
-    for write in writes:
-        reasons.append(_checked(tables, tx, write, seen))
+    _check_keys(tables, tx, writes)
+    reasons: list[Request] = [{"Code": "None"} for _ in writes]
     used: dict[str, Capacity] = {}
     expires = False
     size = 0
     for number, write in enumerate(writes):
-        if reasons[number]["Code"] != "None":
-            continue
         try:
             done = apply(tx, tables.demand(tx, write.table), write)
         except ServiceError as error:
@@ -108,11 +106,11 @@ def _write_all(
             continue
         used.setdefault(write.table, Capacity()).add(done.capacity)
         expires = expires or done.expires
-        size += write.size
+        size += write.size or done.size
     if any(reason["Code"] != "None" for reason in reasons):
         raise cancelled(reasons)
     if size > _BYTES_MOST:
-        raise validation("Transaction request size exceeds the limit: the items of a transaction may take 4 MB")
+        raise validation(_TOO_LARGE)
     if token:
         until = (tx.now_ms + _TOKEN_MS).to_bytes(8, "big")
         tx.put(b"Yk" + token.encode(), until + asked)
@@ -120,21 +118,26 @@ def _write_all(
     return used, expires
 
 
-def _checked(tables: Tables, tx: Tx, write: Write, seen: set[bytes]) -> Request:
-    """What is wrong with an action's key; two actions on one item are refused as a whole."""
-    table = tables.demand(tx, write.table)
-    try:
-        if write.kind != "put":
-            check_key(table, write.item)
-        elif any(table.types[name] not in write.item.get(name, {}) for name in table.keys):
-            return {"Code": "None"}  # `apply` says what is wrong with it
+def _check_keys(tables: Tables, tx: Tx, writes: list[Write]) -> None:
+    """The first key that is none of its table cancels all; an empty one, and two actions on one item, refuse the request."""
+    seen: set[bytes] = set()
+    for number, write in enumerate(writes):
+        table = tables.demand(tx, write.table)
+        try:
+            if write.kind == "put":
+                check_item_keys(table, write.item)
+            else:
+                check_key(table, write.item)
+        except ServiceError as error:
+            if error.message.startswith(_NOT_A_KEY):
+                raise
+            reasons: list[Request] = [{"Code": "None"} for _ in writes]
+            reasons[number] = _reason(error)
+            raise cancelled(reasons) from error
         key = table.key(write.item)
-    except ServiceError as error:
-        return _reason(error)
-    if key in seen:
-        raise validation(_TWICE)
-    seen.add(key)
-    return {"Code": "None"}
+        if key in seen:
+            raise validation(_TWICE)
+        seen.add(key)
 
 
 def _done_before(tx: Tx, token: str, asked: bytes) -> bool:
@@ -216,5 +219,5 @@ def _get_all(tables: Tables, reader: Reader, gets: list[_Get]) -> tuple[list[Ite
     if any(reason["Code"] != "None" for reason in reasons):
         raise cancelled(reasons)
     if size > _BYTES_MOST:
-        raise validation("Transaction request size exceeds the limit: the items of a transaction may take 4 MB")
+        raise validation(_TOO_LARGE)
     return found, used

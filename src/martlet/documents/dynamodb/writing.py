@@ -68,6 +68,7 @@ class Done(msgspec.Struct):
     after: Item | None
     capacity: Capacity
     expires: bool  # whether it set a time to live
+    size: int = 0  # of the item after it
 
     def returned(self, write: Write) -> Item | None:
         """The answer's Attributes."""
@@ -110,7 +111,7 @@ def apply(tx: Tx, table: Table, write: Write) -> Done:
         if size > ITEM_BYTES:
             raise validation("Item size to update has exceeded the maximum allowed size")
     capacity = store_item(tx, table, key, raw, before, before_size, after, size)
-    return Done(before, after, capacity, bool(table.ttl and after and second_of(table, after)))
+    return Done(before, after, capacity, bool(table.ttl and after and second_of(table, after)), size)
 
 
 def _updated(table: Table, write: Write, before: Item | None) -> Item | None:
@@ -119,9 +120,9 @@ def _updated(table: Table, write: Write, before: Item | None) -> Item | None:
     for name in table.keys:
         if name in write.update.heads:
             raise invalid(f"Cannot update attribute {name}. This attribute is part of the key")
-    after = write.update.apply(before if before is not None else dict(write.item))
     if before is None and not write.update.makes:
-        return None
+        return None  # nothing is taken away from nothing
+    after = write.update.apply(before if before is not None else dict(write.item))
     check_index_keys(table, after, before if before is not None else write.item)
     return after
 

@@ -11,7 +11,8 @@ of Martlet's. The answer carries the caller's `request_id`, or the one in the re
 
 Optional: `permission(operation, request) -> (action, resource) | None`, what the caller must be allowed, None for nothing;
 else it is ("<service>:<Operation>", "*"), which root alone is sure to have. An operation without a method is answered with
-501, by name. `precheck(operation, request) -> None` raises what the service says before the model's constraints. `waits(operation, request) -> bool`: whether the call may wait for long, so that it is cancelled when its client
+501, by name. `precheck(operation, request)` raises what the service says before the model's constraints.
+`waits(operation, request) -> bool`: whether the call may wait for long, so that it is cancelled when its client
 goes away.
 """
 
