@@ -26,8 +26,10 @@ async def test_an_item_comes_back_as_it_was_put_with_canonical_numbers(create, c
         ),
         (
             {"p": {"S": ""}, "s": {"N": "1"}},
-            "One or more parameter values are not valid. The AttributeValue for a key attribute cannot contain an empty string "
-            "value. Key: p",
+            (
+                "One or more parameter values are not valid. The AttributeValue for a key attribute cannot contain an empty string "
+                "value. Key: p"
+            ),
         ),
         (
             {"p": {"S": "x" * 2049}, "s": {"N": "1"}},
@@ -40,8 +42,10 @@ async def test_an_item_comes_back_as_it_was_put_with_canonical_numbers(create, c
         ({"p": {"S": "x"}, "s": {"N": "1"}, "e": {"S": "x" * 409_600}}, "Item size has exceeded the maximum allowed size"),
         (
             {"p": {"S": "x"}, "s": {"N": "1"}, "g": {"S": ""}},
-            "One or more parameter values are not valid. A value specified for a secondary index key is not supported. The "
-            "AttributeValue for a key attribute cannot contain an empty string value. IndexName: by_g, IndexKey: g",
+            (
+                "One or more parameter values are not valid. A value specified for a secondary index key is not supported. The "
+                "AttributeValue for a key attribute cannot contain an empty string value. IndexName: by_g, IndexKey: g"
+            ),
         ),
         (
             {"p": {"S": "x"}, "s": {"N": "1"}, "g": {"N": "1"}},
