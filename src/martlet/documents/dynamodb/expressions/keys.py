@@ -63,7 +63,7 @@ class KeyExpression:
         return self._conditions
 
     def on(self, hash_name: str, range_name: str | None = None, types: Mapping[str, str] | None = None) -> KeyCondition:
-        """The condition for a table or an index with these keys; `types` of its key attributes, where they are to be checked."""
+        """The condition for a table or an index with these keys; `types` of its key attributes, where these are checked."""
         return key_condition(self.conditions(), hash_name, range_name, types)
 
     def _collect(self, node: syntax.Condition, found: dict[str, KeyTest]) -> None:
@@ -123,7 +123,7 @@ def parse_key_condition(
 def key_condition(
     found: Mapping[str, KeyTest], hash_name: str, range_name: str | None, types: Mapping[str, str] | None = None
 ) -> KeyCondition:
-    """Which part of the keys these conditions mean. Raises `ServiceError` when they do not fit the keys, in the service's order."""
+    """Which part of the keys these conditions mean. Raises `ServiceError` when they do not fit, in the service's order."""
     if range_name is None and len(found) > 1:
         raise invalid(_NOT_SUPPORTED)
     for name in (hash_name, range_name):
