@@ -68,9 +68,8 @@ OPERATIONS = "KeyConditionExpressions cannot contain nested operations"
         ("b.d > a AND c.d > e.f", NESTED),
         ("b[0] > a", NESTED),
         (":b > :a AND a < :b", CONDITION + "No key attribute specified"),
-        ("b > :a AND b < :a AND c = :a AND d = :a", "KeyConditionExpressions must only contain one condition per key"),
-        ("(a > :a AND b > :a) AND (b > :a AND c > :a)", "KeyConditionExpressions must only contain one condition per key"),
-        ("a > :a AND b > :a AND c > :a", "Conditions can be of length 1 or 2 only"),
+        ("b > :a AND b < :a AND c = :a AND d = :a", "Invalid KeyConditionExpression: KeyConditionExpressions must only contain one condition per key"),
+        ("(a > :a AND b > :a) AND (b > :a AND c > :a)", "Invalid KeyConditionExpression: KeyConditionExpressions must only contain one condition per key"),
     ],
 )  # fmt: skip
 def test_before_any_table_is_known(text: str, message: str) -> None:
@@ -86,6 +85,7 @@ def test_before_any_table_is_known(text: str, message: str) -> None:
         ("x = :a", None, "Query condition missed key schema element: p"),
         ("p = :a AND x = :a", "s", "Query condition missed key schema element: s"),
         ("p = :a AND s = :a", None, "Query key condition not supported"),
+        ("p = :a AND s > :a AND x = :a", "s", "The number of query conditions (3) exceeds the number of key attributes defined in the schema (2)"),
         ("p > :a", "s", "Query key condition not supported"),
         ("begins_with(p, :a) AND s = :a", "s", "Query key condition not supported"),
         ("p = :n", "s", mismatch := "One or more parameter values were invalid: Condition parameter type does not match schema type"),
