@@ -21,7 +21,7 @@ from martlet.documents.dynamodb.expressions.memory import Memory
 from martlet.documents.dynamodb.expressions.names import Names
 from martlet.documents.dynamodb.expressions.values import AV, Item
 
-__all__ = ["Condition", "Plan", "parse_condition", "plan_of"]
+__all__ = ["Condition", "Plan", "compile_condition", "parse_condition", "plan_of"]
 
 OPERATORS: Final = 300  # the service's limit of operators in one expression
 _OPERANDS: Final = {
@@ -105,14 +105,20 @@ def _compile(text: str, names: Names, kind: str) -> Plan:
         raise tokens.fail("The expression has redundant parentheses;")
     tree = parsed.tree
     assert not isinstance(tree, tuple)
-    walk = _Walk(Binder(names.names))
-    holds = walk.condition(tree)
-    problem = walk.unknown or walk.misused or walk.binder.reserved
+    problem, plan = compile_condition(tree, Binder(names.names))
     if problem:
         raise tokens.fail(problem)
-    used, variables = frozenset(walk.binder.used_names), frozenset(walk.binder.used_values)
+    return plan
+
+
+def compile_condition(tree: syntax.Condition, binder: Binder) -> tuple[str, Plan]:
+    """What is wrong with a tree whatever the values are ("" if nothing), and the tree compiled."""
+    walk = _Walk(binder)
+    holds = walk.condition(tree)
     steps = tuple(dict.fromkeys(walk.steps))
-    return Plan(tree, used, variables, tuple(walk.checks), holds, steps, lambda path: walk.binder.steps(path)[0])
+    used, variables = frozenset(binder.used_names), frozenset(binder.used_values)
+    plan = Plan(tree, used, variables, tuple(walk.checks), holds, steps, lambda path: binder.steps(path)[0])
+    return walk.unknown or walk.misused or binder.reserved, plan
 
 
 class _Walk:

@@ -57,13 +57,11 @@ class KeyExpression:
         if self._conditions is None:
             found: dict[str, KeyTest] = {}
             self._collect(self._plan.tree, found)
-            if len(found) > 2:
-                raise invalid("Conditions can be of length 1 or 2 only")
             self._conditions = found
         return self._conditions
 
     def on(self, hash_name: str, range_name: str | None = None, types: Mapping[str, str] | None = None) -> KeyCondition:
-        """The condition for a table or an index with these keys; `types` of its key attributes, where they are to be checked."""
+        """The condition for a table or an index with these keys; `types` of its key attributes, where these are checked."""
         return key_condition(self.conditions(), hash_name, range_name, types)
 
     def _collect(self, node: syntax.Condition, found: dict[str, KeyTest]) -> None:
@@ -102,7 +100,7 @@ class KeyExpression:
         if name is None:
             raise invalid("Invalid condition in KeyConditionExpression: No key attribute specified")
         if name in found:
-            raise invalid("KeyConditionExpressions must only contain one condition per key")
+            raise invalid("Invalid KeyConditionExpression: KeyConditionExpressions must only contain one condition per key")
         if isinstance(operands[0], syntax.Value):
             operator = _MIRRORED[operator]
         found[name] = KeyTest(operator, tuple(values))
@@ -123,8 +121,13 @@ def parse_key_condition(
 def key_condition(
     found: Mapping[str, KeyTest], hash_name: str, range_name: str | None, types: Mapping[str, str] | None = None
 ) -> KeyCondition:
-    """Which part of the keys these conditions mean. Raises `ServiceError` when they do not fit the keys, in the service's order."""
-    if range_name is None and len(found) > 1:
+    """Which part of the keys these conditions mean. Raises `ServiceError` when they do not fit, in the service's order."""
+    keys = 1 if range_name is None else 2
+    if len(found) > 2:
+        raise invalid(
+            f"The number of query conditions ({len(found)}) exceeds the number of key attributes defined in the schema ({keys})"
+        )
+    if len(found) > keys:
         raise invalid(_NOT_SUPPORTED)
     for name in (hash_name, range_name):
         if name is None:

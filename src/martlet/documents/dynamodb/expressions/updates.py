@@ -6,7 +6,7 @@ changed: the new one shares with it whatever the update does not touch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +21,7 @@ from martlet.documents.dynamodb.expressions.paths import Steps
 from martlet.documents.dynamodb.expressions.projections import check_paths
 from martlet.documents.dynamodb.expressions.values import AV, Item
 
-__all__ = ["INCORRECT_TYPE", "Update", "added", "deleted", "parse_update"]
+__all__ = ["INCORRECT_TYPE", "Plan", "Update", "added", "compile_update", "deleted", "parse_update"]
 
 OPERATORS: Final = 300  # developer guide, "Service quotas": operators or functions in an update expression
 INCORRECT_TYPE: Final = "An operand in the update expression has an incorrect data type"
@@ -48,7 +48,7 @@ Get = Callable[[Item, Values], AV]
 Tree = dict[Any, Any]  # step → Tree, or the number of the action that is there
 
 
-class _Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True):
     """An update compiled for its text and names."""
 
     sections: tuple[str, ...]
@@ -66,7 +66,7 @@ class Update:
 
     __slots__ = ("_plan", "_values")
 
-    def __init__(self, plan: _Plan, values: Values) -> None:
+    def __init__(self, plan: Plan, values: Values) -> None:
         self._plan = plan
         self._values = values
 
@@ -91,7 +91,7 @@ class Update:
         return _Run(plan, values, item, written).members(item, plan.tree), plan.steps
 
 
-_plans: Memory[_Plan] = Memory()
+_plans: Memory[Plan] = Memory()
 
 
 def parse_update(text: str, names: Names) -> Update:
@@ -135,7 +135,7 @@ class _Run:
 
     __slots__ = ("item", "plan", "values", "written")
 
-    def __init__(self, plan: _Plan, values: Values, item: Item, written: list[AV | None]) -> None:
+    def __init__(self, plan: Plan, values: Values, item: Item, written: list[AV | None]) -> None:
         self.plan = plan
         self.values = values
         self.item = item
@@ -186,37 +186,41 @@ class _Run:
         return added(value, operand) if section == "ADD" else deleted(value, operand)
 
 
-def _compile(text: str, names: Names) -> _Plan:
+def _compile(text: str, names: Names) -> Plan:
     tokens = Tokens("UpdateExpression", text)
     parsed = syntax.update(tokens)
     if parsed.operators > OPERATORS:
         raise tokens.fail(f"The expression contains too many operators; operator count: {OPERATORS + 1}")
     if parsed.redundant:
         raise tokens.fail("The expression has redundant parentheses;")
-    walk = _Walk(Binder(names.names))
     actions = parsed.tree
     assert isinstance(actions, tuple)
+    repeated = parsed.repeated and f'The "{parsed.repeated}" section can only be used once in an update expression;'
+    problem, plan = compile_update(actions, Binder(names.names), repeated)
+    if problem:
+        raise tokens.fail(problem)
+    return plan
+
+
+def compile_update(actions: Sequence[object], binder: Binder, repeated: str = "") -> tuple[str, Plan]:
+    """What is wrong with actions whatever the values are ("" if nothing), and the actions compiled."""
+    walk = _Walk(binder)
     for action in actions:
         assert isinstance(action, syntax.Action)
         walk.action(action)
-    repeated = parsed.repeated and f'The "{parsed.repeated}" section can only be used once in an update expression;'
-    problem = walk.binder.reserved or walk.unknown or walk.elsewhere or repeated or walk.undefined
-    if problem:
-        raise tokens.fail(problem)
     clash = check_paths(walk.steps)
     clashes: list[Check] = [] if clash is None else [lambda values: clash]
-    checks = [*walk.variables, *clashes, *walk.operands, *walk.functions]
-    tree = _tree(walk.steps) if clash is None else {}
-    return _Plan(
+    plan = Plan(
         tuple(walk.sections),
         tuple(walk.steps),
         tuple(walk.get),
         tuple(walk.reads),
-        tree,
-        frozenset(walk.binder.used_names),
-        frozenset(walk.binder.used_values),
-        tuple(checks),
+        _tree(walk.steps) if clash is None else {},
+        frozenset(binder.used_names),
+        frozenset(binder.used_values),
+        (*walk.variables, *clashes, *walk.operands, *walk.functions),
     )
+    return binder.reserved or walk.unknown or walk.elsewhere or repeated or walk.undefined, plan
 
 
 def _tree(found: list[Steps]) -> Tree:
