@@ -47,7 +47,8 @@ def _reason(error: ServiceError) -> Request:
         if error.members.get("Item"):
             reason["Item"] = error.members["Item"]
         return reason
-    return {"Code": "ValidationError", "Message": error.message}
+    code = "DuplicateItem" if error.name == "DuplicateItemException" else "ValidationError"
+    return {"Code": code, "Message": error.message}
 
 
 # --- writing
