@@ -38,6 +38,7 @@ from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_ho
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
+from martlet.documents.dynamodb import DynamoDb, DynamoDbStreams, Tables
 from martlet.errors import DeployFailed, InvalidInput, MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.control import Control
@@ -86,6 +87,8 @@ class Lambda:
 
 SERVICES: dict[str, type] = {
     "cloudformation": CloudFormation,
+    "dynamodb": DynamoDb,
+    "dynamodbstreams": DynamoDbStreams,
     "iam": Identities,
     "lambda": Lambda,
     "logs": LogGroups,
@@ -142,6 +145,7 @@ class Server:
         self.documents = Documents(self.store, self.clock, holder="local")  # as for `triggers` below
         await self.documents.start()
         self._closers.append(self.documents.stop)
+        await self._start_tables()
         await self._start_queues()
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
         self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
@@ -229,6 +233,12 @@ class Server:
                 f"this host does not allow isolated sandboxes: {missing}",
                 remedy="run as root or allow user namespaces; `--sandbox process` runs your own code without isolation",
             )
+
+    async def _start_tables(self) -> None:
+        """DynamoDB's tables, beside the collections."""
+        self.tables = Tables(self.store, self.clock, region=self.settings.region, holder="local")
+        await self.tables.start()
+        self._closers.append(self.tables.stop)
 
     async def _start_queues(self) -> None:
         self.queues = Queues(self.store, self.clock, region=self.settings.region)
@@ -489,6 +499,8 @@ class Server:
         """AWS's services that Martlet has, by the names that boto3 gives them: instances of `SERVICES`."""
         return {
             "cloudformation": CloudFormation(self.stacks.engine),
+            "dynamodb": DynamoDb(self.tables, authorize),
+            "dynamodbstreams": DynamoDbStreams(self.tables),
             "iam": Identities(self.store),
             "lambda": Lambda(self.control, self.event_sources),
             "logs": self.log_groups,

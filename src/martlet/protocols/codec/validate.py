@@ -34,6 +34,22 @@ _CODES: Final = {
 }
 # Shapes whose values their service checks by itself, after the model's rules and in other words.
 _OWN: Final = {"lambda": frozenset({"Runtime"})}
+# Values that a service lists in another order than its model: DynamoDB's, as recorded.
+_ENUM_ORDERS: Final = {
+    frozenset(order.split()): order.split()
+    for order in (
+        "INDEXES TOTAL NONE",
+        "SIZE NONE",
+        "ALL_NEW UPDATED_OLD ALL_OLD NONE UPDATED_NEW",
+        "SPECIFIC_ATTRIBUTES COUNT ALL_ATTRIBUTES ALL_PROJECTED_ATTRIBUTES",
+        "IN NULL BETWEEN LT NOT_CONTAINS EQ GT NOT_NULL NE LE BEGINS_WITH GE CONTAINS",
+        "OR AND",
+        "ADD DELETE PUT",
+        "B N S",
+        "ALL INCLUDE KEYS_ONLY",
+        "PROVISIONED PAY_PER_REQUEST",
+    )
+}
 
 
 def check(operation: OperationModel, request: dict[str, Any]) -> None:
@@ -198,7 +214,7 @@ def _rules(shape: Shape, *, element: bool = False) -> list[tuple[str, _Rule]]:
         bounds.append((f"Member must have {word} greater than or equal to {least}", _least(least, size)))
     contents: list[tuple[str, _Rule]] = []
     if "enum" in shape.traits:
-        allowed = shape.traits["enum"]
+        allowed = _ENUM_ORDERS.get(frozenset(shape.traits["enum"]), shape.traits["enum"])
         contents.append((f"Member must satisfy enum value set: [{', '.join(allowed)}]", frozenset(allowed).__contains__))
     if "pattern" in shape.traits:
         pattern = shape.traits["pattern"]

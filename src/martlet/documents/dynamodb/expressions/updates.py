@@ -78,6 +78,10 @@ class Update:
         """The paths whose values it uses."""
         return self._plan.reads
 
+    def makes(self) -> bool:
+        """Whether an item that is not there comes to be by it: not by taking away alone."""
+        return any(section in ("SET", "ADD") for section in self._plan.sections)
+
     def apply(self, item: Item) -> tuple[dict[str, AV], tuple[Steps, ...]]:
         """The new item and the paths written. Raises `ServiceError` (ValidationException) when the item does not suit."""
         plan, values = self._plan, self._values
