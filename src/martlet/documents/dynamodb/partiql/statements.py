@@ -94,7 +94,9 @@ class _Maker:
         parser = self.parser
         if len(parameters) < parser.parameters:
             raise invalid("Number of parameters in request and statement don't match.")
-        bound = {name: value if isinstance(value, dict) else parameters[value] for name, value in parser.variables.items()}
+        bound: dict[str, AV] = dict(parser.constants)
+        for position in range(parser.parameters):
+            bound[f":p{position}"] = parameters[position]
         table = parser.table
         if self.kind in ("SELECT", "EXISTS"):
             order = tuple(parser.order)
