@@ -12,7 +12,6 @@ from martlet.documents.dynamodb.batches import batch_get, batch_write, collectio
 from martlet.documents.dynamodb.capacity import Capacity, read_units
 from martlet.documents.dynamodb.database import Tables
 from martlet.documents.dynamodb.descriptions import stream_arn, table_arn
-from martlet.documents.dynamodb.executing import batch_statements, execute_statement, execute_transaction, targets
 from martlet.documents.dynamodb.failures import validation
 from martlet.documents.dynamodb.items import check_key, checked
 from martlet.documents.dynamodb.reading import Reading, read_page
@@ -37,12 +36,6 @@ __all__ = ["DynamoDb", "DynamoDbStreams"]
 Request = dict[str, Any]
 Authorize = Callable[[Any, str, str], None]
 _NAME: Final = re.compile(r"[a-zA-Z0-9_.-]+")
-_ASKS_ITSELF: Final = frozenset(
-    (
-        *("BatchGetItem", "BatchWriteItem", "TransactGetItems", "TransactWriteItems"),
-        *("ExecuteStatement", "BatchExecuteStatement", "ExecuteTransaction"),
-    )
-)
 _TRANSACT_ACTIONS: Final = {
     "ConditionCheck": "ConditionCheckItem",
     "Put": "PutItem",
@@ -70,7 +63,7 @@ class DynamoDb(Administration):
 
     def permission(self, operation: str, request: Request) -> tuple[str, str] | None:
         """(action, resource) that a caller needs; None where each table is asked for by the operation itself."""
-        if operation in _ASKS_ITSELF:
+        if operation in ("BatchGetItem", "BatchWriteItem", "TransactGetItems", "TransactWriteItems"):
             return None
         name = request.get("TableName")
         if isinstance(name, str):
@@ -180,24 +173,6 @@ class DynamoDb(Administration):
     async def transact_write_items(self, caller: Caller, request: Request) -> Request:
         self._allow_actions(caller, request)
         return await transact_write(self.tables, request)
-
-    # --- statements
-
-    async def execute_statement(self, caller: Caller, request: Request) -> Request:
-        self._allow_statements(caller, [request])
-        return await execute_statement(self.tables, request)
-
-    async def batch_execute_statement(self, caller: Caller, request: Request) -> Request:
-        self._allow_statements(caller, request["Statements"])
-        return await batch_statements(self.tables, request)
-
-    async def execute_transaction(self, caller: Caller, request: Request) -> Request:
-        self._allow_statements(caller, request["TransactStatements"])
-        return await execute_transaction(self.tables, request)
-
-    def _allow_statements(self, caller: Caller, entries: list[Request]) -> None:
-        for action, name in targets(entries):
-            self._authorize(caller.principal, f"dynamodb:{action}", table_arn(self.region, name))
 
     def _allow_tables(self, caller: Caller, operation: str, request: Request) -> None:
         for name in request["RequestItems"]:

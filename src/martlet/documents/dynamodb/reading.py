@@ -51,7 +51,6 @@ class Page(msgspec.Struct):
     count: int = 0
     looked_at: int = 0
     last: Item | None = None  # whole, where there may be more
-    position: bytes = b""  # of that one's row
     size: int = 0
     fetched: int = 0
 
@@ -183,7 +182,7 @@ async def read_page(store: Store, reading: Reading) -> Page:
 def _slice(reader: Reader, reading: Reading, page: Page, low: bytes, high: bytes, most: int) -> list[tuple[bytes, bytes]]:
     rows = reader.scan(low, high, limit=most, reverse=reading.reverse)
     table, keep = reading.table, reading.filter
-    for key, raw in rows:
+    for _, raw in rows:
         item, size = unpack(raw)
         entry = item
         page.size += size
@@ -198,7 +197,7 @@ def _slice(reader: Reader, reading: Reading, page: Page, low: bytes, high: bytes
             if not reading.counts:
                 page.items.append(item if reading.projection is None else reading.projection.of(item))  # type: ignore[arg-type]
         if page.looked_at == reading.limit or page.size >= PAGE_BYTES:
-            page.last, page.position = entry, key
+            page.last = entry
             break
     return rows
 

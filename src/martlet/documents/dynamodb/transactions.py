@@ -47,8 +47,7 @@ def _reason(error: ServiceError) -> Request:
         if error.members.get("Item"):
             reason["Item"] = error.members["Item"]
         return reason
-    code = "DuplicateItem" if error.name == "DuplicateItemException" else "ValidationError"
-    return {"Code": code, "Message": error.message}
+    return {"Code": "ValidationError", "Message": error.message}
 
 
 # --- writing
