@@ -23,7 +23,20 @@ from martlet.store.engines.memory import MemoryEngine
 
 HASHES = st.sampled_from(["a", "b", "a\x00", "x" * 200, "é"])
 NUMBERS = st.sampled_from(
-    ["0", "1", "-1", "10", "2", "-2.5", "100", "1E-130", "9.9E+125", "-9.9E+125", "0.1", "12345678901234567890123456789012345678"]
+    [
+        "0",
+        "1",
+        "-1",
+        "10",
+        "2",
+        "-2.5",
+        "100",
+        "1E-130",
+        "9.9E+125",
+        "-9.9E+125",
+        "0.1",
+        "12345678901234567890123456789012345678",
+    ]
 )
 TEXTS = st.sampled_from(["", "a", "a\x00", "a\x00\x00", "a\x01", "ab", "b", "é", "\U0001f600", "\uffff"])
 KEYS = st.tuples(HASHES, NUMBERS)
@@ -91,7 +104,8 @@ class Machine(RuleBasedStateMachine):
             BillingMode="PAY_PER_REQUEST",
             KeySchema=keys("p", "s"),
             AttributeDefinitions=[
-                {"AttributeName": name, "AttributeType": kind} for name, kind in (("p", "S"), ("s", "N"), ("g", "S"), ("h", "N"))
+                {"AttributeName": name, "AttributeType": kind}
+                for name, kind in (("p", "S"), ("s", "N"), ("g", "S"), ("h", "N"))
             ],
             GlobalSecondaryIndexes=[
                 {"IndexName": "by_g", "KeySchema": keys("g", "s"), "Projection": {"ProjectionType": "ALL"}},
@@ -208,7 +222,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def pass_time(self) -> None:
-        self.clock.advance(10_000)
+        self.clock.advance(10)
 
     @rule(key=KEYS, seconds=st.integers(1, 30))
     def put_with_time(self, key: tuple[str, str], seconds: int) -> None:
@@ -277,7 +291,10 @@ class Machine(RuleBasedStateMachine):
         }
         wanted = [item for (p, s), item in self.model.items() if p == hashed and tests[operator](Decimal(s))]
         wanted.sort(key=lambda item: order(item["s"]), reverse=reverse)
-        assert self.pages(limit, KeyConditionExpression=text, ExpressionAttributeValues=values, ScanIndexForward=not reverse) == wanted
+        assert (
+            self.pages(limit, KeyConditionExpression=text, ExpressionAttributeValues=values, ScanIndexForward=not reverse)
+            == wanted
+        )
 
     @rule(value=TEXTS.filter(bool), prefix=TEXTS.filter(bool), reverse=st.booleans(), limit=st.integers(1, 4))
     def query_indexes(self, value: str, prefix: str, reverse: bool, limit: int) -> None:
@@ -327,7 +344,9 @@ class Machine(RuleBasedStateMachine):
         sizes = sum(unpack(raw)[1] for _, raw in rows)
         assert unpack_stats(self.tables.store.read(lambda reader: reader.get(table.stats_key))) == (len(rows), sizes)
         for index in table.indexes:
-            entries = dict(self.tables.store.read(lambda reader: reader.scan(index.prefix, index.prefix + b"\xff" * 8, limit=1000)))  # noqa: B023
+            entries = dict(
+                self.tables.store.read(lambda reader: reader.scan(index.prefix, index.prefix + b"\xff" * 8, limit=1000))
+            )  # noqa: B023
             wanted = {index.key(item, table.own(item)): index.project(item) for item in held.values()}
             wanted.pop(None, None)
             shown = {key: unpack(raw)[0] for key, raw in entries.items()}
@@ -366,5 +385,8 @@ def plainly(value: Any) -> str:
 
 TestModel = Machine.TestCase
 TestModel.settings = settings(
-    max_examples=int(os.environ.get("MARTLET_TEST_EXAMPLES", "60")), stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=int(os.environ.get("MARTLET_TEST_EXAMPLES", "60")),
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
