@@ -7,7 +7,7 @@ it says of the sort key; otherwise it reads all of the table or index. What is n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -27,6 +27,7 @@ __all__ = [
     "Read",
     "check_where",
     "missing_attributes",
+    "plan_exists",
     "plan_key",
     "plan_read",
     "plan_update",
@@ -73,7 +74,7 @@ class Read(msgspec.Struct, frozen=True):
 class Keyed(msgspec.Struct, frozen=True):
     """The item that a write means, and what else must hold of it (None: nothing)."""
 
-    key: dict[str, AV]
+    key: dict[str, Any]
     condition: Condition | None
 
 
@@ -151,7 +152,23 @@ def plan_key(statement: Update | Delete, keys: Keys) -> Keyed:
     return Keyed(ordered, check_where(_all(rest), statement.values))
 
 
-def plan_read(statement: Select, keys: Keys) -> Read:
+def plan_exists(statement: Select, keys: Keys) -> Keyed:
+    """The item and the condition of an EXISTS. Raises the service's errors when it has not both."""
+    found: dict[str, AV] = {}
+    rest: list[Node] = []
+    for node in _conjuncts(statement.where):
+        pinned = _equality(node, statement.values)
+        if pinned is not None and pinned[0] in (keys.hash, keys.range) and pinned[0] not in found:
+            found[pinned[0]] = pinned[1]
+        else:
+            rest.append(node)
+    condition = check_where(_all(rest), statement.values)
+    if len(found) < (1 if keys.range is None else 2) or condition is None:
+        raise invalid("EXISTS() must contain a single item read with additional condition")
+    return Keyed(found, condition)
+
+
+def plan_read(statement: Select, keys: Keys, check_types: bool = True) -> Read:
     """What a SELECT reads of a table or an index with these keys. Raises the service's errors."""
     whole = check_where(statement.where, statement.values)
     branches = _branches(statement.where, keys, statement.values)
@@ -160,9 +177,10 @@ def plan_read(statement: Select, keys: Keys) -> Read:
         return Read((), whole, False, False, ())
     if len(branches) > READS:
         raise invalid(_TOO_MANY)
-    _check_types(branches, keys)
+    if check_types:
+        _check_types(branches, keys)
     _check_overlap(branches)
-    first = min(branches, key=lambda branch: _bucket(branch.hash))
+    first = min(reversed(branches), key=lambda branch: _bucket(branch.hash))  # the service looks at one, as recorded
     filtered = _java_order(_attributes(first.rest))
     if any(name == keys.hash for name in filtered):
         filtered = ()
