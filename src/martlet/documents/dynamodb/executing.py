@@ -202,7 +202,7 @@ class Statements:
             return write
         assert isinstance(statement, Update | Delete)
         update = partiql.plan_update(statement) if isinstance(statement, Update) else None
-        partiql.check_where(statement.where, statement.values)
+        partiql.check_where(statement)
         keyed = partiql.plan_key(statement, _keys(self.tables.table(name)))
         steps = list(keyed.condition.paths()) if keyed.condition is not None else []
         if update is None:
@@ -220,7 +220,7 @@ class Statements:
 
     async def _get(self, statement: Select, request: Request, used: Capacity) -> Item | None:
         """A SELECT of a batch: one item by its key."""
-        partiql.check_where(statement.where, statement.values)
+        partiql.check_where(statement)
         table = self.tables.table(table_name(statement.table))
         read = partiql.plan_read(statement, _keys(table))
         if statement.exists or statement.index is not None or _whole_key(read, table) is None:
@@ -246,7 +246,7 @@ class Statements:
             raise validation("RETURNING clause is not supported in ExecuteTransaction.")
         if isinstance(statement, Insert):
             return self._write(statement, entry)
-        partiql.check_where(statement.where, statement.values)
+        partiql.check_where(statement)
         try:
             partiql.plan_key(statement, _keys(table))
         except ServiceError as error:
@@ -257,7 +257,7 @@ class Statements:
     def _transacted_read(self, statement: Select, table: Table, entry: Request) -> Get | Write:
         if statement.index is not None:
             raise validation("Reads on indices are not supported within transactions.")
-        partiql.check_where(statement.where, statement.values)
+        partiql.check_where(statement)
         if statement.exists:
             keyed = partiql.plan_exists(statement, _keys(table))
             write = Write("check", table.name, keyed.key, keyed.condition)
@@ -271,7 +271,7 @@ class Statements:
     # SELECT
 
     async def _select(self, statement: Select, request: Request) -> Request:
-        partiql.check_where(statement.where, statement.values)
+        partiql.check_where(statement)
         table = self.tables.table(table_name(statement.table))
         index = _index(table, statement.index, request)
         simple = index is None or (len(index.hash) == 1 and len(index.range) < 2)

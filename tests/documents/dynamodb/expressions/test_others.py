@@ -353,3 +353,13 @@ def test_the_cache_holds_no_more_than_it_may() -> None:
     get("huge", 99)
     assert made.count("huge") == 2
     assert len(memory) == 10
+
+
+def test_long_names_are_not_remembered() -> None:
+    from martlet.documents.dynamodb.expressions import conditions
+
+    before = len(conditions._plans)
+    for number in range(20):
+        names = Names({"#n": f"{number}" + "n" * 60_000}, {":v": {"S": "x"}})
+        assert not parse_condition("#n = :v", names).holds({})
+    assert len(conditions._plans) == before

@@ -85,7 +85,7 @@ def parse_condition(text: str, names: Names, kind: str = "ConditionExpression") 
 
 def plan_of(text: str, names: Names, kind: str) -> Plan:
     """The compiled condition, checked with the request's values, its variables marked as used."""
-    plan = _plans.get((kind, text, names.key), len(text), lambda: _compile(text, names, kind))
+    plan = _plans.get((kind, text, names.key), len(text) + names.weight, lambda: _compile(text, names, kind))
     names.use(plan.names, plan.variables)
     for check in plan.checks:
         problem = check(names.values)

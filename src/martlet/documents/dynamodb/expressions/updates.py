@@ -96,7 +96,7 @@ _plans: Memory[Plan] = Memory()
 
 def parse_update(text: str, names: Names) -> Update:
     """An update expression. Raises `ServiceError` (ValidationException: "Invalid UpdateExpression: …")."""
-    plan = _plans.get((text, names.key), len(text), lambda: _compile(text, names))
+    plan = _plans.get((text, names.key), len(text) + names.weight, lambda: _compile(text, names))
     names.use(plan.names, plan.variables)
     for check in plan.checks:
         problem = check(names.values)
