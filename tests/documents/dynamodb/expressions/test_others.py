@@ -319,6 +319,7 @@ def test_projections(text: str, expected: Any) -> None:
         ("a, #gone", "An expression attribute name used in the document path is not defined; attribute name: #gone"),
         ("a, b, a", "Two document paths overlap with each other; must remove or rewrite one of these paths; path one: [a], path two: [a]"),
         ("a[1].x, a[1]", "Two document paths overlap with each other; must remove or rewrite one of these paths; path one: [a, [1], x], path two: [a, [1]]"),
+        ("a" + ".b" * 32, "The document path has too many nesting levels; nesting levels: 33"),
         ("a.x, a[1]", "Two document paths conflict with each other; must remove or rewrite one of these paths; path one: [a, x], path two: [a, [1]]"),
     ],
 )  # fmt: skip

@@ -186,7 +186,12 @@ class _Walk:
         """A function's operands; what is wrong with the call is noted."""
         name = node.name
         if name not in _OPERANDS and not self.unknown:
-            self.unknown = f"Invalid function name; function: {name}"
+            update = name in ("if_not_exists", "list_append")
+            self.unknown = (
+                f"The function is not allowed in a condition expression; function: {name}"
+                if update
+                else f"Invalid function name; function: {name}"
+            )
         got = [self.operand(each) for each in node.operands]
         count = len(got)
         if count != _OPERANDS.get(name, count):
