@@ -23,6 +23,7 @@ __all__ = [
     "Parsed",
     "Path",
     "Test",
+    "Truth",
     "Value",
     "condition",
     "projection",
@@ -54,7 +55,13 @@ class Call(msgspec.Struct, frozen=True):
     operands: tuple[Operand, ...]
 
 
-Operand = Path | Value | Call
+class Truth(msgspec.Struct, frozen=True):
+    """Whether a condition holds, as a value. No expression can say it; PartiQL can: `attribute_exists(a) = false`."""
+
+    condition: Condition
+
+
+Operand = Path | Value | Call | Truth
 
 
 class Test(msgspec.Struct, frozen=True):
@@ -209,7 +216,7 @@ class _Conditions(_Reader):
         if self.waiting:
             raise tokens.unexpected()
         tree = self.found.pop()
-        assert not isinstance(tree, Path | Value)
+        assert not isinstance(tree, Path | Value | Truth)
         return Parsed(tree, self.redundant, self.operators, too_many=self.too_many, deepest=self.deepest)
 
     def before(self) -> None:
@@ -245,7 +252,7 @@ class _Conditions(_Reader):
 
     def test(self) -> None:
         tokens = self.tokens
-        if not isinstance(self.found[-1], Path | Value | Call):
+        if not isinstance(self.found[-1], Path | Value | Call | Truth):
             raise tokens.unexpected()
         left = self.found.pop()
         self.whole.pop()
@@ -309,7 +316,7 @@ class _Conditions(_Reader):
     def pop(self) -> Condition:
         self.whole.pop()
         node = self.found.pop()
-        assert not isinstance(node, Path | Value)
+        assert not isinstance(node, Path | Value | Truth)
         return node
 
 

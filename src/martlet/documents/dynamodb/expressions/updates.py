@@ -268,6 +268,7 @@ class _Walk:
         if isinstance(node, syntax.Path):
             self.reads.append(self.path(node))
             return _reader(self.reads[-1])
+        assert isinstance(node, syntax.Call)
         return self.call(node)
 
     def call(self, node: syntax.Call) -> Get:
