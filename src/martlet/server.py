@@ -48,6 +48,7 @@ from martlet.functions.runtimes import RUNTIMES, nearest
 from martlet.functions.sandbox import SandboxHost
 from martlet.gateway.apis import ApiEdge
 from martlet.gateway.apis import check as check_api
+from martlet.gateway.apis.access_log import AccessLog
 from martlet.gateway.apis.backend import Backend
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
@@ -362,8 +363,11 @@ class Server:
     def _make_api_edge(self) -> ApiEdge:
         """API Gateway's part of the edge: REST and HTTP APIs, function URLs."""
         hosts = tuple(name.strip() for name in self.settings.integration_hosts.split(",") if name.strip())
+        log = AccessLog(lambda group, lines: self.log_groups.append(group, "access", lines))
+        self._closers.append(log.close)
         edge = ApiEdge(
             self.functions.dispatch,
+            access_log=log.add,
             clock=self.clock,
             region=self.settings.region,
             backend=Backend(hosts),

@@ -176,6 +176,8 @@ class ApiStage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     throttle: Throttle | None = None
     throttles: dict[str, Throttle] = {}
     deployment_id: str = ""
+    access_log_group: str = ""  # "": no access log
+    access_log_format: str = ""
 
 
 class ApiGatewayResponse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -33,7 +33,11 @@ Transform: AWS::Serverless-2016-10-31
 Parameters:
   Greeting: {Type: String, Default: hello}
   Memory: {Type: Number, Default: 128}
+Globals:
+  HttpApi:
+    AccessLogSettings: {DestinationArn: !GetAtt Calls.Arn, Format: "$context.requestId $context.routeKey $context.status"}
 Resources:
+  Calls: {Type: AWS::Logs::LogGroup, Properties: {LogGroupName: "/calls/of/cli"}}
   Greet:
     Type: AWS::Serverless::Function
     Properties:
@@ -138,6 +142,10 @@ def test_the_cli_deploys_a_template(aws: Aws, tmp_path: Path, http: httpx.Client
     outputs = aws("cloudformation", "describe-stacks", "--stack-name", "cli", "--query", "Stacks[0].Outputs")
     for one in outputs:
         assert http.get(one["OutputValue"]).text == "hello 000000000000 $LATEST"
+    logged = ("logs", "filter-log-events", "--log-group-name", "/calls/of/cli", "--query", "events[].message")
+    eventually(lambda: aws("logs", "describe-log-groups", "--log-group-name-prefix", "/calls/of", "--query", "logGroups"))
+    (line, *_) = eventually(lambda: aws(*logged))
+    assert line.endswith(" GET /greet/{name} 200")
     assert "No changes to deploy" in aws(*deploy, code=255)
     assert "Successfully" in aws(*deploy, "--parameter-overrides", "Greeting=hej")
     assert http.get(outputs[0]["OutputValue"]).text.startswith("hej 000000000000")

@@ -192,6 +192,24 @@ def test_a_client_that_leaves_does_not_disturb_the_stream_of_another(web: Runnin
     assert httpx.get(f"{web.app_url}/api/items/1", timeout=30).status_code == 200
 
 
+def test_a_client_that_reads_slowly_holds_up_nobody_else(web: RunningPlatform) -> None:
+    """Its stream waits for it, in bounded memory; the other events of the same instance go on."""
+    api = Api(web)
+    before = api.status_of("web-api")["cold"]
+    with connection(web) as sock:
+        sock.sendall(b"GET /api/flood/slow HTTP/1.1\r\nHost: web.localhost\r\n\r\n")
+        eventually(lambda: api.status_of("web-api")["busy"] == 1)
+        for number in range(30):
+            assert httpx.get(f"{web.app_url}/api/items/{number}", timeout=30).json()["id"] == number
+        assert api.status_of("web-api")["busy"] == 1
+        assert api.status_of("web-api")["cold"] <= max(before, 1), "all by one instance"
+        assert (document(api, "web", "seen", "slow") or {"parts": 0})["parts"] < 512, "what nobody reads is not made"
+        received = 0
+        while received < 1024 * 65_536:
+            received += len(sock.recv(1 << 20)) or pytest.fail("the stream ended early")
+    assert eventually(lambda: document(api, "web", "seen", "slow")) == {"parts": 1024}
+
+
 def document(api: Api, app: str, collection: str, id: str) -> Any:
     answer = api.request("GET", f"/v1/documents/{collection}/{id}", params={"app": app})
     return json.loads(answer.text) if answer.status_code == 200 else None

@@ -29,6 +29,7 @@ class Inside:
         self.events: dict[int, bytes] = {}
         self.init: dict[str, Any] | None = None
         self.reads = True
+        self.told: list[tuple[int, int]] = []  # (kind, sequence) of frames other than INIT and INVOKE
         self.gone = False
         self._events, self._results, self._log = pipes
         os.set_blocking(self._events, False)
@@ -58,6 +59,8 @@ class Inside:
             if kind == frames.INIT:
                 self.init = json.loads(payload)
                 self.world.on_init(self)
+            elif kind != frames.INVOKE:
+                self.told.append((kind, sequence))
             else:
                 self.events[sequence] = payload.partition(b"\n")[2]
 

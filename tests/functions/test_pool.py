@@ -390,22 +390,44 @@ async def test_an_instance_whose_answer_ended_while_its_client_was_slow_serves_o
     assert world.started == 1
 
 
-async def test_new_events_do_not_go_to_an_instance_that_waits_for_a_slow_client(world: World) -> None:
+async def test_a_slow_client_holds_its_own_event_and_no_other(world: World) -> None:
+    pool = world.pool(concurrency=4)
+    slow = slow_client(world, pool)
+    inside, sequence = await one_running(world)
+    inside.raw(streamed(sequence, whole=False))
+    await world.until(lambda: (frames.HOLD, sequence) in inside.told)
+    other = world.submit(pool)
+    await world.until(lambda: len(inside.events) == 2)
+    inside.answer(next(one for one in inside.events if one != sequence))
+    await world.until(lambda: world.outcome(other))
+    slow.control.resume()
+    await world.until(lambda: (frames.GO_ON, sequence) in inside.told)
+    inside.answer(sequence, b"", frames.END)
+    await world.until(lambda: world.outcome(slow))
+    assert world.started == 1
+    assert pool.inflight == 0
+
+
+async def test_new_events_do_not_go_to_an_instance_that_does_not_hold_an_answer(world: World) -> None:
     pool = world.pool(concurrency=4)
     first, second = slow_client(world, pool), slow_client(world, pool)
     await world.until(lambda: len(world.running()) == 2)
     (inside,) = {inside for inside, _ in world.running()}
-    inside.raw(b"".join(streamed(sequence, whole=False) for sequence in inside.events))
-    await world.until(lambda: inside.instance.paused)
+    numbers = list(inside.events)
+    inside.raw(b"".join(streamed(sequence, whole=False) for sequence in numbers))
+    await world.until(lambda: all((frames.HOLD, sequence) in inside.told for sequence in numbers))
+    while not inside.instance.paused:
+        inside.send(frames.CHUNK, numbers[0], b"x" * 16_384)
+        await asyncio.sleep(0.001)
     elsewhere = world.submit(pool)
     other = await world.until(lambda: next((found for found, _ in world.running() if found is not inside), None))
     other.answer(next(iter(other.events)))
     await world.until(lambda: world.outcome(elsewhere))
-    first.control.resume()
-    assert inside.instance.paused  # the other client has no room yet
     second.control.resume()
+    assert inside.instance.paused
+    first.control.resume()
     assert not inside.instance.paused
-    for sequence in list(inside.events):
+    for sequence in numbers:
         inside.answer(sequence, b"", frames.END)
     await world.until(lambda: world.outcome(first) and world.outcome(second))
     assert pool.inflight == 0
@@ -521,6 +543,26 @@ async def test_idle_instances_go_the_surplus_first(world: World) -> None:
     pool.reap(world.clock.monotonic_ns(), keep_ns)
     await asyncio.sleep(0.02)
     assert len(world.insides) == 1, "provisioned: kept"
+
+
+@pytest.mark.parametrize(("start_ms", "kept"), [(3, False), (80, True)])
+async def test_an_instance_that_no_event_used_goes_soon_where_a_start_is_quick(world: World, start_ms: int, kept: bool) -> None:
+    ready = world.on_init
+    world.on_init = lambda inside: None
+    pool = world.pool()
+    warmed = asyncio.create_task(pool.warm(1))
+    await world.until(lambda: bool(world.insides))
+    world.clock.advance(start_ms / 1000)
+    (inside,) = world.insides.values()
+    ready(inside)
+    await warmed
+    pool.reap(world.clock.monotonic_ns(), 100 * 10**9)
+    await asyncio.sleep(0.02)
+    assert world.insides, "not at once"
+    world.clock.advance(6)
+    pool.reap(world.clock.monotonic_ns(), 100 * 10**9)
+    await asyncio.sleep(0.02)
+    assert bool(world.insides) is kept
 
 
 async def test_a_retired_pool_finishes_what_runs_and_hands_over_what_waits(world: World) -> None:

@@ -83,11 +83,12 @@ class Auth:
         given, a SigV4 signature must be for it ("lambda", "s3" ...). Raises `Unauthenticated`; its detail `reason` is
         AWS's error code for the case, and neither it nor the message tells anything about the right secret.
         """
-        values = [value for name, value in headers if name.lower() == b"authorization"]
+        fields = sigv4.fields_of(headers)
+        values = fields.get("authorization", ())
         if len(values) > 1:
             raise sigv4.refused("IncompleteSignature", "header Authorization must appear once")
         authorization = values[0].strip().decode("latin-1") if values else ""
-        claim = sigv4.claim_of(query, headers, authorization)
+        claim = sigv4.claim_of(query, fields, authorization)
         if claim is None:
             return self._by_token(authorization)
         if service and claim.service != service:
@@ -97,7 +98,7 @@ class Auth:
         session = find_session(self._store, claim.access_key_id)
         now_ms = self._clock.now_ms()
         if session is not None:
-            sigv4.verify(claim, session.secret, now_ms, method, path, query, headers, body)
+            sigv4.verify(claim, session.secret, now_ms, method, path, query, fields, body)
             session.check(claim.session_token, now_ms)
             return self._store.read(session.acting) if session.role_id else session.principal
         raw = self._store.get(keys.encode(_KEY, claim.access_key_id))
@@ -106,7 +107,7 @@ class Auth:
         stored = _DECODE_KEY.decode(raw)
         if claim.session_token:
             raise sigv4.refused("InvalidToken", "the session token is not valid: this key has none")
-        sigv4.verify(claim, stored.secret, now_ms, method, path, query, headers, body)
+        sigv4.verify(claim, stored.secret, now_ms, method, path, query, fields, body)
         return stored.principal
 
     def _by_token(self, authorization: str) -> Principal:

@@ -22,10 +22,10 @@ import msgspec
 
 from martlet.errors import Unauthenticated, Unsupported
 
-__all__ = ["ALGORITHM", "Claim", "Headers", "claim_of", "verify"]
+__all__ = ["ALGORITHM", "Claim", "Fields", "Headers", "claim_of", "fields_of", "verify"]
 
 Headers = Sequence[tuple[bytes, bytes]]
-_Fields: TypeAlias = dict[str, list[bytes]]
+Fields: TypeAlias = dict[str, list[bytes]]
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 SKEW_SECONDS: Final = 15 * 60
@@ -40,7 +40,6 @@ _PLAIN_PATH: Final = re.compile(rb"[A-Za-z0-9/._~-]+")
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_]{3,128}", re.ASCII)
 _TIMESTAMP: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z", re.ASCII)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_OF_CLAIMS: Final = frozenset({b"x-amz-date", b"date", b"x-amz-security-token"})
 _QUERY_NAMES: Final = frozenset(
     {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature"}
 )
@@ -65,7 +64,19 @@ def refused(reason: str, message: str, **details: str) -> Unauthenticated:
     return Unauthenticated(message, reason=reason, **details)
 
 
-def claim_of(query: bytes, headers: Headers, authorization: str) -> Claim | None:
+def fields_of(headers: Headers) -> Fields:
+    """Values by lower-case name, in the order they came."""
+    fields: Fields = {}
+    for key, value in headers:
+        name = key.lower().decode("latin-1")
+        if name in fields:
+            fields[name].append(value)
+        else:
+            fields[name] = [value]
+    return fields
+
+
+def claim_of(query: bytes, fields: Fields, authorization: str) -> Claim | None:
     """The signature that a request claims to carry, or None if it carries none. Raises `Unauthenticated` if malformed."""
     pairs = query_pairs(query)
     in_query = any(name in _QUERY_NAMES for name, _ in pairs)
@@ -74,15 +85,12 @@ def claim_of(query: bytes, headers: Headers, authorization: str) -> Claim | None
         raise refused("IncompleteSignature", "the request is signed both in its query and in its Authorization header")
     if in_query:
         return _claim_from_query(pairs)
-    return _claim_from_header(headers, authorization) if in_header else None
+    return _claim_from_header(fields, authorization) if in_header else None
 
 
-def verify(
-    claim: Claim, secret: str, now_ms: int, method: str, path: bytes, query: bytes, headers: Headers, body: bytes
-) -> None:
+def verify(claim: Claim, secret: str, now_ms: int, method: str, path: bytes, query: bytes, fields: Fields, body: bytes) -> None:
     """Check time, signed headers, signature and body against `claim`. Raises `Unauthenticated` naming what failed."""
     _check_time(claim, now_ms)
-    fields = _by_name(headers)
     _check_signed_headers(claim, fields)
     declared = _payload_hash(claim, fields)
     digest = "" if declared == _UNSIGNED else hashlib.sha256(body).hexdigest()
@@ -97,7 +105,7 @@ def verify(
         raise refused("XAmzContentSHA256Mismatch", "x-amz-content-sha256 does not match the body")
 
 
-def _canonical_request(claim: Claim, method: str, path: bytes, query: bytes, fields: _Fields, payload: str) -> bytes:
+def _canonical_request(claim: Claim, method: str, path: bytes, query: bytes, fields: Fields, payload: str) -> bytes:
     """The bytes whose hash is signed."""
     return b"\n".join(
         (
@@ -149,44 +157,46 @@ def _canonical_path(service: str, path: bytes) -> bytes:
     return path if _PLAIN_PATH.fullmatch(path) else quote(path or b"/", safe="/~").encode()
 
 
-def _by_name(headers: Headers) -> _Fields:
-    """Values by lower-case name, in the order they came."""
-    fields: _Fields = {}
-    for key, value in headers:
-        fields.setdefault(key.lower().decode("latin-1"), []).append(value)
-    return fields
-
-
 def _canonical_value(values: list[bytes]) -> bytes:
     return b",".join([b" ".join(value.split()) for value in values])
 
 
-def _single_header(fields: _Fields, name: str) -> str:
+def _single_header(fields: Fields, name: str) -> str:
     values = fields.get(name, ())
     if len(values) > 1:
         raise refused("IncompleteSignature", f"header {name} must appear once")
     return values[0].strip().decode("latin-1") if values else ""
 
 
-def _claim_from_header(headers: Headers, authorization: str) -> Claim:
-    present = _by_name([(key, value) for key, value in headers if key.lower() in _OF_CLAIMS])
-    fields: dict[str, str] = {}
+def _claim_from_header(fields: Fields, authorization: str) -> Claim:
+    before, comma, signature = authorization.rpartition(", Signature=")  # last, as every SDK has it: the rest repeats
+    if comma and "," not in signature:
+        credential, signed = _parts_of(before, 2)
+    else:
+        credential, signed, signature = _parts_of(authorization, 3)
+    timestamp = _single_header(fields, "x-amz-date")
+    if not timestamp:
+        timestamp = _from_http_date(_single_header(fields, "date"))
+        if "date" not in signed.split(";"):
+            raise refused("IncompleteSignature", "neither x-amz-date nor a signed Date header is there")
+    token = _single_header(fields, "x-amz-security-token")
+    return _claim(credential, timestamp, signed, signature, token, None)
+
+
+@lru_cache(maxsize=256)
+def _parts_of(authorization: str, count: int) -> tuple[str, ...]:
+    """The first `count` of Credential, SignedHeaders and Signature, each there once and nothing else."""
+    found: dict[str, str] = {}
+    names = ("Credential", "SignedHeaders", "Signature")[:count]
     for part in authorization.removeprefix(ALGORITHM).split(","):
         name, equals, value = part.strip().partition("=")
-        if not equals or name in fields or name not in ("Credential", "SignedHeaders", "Signature"):
-            raise refused(
-                "IncompleteSignature", "the Authorization header must hold Credential, SignedHeaders and Signature once"
-            )
-        fields[name] = value
-    if len(fields) != 3:
-        raise refused("IncompleteSignature", "the Authorization header must hold Credential, SignedHeaders and Signature once")
-    timestamp = _single_header(present, "x-amz-date")
-    if not timestamp:
-        timestamp = _from_http_date(_single_header(present, "date"))
-        if "date" not in fields["SignedHeaders"].split(";"):
-            raise refused("IncompleteSignature", "neither x-amz-date nor a signed Date header is there")
-    token = _single_header(present, "x-amz-security-token")
-    return _claim(fields["Credential"], timestamp, fields["SignedHeaders"], fields["Signature"], token, None)
+        if not equals or name in found or name not in names:
+            break
+        found[name] = value
+    else:
+        if len(found) == count:
+            return tuple(found[name] for name in names)
+    raise refused("IncompleteSignature", "the Authorization header must hold Credential, SignedHeaders and Signature once")
 
 
 def _claim_from_query(pairs: list[tuple[str, str]]) -> Claim:
@@ -215,11 +225,7 @@ def _claim_from_query(pairs: list[tuple[str, str]]) -> Claim:
 
 
 def _claim(credential: str, timestamp: str, signed: str, signature: str, token: str, expires: int | None) -> Claim:
-    parts = credential.split("/")
-    if len(parts) != 5 or not all(parts) or parts[4] != "aws4_request":
-        raise refused("IncompleteSignature", "Credential must be key/date/region/service/aws4_request")
-    if not _KEY_ID.fullmatch(parts[0]):
-        raise refused("InvalidClientTokenId", "the access key id is not known")
+    parts = _scope_of(credential)
     if not _TIMESTAMP.fullmatch(timestamp):
         raise refused("IncompleteSignature", "the date must have the form YYYYMMDDTHHMMSSZ")
     if parts[1] != timestamp[:8]:
@@ -230,6 +236,17 @@ def _claim(credential: str, timestamp: str, signed: str, signature: str, token: 
     if names is None:
         raise refused("IncompleteSignature", "SignedHeaders must be lower-case header names, sorted, each once")
     return Claim(parts[0], parts[1], parts[2], parts[3], timestamp, names, signature, token, expires)
+
+
+@lru_cache(maxsize=256)
+def _scope_of(credential: str) -> tuple[str, ...]:
+    """(key id, date, region, service, "aws4_request")"""
+    parts = tuple(credential.split("/"))
+    if len(parts) != 5 or not all(parts) or parts[4] != "aws4_request":
+        raise refused("IncompleteSignature", "Credential must be key/date/region/service/aws4_request")
+    if not _KEY_ID.fullmatch(parts[0]):
+        raise refused("InvalidClientTokenId", "the access key id is not known")
+    return parts
 
 
 @lru_cache(maxsize=64)
@@ -287,7 +304,7 @@ def _shown(request: bytes) -> str:
     return b"\n".join(token + b"..." if line.startswith(token) else line for line in lines).decode("utf-8", "replace")
 
 
-def _check_signed_headers(claim: Claim, fields: _Fields) -> None:
+def _check_signed_headers(claim: Claim, fields: Fields) -> None:
     if "host" not in claim.signed_headers:
         raise refused("IncompleteSignature", "the host header must be signed")
     for name in claim.signed_headers:
@@ -300,7 +317,7 @@ def _check_signed_headers(claim: Claim, fields: _Fields) -> None:
         raise refused("IncompleteSignature", "header host must appear once")
 
 
-def _payload_hash(claim: Claim, fields: _Fields) -> str:
+def _payload_hash(claim: Claim, fields: Fields) -> str:
     """What the request says its body hashes to; "" where it says nothing: then the body's own hash is signed."""
     declared = _single_header(fields, "x-amz-content-sha256")
     if not declared:

@@ -7,6 +7,7 @@ and an instance that breaks the protocol is ended. Layout of frames: `sandboxes/
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import socket
@@ -18,7 +19,7 @@ from martlet.functions.sandboxes.inside import frames
 from martlet.limits import LIMITS
 from martlet.types import Invocation
 
-__all__ = ["PACKET_BYTES", "Instance", "Owner"]
+__all__ = ["PACKET_BYTES", "Instance", "Owner", "ready_at"]
 
 PACKET_BYTES = 4_096  # PIPE_BUF: what a pipe in packet mode keeps whole
 
@@ -36,6 +37,7 @@ _FRAME_BYTES_AT_MOST = {
     frames.DELIVERED: 0,
 }
 _READ_BYTES = 262_144
+_HELD_BYTES = 1 << 20  # what may come of an answer after its instance was told to hold it
 _TAGGED_READ_BYTES = 65_536  # tags are told apart one by one: less at a time, so that a flood of them holds nobody up
 _LOG_BYTES_AT_MOST = LIMITS["log_bytes_per_invocation"].default
 _LOG_PAUSE_SECONDS = 0.002  # who writes on beyond the limit waits for a reader that is in no hurry
@@ -57,6 +59,7 @@ class Instance:
     __slots__ = (
         "_buffer",
         "_events",
+        "_held",
         "_log",
         "_log_paused",
         "_loop",
@@ -121,6 +124,7 @@ class Instance:
         self._needed = 0  # bytes that it must have before it is looked at again
         self._pending = b""
         self._pausing: set[int] = set()  # events whose clients read too slowly
+        self._held: dict[int, int] = {}  # those that were told to send no more, and the bytes that came all the same
         self._log_paused = False
         self._peak_mb = 0
         self._usage: tuple[int, ...] = ()
@@ -280,6 +284,10 @@ class Instance:
             if end - begin < length:
                 break
             offset = begin + length
+            if sequence in self._held:
+                self._held[sequence] += length
+                if self._held[sequence] > _HELD_BYTES:
+                    self.pause(sequence)
             self.wrote = flags & frames.WROTE
             self._owner.on_frame(self, kind, sequence, data[begin:offset])
             if self.closed or self.broken:
@@ -297,13 +305,20 @@ class Instance:
         return bool(self._pausing)
 
     def pause(self, sequence: int) -> None:
-        """Read no more results for now: the client of this event's streamed answer is slow."""
+        """The client of this event's streamed answer is slow. Where several run at once, only this one is told to wait, and
+        all wait if it does not; else no more results are read for now."""
+        if self.capacity > 1 and sequence not in self._held:
+            self._held[sequence] = 0
+            self.send(frames.pack(frames.HOLD, sequence, b""))
+            return
         if not self._pausing and not self.closed and not self.broken:
             self._loop.remove_reader(self._results)
         self._pausing.add(sequence)
 
     def resume(self, sequence: int) -> bool:
         """This event is no reason to wait any more. True when it was the last one: reading goes on."""
+        if self._held.pop(sequence, None) is not None and sequence in self.inflight:
+            self.send(frames.pack(frames.GO_ON, sequence, b""))
         if sequence not in self._pausing:
             return False
         self._pausing.remove(sequence)
@@ -424,3 +439,12 @@ class Instance:
             self._loop.remove_reader(listener)
             listener.close()
         self._usage = ()
+
+
+def ready_at(payload: bytes, now: int) -> int:
+    """When an instance was ready, as it says (CLOCK_MONOTONIC, ns); `now` if it does not."""
+    try:
+        said = json.loads(payload).get("at")
+    except (ValueError, AttributeError, RecursionError):
+        return now
+    return said if type(said) is int else now

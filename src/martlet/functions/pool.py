@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from martlet.clock import Clock, token_hex
 from martlet.errors import MartletError, Overloaded, Throttled
-from martlet.functions.instance import PACKET_BYTES, Instance
+from martlet.functions.instance import PACKET_BYTES, Instance, ready_at
 from martlet.functions.outcomes import AFTER_PRELUDE, collected_response, exited, failed, platform_error, timed_out
 from martlet.functions.sandbox import Ended, Started
 from martlet.functions.sandboxes.inside import frames
@@ -36,6 +36,8 @@ _STARTS_AT_ONCE = 16
 _MEASURED_US = 1_000
 _DEPTH = 8  # events of a quick function at one instance: one that runs and those that wait in its pipe
 _QUEUED_BEHIND_BYTES = PACKET_BYTES - 1_024  # the rest is for the frame's own line
+_QUICK_START_US = 50_000
+_UNUSED_NS = 5 * 10**9  # how long an instance that has had no event is kept, where a start is quick
 _SLOW_NS = 5_000_000  # after this the events behind a running one are taken back
 _NOT_BEGUN = _FOR_EVER = 1 << 62
 _CHECK_SECONDS = 0.005
@@ -478,7 +480,7 @@ class Pool:
             self.on_broken(instance, "ready twice")
             return
         now = self._clock.monotonic_ns()
-        at = min(max(_ready_at(payload, now), instance.started_ns), now)
+        at = min(max(ready_at(payload, now), instance.started_ns), now)
         instance.ready = True
         instance.init_us = (at - instance.started_ns) // 1000
         instance.idle_since_ns = now
@@ -557,6 +559,7 @@ class Pool:
         invocation.bytes_out += len(payload)
         if invocation.on_chunk is not None:
             invocation.on_chunk(payload)
+            self._shun(instance)
             return
         kept = self._streams[key]
         if len(kept) + len(payload) > LIMITS["response_bytes"].default:
@@ -565,11 +568,14 @@ class Pool:
         kept += payload
 
     def pause(self, instance: Instance, sequence: int) -> None:
-        """The client of this event's streamed answer is slow. New events go elsewhere: an instance has one pipe."""
+        """The client of this event's streamed answer is slow. If the instance cannot hold it alone, new events go elsewhere."""
         if sequence in instance.inflight:
             instance.pause(sequence)
-            if instance in self._free:
-                self._free.remove(instance)
+            self._shun(instance)
+
+    def _shun(self, instance: Instance) -> None:
+        if instance.paused and instance in self._free:
+            self._free.remove(instance)
 
     def resume(self, instance: Instance, sequence: int) -> None:
         """Its client reads again, or is gone."""
@@ -740,7 +746,8 @@ class Pool:
         self._around.kill_instance(instance)
 
     def reap(self, now: int, keep_ns: int) -> None:
-        """Let go of instances that were idle too long: the first after `keep_ns`, the surplus after a fifth of it."""
+        """Let go of instances that were idle too long: the first after `keep_ns`, the surplus after a fifth of it, and one that
+        only a deployment wanted after seconds, if the next is started in no time."""
         keep = self.version.config.provisioned
         idle = sorted((one for one in self._free if not one.inflight), key=lambda one: one.idle_since_ns)
         for position, instance in enumerate(idle):
@@ -748,6 +755,8 @@ class Pool:
             if left <= keep:
                 return
             allowed = keep_ns if left == 1 else keep_ns // 5
+            if instance.cold and instance.init_us < _QUICK_START_US:
+                allowed = min(allowed, _UNUSED_NS)
             if now - instance.idle_since_ns > allowed:
                 self._dismiss(instance)
 
@@ -783,12 +792,3 @@ class Pool:
     def counts(self) -> dict[str, int]:
         busy = sum(1 for instance in self.instances.values() if instance.inflight)
         return {"instances": len(self.instances), "busy": busy, "starting": len(self._starts), "waiting": len(self.waiting)}
-
-
-def _ready_at(payload: bytes, now: int) -> int:
-    """When an instance was ready, as it says (CLOCK_MONOTONIC, ns); `now` if it does not."""
-    try:
-        said = json.loads(payload).get("at")
-    except (ValueError, AttributeError, RecursionError):
-        return now
-    return said if type(said) is int else now

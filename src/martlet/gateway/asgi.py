@@ -23,8 +23,9 @@ AsgiApp = Callable[
 
 
 class AsgiHandler:
-    """A handler for `HttpServer` that runs `app` for each exchange; `scope["martlet.context"]` is the request's context, and
-    `await scope["martlet.left"]()` returns when the client has closed its side or is gone.
+    """A handler for `HttpServer` that runs `app` for each exchange; `scope["martlet.context"]` is the request's context,
+    `await scope["martlet.left"]()` returns when the client has closed its side or is gone, and
+    `scope["martlet.respond"](status, headers, body)` gives a whole answer at once, which costs half of two messages.
 
     An app that fails before its answer begins is answered for with 500; after that the answer is cut. A disconnect never
     cancels the app: it reads http.disconnect, and its sends raise `OSError`.
@@ -52,11 +53,11 @@ class _Run:
         self._more = True  # the app owes more of the body
         self._wants_trailers = False
         self._trailers: list[tuple[bytes, bytes]] = []
-        self._wake = asyncio.Event()
+        self._wake: asyncio.Event | None = None  # most answers need none
         self._eof = False
         exchange.on_eof = self._at_eof
-        exchange.on_disconnect = self._wake.set
-        exchange.on_drain = self._wake.set
+        exchange.on_disconnect = self._awake
+        exchange.on_drain = self._awake
 
     async def run(self, app: AsgiApp) -> None:
         exchange = self._exchange
@@ -94,24 +95,39 @@ class _Run:
             "extensions": {"http.response.trailers": {}},
             "martlet.context": request.context,
             "martlet.left": self._left,
+            "martlet.respond": self._respond,
         }
+
+    def _awake(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
+    async def _woken(self) -> None:
+        """Wait for a change of the exchange."""
+        if self._wake is None:
+            self._wake = asyncio.Event()
+        self._wake.clear()
+        await self._wake.wait()
 
     def _at_eof(self) -> None:
         self._eof = True
-        self._wake.set()
+        self._awake()
 
     async def _left(self) -> None:
         while self._exchange.connected and not self._eof:
-            self._wake.clear()
-            await self._wake.wait()
+            await self._woken()
+
+    def _respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        self._more = False
+        self._exchange.respond(status, headers, body)
+        self._awake()
 
     async def _receive(self) -> Message:
         if not self._body_given:
             self._body_given = True
             return {"type": "http.request", "body": self._exchange.request.body, "more_body": False}
         while self._exchange.connected:
-            self._wake.clear()
-            await self._wake.wait()
+            await self._woken()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -128,7 +144,7 @@ class _Run:
             if not message.get("more_trailers", False):
                 self._wants_trailers = False
                 exchange.end(self._trailers)
-                self._wake.set()
+                self._awake()
         else:
             raise RuntimeError(f"ASGI message {kind!r} is not expected here")
 
@@ -143,7 +159,7 @@ class _Run:
                 exchange.end()
             else:
                 exchange.respond(*head, body)
-            self._wake.set()
+            self._awake()
             return
         if not exchange.started:
             exchange.start(*head)
@@ -152,11 +168,10 @@ class _Run:
             self._more = False
             if not self._wants_trailers:
                 exchange.end()
-                self._wake.set()
+                self._awake()
             return
         while exchange.paused:
-            self._wake.clear()
-            await self._wake.wait()
+            await self._woken()
 
 
 def _report(message: str, error: BaseException) -> None:

@@ -186,7 +186,7 @@ def problem_answer(error: MartletError, request_id: str = "") -> Answer:
 
 async def send_answer(answer: Answer, receive: Receive, send: Send) -> None:
     """Send an answer; a stream is closed when the client goes away."""
-    headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in answer.headers]
+    headers = _encoded(answer.headers)
     if isinstance(answer.body, bytes):
         said = any(name == "content-length" for name, _ in answer.headers)  # of the body that a HEAD does not get
         if (
@@ -207,6 +207,10 @@ async def send_answer(answer: Answer, receive: Receive, send: Send) -> None:
         results = await asyncio.gather(streaming, gone, return_exceptions=True)
     if isinstance(results[0], Exception) and not isinstance(results[0], OSError):  # OSError: the client went away
         raise results[0]
+
+
+def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
 
 
 async def _stream(status: int, headers: list[tuple[bytes, bytes]], body: AsyncIterator[bytes], send: Send) -> None:
@@ -317,6 +321,10 @@ def app(respond: Callable[[Request], Awaitable[Answer]], on_error: Callable[[Mar
         except Exception:
             _log.exception("request %s %s %s failed", request.id, request.method, request.raw_path.decode("latin-1"))
             answer = on_error(MartletError("something went wrong inside Martlet; its log has the details"), request)
+        whole = scope.get("martlet.respond")
+        if whole is not None and isinstance(answer.body, bytes) and request.method != "HEAD":
+            whole(answer.status, _encoded(answer.headers), answer.body)
+            return
         with contextlib.suppress(OSError):  # ASGI 2.4: the client went away
             await send_answer(answer, receive, send)
 

@@ -245,6 +245,20 @@ def part(kind: str, id: str, line: int | None = None, **properties: Any) -> Part
 API = part("ApiGateway::RestApi", ID, Name="pets")
 
 
+GROUP = "arn:aws:logs:us-east-1:000000000000:log-group:calls"
+
+
+def logged(arn: str, form: str) -> Part:
+    return part("ApiGateway::Stage", "s", StageName="x", AccessLogSetting={"DestinationArn": arn, "Format": form})
+
+
+@pytest.mark.parametrize("arn", [GROUP, f"{GROUP}:*"])
+def test_a_stage_has_an_access_log(arn: str) -> None:
+    made = rest_api_from(resources(logged(arn, "$context.requestId $context.status")))
+    (stage,) = [one for one in made.stages if one.name == "x"]
+    assert (stage.access_log_group, stage.access_log_format) == ("calls", "$context.requestId $context.status")
+
+
 def resources(*more: Part) -> list[Part]:
     return [
         API,
@@ -328,7 +342,13 @@ def test_a_body_and_its_stages() -> None:
         (resources(method(Integration={"Type": "AWS_PROXY", "Uri": URI, "Frob": 1})), "Frob"),
         (resources(method(RequestValidatorId="nope")), "nope"),
         (resources(part("ApiGateway::Stage", "s", StageName="x", CacheClusterEnabled=True)), "CacheClusterEnabled"),
-        (resources(part("ApiGateway::Stage", "s", StageName="x", AccessLogSetting={"Format": "x"})), "AccessLogSetting"),
+        (
+            resources(part("ApiGateway::Stage", "s", StageName="x", AccessLogSetting={"Format": "x"})),
+            "DestinationArn is missing",
+        ),
+        (resources(logged("arn:aws:firehose:us-east-1:1:deliverystream/x", "$context.requestId")), "not a log group's"),
+        (resources(logged(GROUP, "$context.status")), "must contain .context.requestId"),
+        (resources(logged(GROUP, "$context.requestId\n$context.status")), "must be one line"),
         (resources(part("ApiGateway::Stage", "s", StageName="x", CanarySetting={"PercentTraffic": 1})), "CanarySetting"),
         ([part("ApiGateway::RestApi", ID, Policy={"Statement": []})], "Policy"),
         ([part("ApiGateway::RestApi", ID, EndpointConfiguration={"Types": ["PRIVATE"]})], "PRIVATE"),

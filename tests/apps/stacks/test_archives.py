@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import stat
 import zipfile
@@ -83,7 +84,7 @@ async def test_a_folder_is_the_same_archive_each_time(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("method", "message"), [("rust-cargolambda", "not run here"), ("makefile", "no Makefile"), ("esbuild", "esbuild")]
+    ("method", "message"), [("dotnet7", "not run here"), ("makefile", "no Makefile"), ("esbuild", "esbuild is not installed")]
 )
 async def test_builds_that_are_not_run_say_so(tmp_path: Path, method: str, message: str):
     (tmp_path / "src").mkdir()
@@ -103,6 +104,61 @@ async def test_make_builds_its_target(tmp_path: Path):
     artifact = Artifact(logical_id="F", what="function", location="src", build="makefile")
     address = await workshop.package(artifact, tmp_path, lambda text: None, is_built=False)
     assert [path.name for path in (tmp_path / "data" / "code" / address).iterdir()] == ["bootstrap"]
+
+
+RUST = """
+use std::io::{Read, Write};
+fn main() {
+    let mut sock = std::net::TcpStream::connect(std::env::var("AWS_LAMBDA_RUNTIME_API").unwrap()).unwrap();
+    sock.write_all(b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n").unwrap();
+    let _ = sock.read(&mut [0u8; 1024]);
+}
+"""
+MANIFEST = '[package]\nname = "hello-lambda"\nversion = "0.1.0"\nedition = "2021"\n'
+GO = 'package main\nimport "fmt"\nfunc main() { fmt.Println("built by go") }\n'
+RUST_FILES = {"Cargo.toml": MANIFEST, "src/main.rs": RUST}
+GO_FILES = {"go.mod": "module hello\n\ngo 1.20\n", "main.go": GO}
+
+
+@pytest.mark.parametrize(("method", "files"), [("go1.x", GO_FILES), ("rust-cargolambda", RUST_FILES)])
+async def test_compilers_make_a_bootstrap(tmp_path: Path, method: str, files: dict[str, str]):
+    workshop = Workshop(tmp_path / "data", Layers(tmp_path / "layers"))
+    artifact = Artifact(logical_id="F", what="function", location="src", runtime="provided.al2023", build=method, line=3)
+    for name, text in files.items():
+        (tmp_path / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "src" / name).write_text(text)
+    address = await workshop.package(artifact, tmp_path, lambda text: None, is_built=False)
+    (made,) = (tmp_path / "data" / "code" / address).iterdir()
+    assert made.name == "bootstrap"
+    assert made.read_bytes()[:4] == b"\x7fELF"
+    assert not (tmp_path / "src" / "target").exists(), "the source is left alone"
+    broken = tmp_path / "src" / ("main.go" if "main.go" in files else "src/main.rs")
+    broken.write_text("this is no program")
+    with pytest.raises(MartletError, match=f"{method} ended with status") as caught:
+        await workshop.package(artifact, tmp_path, lambda text: None, is_built=False)
+    assert "line 3" in caught.value.message
+
+
+async def test_esbuild_bundles_typescript(tmp_path: Path):
+    source = tmp_path / "src"
+    source.mkdir()
+    (source / "package.json").write_text('{"devDependencies": {"esbuild": "^0.25.0"}}')
+    (source / "price.ts").write_text("export const price: number = 42;")
+    (source / "app.ts").write_text(
+        'import { price } from "./price";\nexport const handler = async (): Promise<number> => price;'
+    )
+    workshop = Workshop(tmp_path / "data", Layers(tmp_path / "layers"))
+    given = {"EntryPoints": ["app.ts"], "Minify": False, "Sourcemap": True, "Target": "es2022"}
+    metadata = {"BuildMethod": "esbuild", "BuildProperties": given}
+    artifact = Artifact(
+        logical_id="F", what="function", location="src", runtime="nodejs22.x", build="esbuild", metadata=metadata, line=3
+    )
+    address = await workshop.package(artifact, tmp_path, lambda text: None, is_built=False)
+    folder = tmp_path / "data" / "code" / address
+    assert sorted(path.name for path in folder.iterdir()) == ["app.js", "app.js.map"]
+    script = f"require({str(folder / 'app.js')!r}).handler().then(console.log)"
+    node = await asyncio.create_subprocess_exec("node", "-e", script, stdout=asyncio.subprocess.PIPE)
+    assert (await node.communicate())[0] == b"42\n"
 
 
 def test_assets_of_the_cdk(tmp_path: Path):

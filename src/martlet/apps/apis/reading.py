@@ -10,12 +10,13 @@ import msgspec
 
 from martlet.errors import DeployFailed
 
-__all__ = ["Part", "Place", "Warn", "function_of", "throttle_numbers", "truth"]
+__all__ = ["Part", "Place", "Warn", "access_log", "function_of", "throttle_numbers", "truth"]
 
 Warn = Callable[[str], None]
 
 _FUNCTION: Final = re.compile(r"(?:.*:)?function:([^:/]+(?:\$\{stageVariables\.[^}]+\})?(?::[^/]+)?)")
 _INVOCATIONS: Final = re.compile(r"arn:[^:]*:apigateway:[^:]*:lambda:path/[^/]+/functions/(.+)/(invocations|[\w-]+)")
+_LOG_GROUP: Final = re.compile(r"arn:[^:]*:logs:[^:]*:[^:]*:log-group:([^:*]+)(?::\*)?")
 _SERVICE: Final = re.compile(r"arn:[^:]*:apigateway:[^:]*:([^:]+):(path|action)/.*", re.DOTALL)
 
 
@@ -170,3 +171,22 @@ def throttle_numbers(place: Place) -> tuple[float, int] | None:
         return float(10_000 if rate is None else rate), int(5_000 if burst is None else burst)
     except (TypeError, ValueError):
         raise place.wrong("ThrottlingRateLimit", "and ThrottlingBurstLimit must be numbers") from None
+
+
+def access_log(place: Place, key: str) -> tuple[str, str]:
+    """(log group, format) of a stage's access log; ("", "") for none."""
+    given = place.take(key)
+    if given is None:
+        return "", ""
+    inner = place.inner(key, given)
+    arn, form = inner.text("DestinationArn"), inner.text("Format")
+    inner.done()
+    if not arn:
+        raise inner.wrong("DestinationArn", "is missing")
+    group = _LOG_GROUP.fullmatch(arn)
+    if group is None:
+        place.refuse(key, f"DestinationArn {arn!r} is not a log group's")
+        return "", ""
+    if not form or "\n" in form.rstrip("\n"):
+        raise inner.wrong("Format", "must be one line; a line break may only end it")
+    return group[1], form

@@ -1,7 +1,8 @@
 """The local code that a template names: built where its source needs it, packed, and stored under its content address.
 
 What `sam build` would do is done here for Python (requirements.txt, by uv) and Node.js (package.json, by npm, whose install
-scripts are not run); `Metadata: BuildMethod` makefile runs the target that the template names. A template that `sam build`,
+scripts are not run); `Metadata: BuildMethod` makefile runs the target that the template names; esbuild, go1.x and
+rust-cargolambda run the compilers of this host (`compilers.py`). A template that `sam build`,
 `cdk synth`, `chalice package` or `osls package` wrote is taken as it is.
 """
 
@@ -22,6 +23,7 @@ from martlet.apps.layers import Layers, run
 from martlet.apps.package import scan, store
 from martlet.apps.requirements import read as read_requirements
 from martlet.apps.stacks.archives import ARCHIVE, unpack_zip
+from martlet.apps.stacks.compilers import COMPILERS, Compilation, esbuild
 from martlet.apps.stacks.compiling import Artifact
 from martlet.apps.stacks.reading import TemplateFault
 from martlet.clock import token_hex
@@ -88,8 +90,10 @@ class Workshop:
             return await self._make(artifact, source, say)
         if method.startswith("python"):
             return await self._python(artifact, source, method, say)
-        if method.startswith("nodejs"):
-            return await self._node(artifact, source, say)
+        if method == "esbuild" or method.startswith("nodejs"):
+            return await self._node(artifact, source, say, bundled=method == "esbuild")
+        if method in COMPILERS:
+            return await self._compile(artifact, source, say)
         if artifact.build:
             raise DeployFailed(f"BuildMethod {artifact.build} is not run here", remedy=_SAM_BUILD)
         if method.startswith(("java", "dotnet", "ruby", "go1")) and not _looks_built(source):
@@ -172,26 +176,51 @@ class Workshop:
             self._layers[runtime] = Layers(self._data / "layers", lines[-1])
         return self._layers[runtime]
 
-    async def _node(self, artifact: Artifact, source: Path, say: Say) -> str:
-        method = artifact.metadata.get("BuildMethod") if isinstance(artifact.metadata, Mapping) else ""
-        if method == "esbuild":
-            raise DeployFailed("BuildMethod esbuild is not run here", remedy=_SAM_BUILD)
-        wanted = await asyncio.to_thread(_node_dependencies, source)
-        if not wanted or (source / "node_modules").is_dir():
+    async def _node(self, artifact: Artifact, source: Path, say: Say, *, bundled: bool) -> str:
+        wanted = await asyncio.to_thread(_node_dependencies, source, "dependencies")
+        tools = await asyncio.to_thread(_node_dependencies, source, "devDependencies") if bundled else frozenset()
+        install = bool(wanted or tools) and not (source / "node_modules").is_dir()
+        if not install and not bundled:
             return await self._stored(source)
         npm = shutil.which("npm")
-        if npm is None:
+        if npm is None and install:
             raise DeployFailed("npm is not installed, and package.json names dependencies", remedy="install Node.js with npm")
 
         async def work(folder: Path) -> Path:
-            await asyncio.to_thread(_copy_into, source, folder, "")
-            command = "ci" if (folder / "package-lock.json").is_file() else "install"
-            say(f"npm {command} for {artifact.logical_id}")
-            options = ["--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--no-progress", "--prefix", str(folder)]
-            await self._run([npm, command, *options], f"npm {command}", say, folder)
-            return folder
+            inner, out = ("source", folder / "code") if bundled else ("", folder)
+            scratch = folder / inner
+            await asyncio.to_thread(_copy_into, source, folder, inner)
+            if install:
+                command = "ci" if (scratch / "package-lock.json").is_file() else "install"
+                say(f"npm {command} for {artifact.logical_id}")
+                options = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-progress", "--prefix", str(scratch)]
+                left_out = [] if "esbuild" in tools else ["--omit=dev"]
+                await self._run([str(npm), command, *left_out, *options], f"npm {command}", say, scratch)
+            if bundled:
+                say(f"esbuild for {artifact.logical_id}")
+                await self._ran(esbuild(artifact, scratch, out), "esbuild", say, scratch)
+            return out
 
         return await self._built(work)
+
+    async def _compile(self, artifact: Artifact, source: Path, say: Say) -> str:
+        caches = self._data / "caches"
+
+        async def work(folder: Path) -> Path:
+            scratch, out = folder / "source", folder / "code"
+            await asyncio.to_thread(_copy_into, source, folder, "source")
+            await asyncio.to_thread(out.mkdir)
+            say(f"{artifact.build} build of {artifact.logical_id}")
+            compilation = COMPILERS[artifact.build](artifact, scratch, out, caches)
+            await self._ran(compilation, artifact.build, say, scratch)
+            if compilation.made is not None:
+                await asyncio.to_thread(shutil.copy2, compilation.made, out / compilation.name)
+            return out
+
+        return await self._built(work)
+
+    async def _ran(self, compilation: Compilation, name: str, say: Say, folder: Path) -> None:
+        await self._run(compilation.command, name, say, folder, compilation.environment)
 
     async def _make(self, artifact: Artifact, source: Path, say: Say) -> str:
         make = shutil.which("make")
@@ -221,7 +250,7 @@ class Workshop:
         seconds = LIMITS["build_seconds"].default
         try:
             async with asyncio.timeout(seconds):
-                status = await run(command, {**_environment(), **(extra or {}), "HOME": str(folder)}, heard)
+                status = await run(command, {**_environment(), "HOME": str(folder), **(extra or {})}, heard)
         except TimeoutError as error:
             raise exceeded("build_seconds", None, name) from error
         if status:
@@ -263,15 +292,17 @@ def _replace_by_copy(source: str, target: str) -> None:
     shutil.copy2(source, target)
 
 
-def _node_dependencies(source: Path) -> bool:
+def _node_dependencies(source: Path, kind: str) -> frozenset[str]:
+    """The names of a kind of packages that package.json wants."""
     file = source / "package.json"
     if not file.is_file():
-        return False
+        return frozenset()
     try:
         found = json.loads(file.read_bytes())
     except ValueError as error:
         raise DeployFailed(f"package.json is not JSON: {error}", remedy="fix the file") from error
-    return isinstance(found, dict) and bool(found.get("dependencies"))
+    wanted = found.get(kind) if isinstance(found, dict) else None
+    return frozenset(wanted) if isinstance(wanted, dict) else frozenset()
 
 
 def _looks_built(source: Path) -> bool:

@@ -69,9 +69,9 @@ class ChangeSets:
             raise ServiceError("ValidationError", f"Stack [{stack}] does not exist")
         records = [record] if record is not None else self._engine.all()
         for one in records:
-            for change_set in reversed(self.of(one.id)):  # an executed one may have given its name to a newer
-                if change_set.id == name or (record is not None and change_set.name == name):
-                    return change_set
+            named = [each for each in self.of(one.id) if each.id == name or (record is not None and each.name == name)]
+            if named:  # one that was executed or failed may have given its name to a newer
+                return next((each for each in named if each.execution == _AVAILABLE), named[-1])
         raise ServiceError("ChangeSetNotFound", f"ChangeSet [{name}] does not exist", 404)
 
     async def create(self, name: str, kind: str, description: str, token: str, request: Request) -> ChangeSetRecord:

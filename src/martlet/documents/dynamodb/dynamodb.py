@@ -12,6 +12,7 @@ from martlet.documents.dynamodb.batches import batch_get, batch_write, collectio
 from martlet.documents.dynamodb.capacity import Capacity, read_units
 from martlet.documents.dynamodb.database import Tables
 from martlet.documents.dynamodb.descriptions import stream_arn, table_arn
+from martlet.documents.dynamodb.executing import Statements
 from martlet.documents.dynamodb.failures import validation
 from martlet.documents.dynamodb.items import check_key, checked
 from martlet.documents.dynamodb.reading import Reading, read_page
@@ -36,6 +37,17 @@ __all__ = ["DynamoDb", "DynamoDbStreams"]
 Request = dict[str, Any]
 Authorize = Callable[[Any, str, str], None]
 _NAME: Final = re.compile(r"[a-zA-Z0-9_.-]+")
+_ASKS_ITSELF: Final = frozenset(
+    (
+        "BatchGetItem",
+        "BatchWriteItem",
+        "TransactGetItems",
+        "TransactWriteItems",
+        "ExecuteStatement",
+        "BatchExecuteStatement",
+        "ExecuteTransaction",
+    )
+)
 _TRANSACT_ACTIONS: Final = {
     "ConditionCheck": "ConditionCheckItem",
     "Put": "PutItem",
@@ -60,10 +72,11 @@ class DynamoDb(Administration):
     def __init__(self, tables: Tables, authorize: Authorize) -> None:
         super().__init__(tables)
         self._authorize = authorize
+        self._statements = Statements(tables)
 
     def permission(self, operation: str, request: Request) -> tuple[str, str] | None:
         """(action, resource) that a caller needs; None where each table is asked for by the operation itself."""
-        if operation in ("BatchGetItem", "BatchWriteItem", "TransactGetItems", "TransactWriteItems"):
+        if operation in _ASKS_ITSELF:
             return None
         name = request.get("TableName")
         if isinstance(name, str):
@@ -173,6 +186,18 @@ class DynamoDb(Administration):
     async def transact_write_items(self, caller: Caller, request: Request) -> Request:
         self._allow_actions(caller, request)
         return await transact_write(self.tables, request)
+
+    async def execute_statement(self, caller: Caller, request: Request) -> Request:
+        return await self._statements.execute(self._allow(caller), request)
+
+    async def batch_execute_statement(self, caller: Caller, request: Request) -> Request:
+        return await self._statements.batch(self._allow(caller), request)
+
+    async def execute_transaction(self, caller: Caller, request: Request) -> Request:
+        return await self._statements.transaction(self._allow(caller), request)
+
+    def _allow(self, caller: Caller) -> Callable[[str, str], None]:
+        return lambda action, resource: self._authorize(caller.principal, action, resource)
 
     def _allow_tables(self, caller: Caller, operation: str, request: Request) -> None:
         for name in request["RequestItems"]:

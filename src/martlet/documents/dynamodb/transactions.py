@@ -13,7 +13,6 @@ from martlet.documents.dynamodb import expressions
 from martlet.documents.dynamodb.batches import collection_metrics
 from martlet.documents.dynamodb.capacity import Capacity, read_units
 from martlet.documents.dynamodb.database import Tables
-from martlet.documents.dynamodb.expressions import Projection
 from martlet.documents.dynamodb.failures import validation
 from martlet.documents.dynamodb.items import check_item_keys, check_key, checked
 from martlet.documents.dynamodb.requests import names_of, paths_check, plan_transact, projection_of, table_name
@@ -47,6 +46,8 @@ def _reason(error: ServiceError) -> Request:
         if error.members.get("Item"):
             reason["Item"] = error.members["Item"]
         return reason
+    if error.name == "DuplicateItemException":  # of PartiQL's INSERT
+        return {"Code": "DuplicateItem", "Message": error.message}
     return {"Code": "ValidationError", "Message": error.message}
 
 
@@ -164,22 +165,36 @@ def _repeated(tables: Tables, reader: Reader, writes: list[Write]) -> dict[str, 
 # --- reading
 
 
-class _Get:
-    def __init__(self, entry: Request) -> None:
-        request = entry.get("Get")
-        if request is None:
-            raise validation("Invalid Request: TransactGetRequest should contain Get request")
-        expressions.check_parameters(request, ("ProjectionExpression",), ())
-        self.table = table_name(request["TableName"])
-        self.key = checked(request["Key"])
-        names = names_of({"ExpressionAttributeNames": request.get("ExpressionAttributeNames")})
-        self.projection: Projection | None = projection_of(request, names)
-        names.check_used()
-        self.check = paths_check(self.projection.paths() if self.projection is not None else ())
+class Get:
+    """One item to be read in a transaction. `projection` has `of` and `paths`."""
+
+    __slots__ = ("check", "key", "projection", "table")
+
+    def __init__(self, table: str, key: Item, projection: Any) -> None:
+        self.table = table
+        self.key = key
+        self.projection = projection
+        self.check = paths_check(projection.paths() if projection is not None else ())
+
+
+def _plan_get(entry: Request) -> Get:
+    request = entry.get("Get")
+    if request is None:
+        raise validation("Invalid Request: TransactGetRequest should contain Get request")
+    expressions.check_parameters(request, ("ProjectionExpression",), ())
+    key = checked(request["Key"])
+    names = names_of({"ExpressionAttributeNames": request.get("ExpressionAttributeNames")})
+    projection = projection_of(request, names)
+    names.check_used()
+    return Get(table_name(request["TableName"]), key, projection)
 
 
 async def transact_get(tables: Tables, request: Request) -> Request:
-    gets = [_Get(entry) for entry in request["TransactItems"]]
+    return await run_gets(tables, request, [_plan_get(entry) for entry in request["TransactItems"]])
+
+
+async def run_gets(tables: Tables, request: Request, gets: list[Get]) -> Request:
+    """Read them all as of one moment. `request`: what the answer is to tell."""
     responses, capacities = tables.store.read(lambda reader: _get_all(tables, reader, gets))
     answer: Request = {"Responses": [{"Item": item} if item is not None else {} for item in responses]}
     wanted = request.get("ReturnConsumedCapacity")
@@ -190,11 +205,12 @@ async def transact_get(tables: Tables, request: Request) -> Request:
     return answer
 
 
-def _get_all(tables: Tables, reader: Reader, gets: list[_Get]) -> tuple[list[Item | None], dict[str, Capacity]]:
+def _get_all(tables: Tables, reader: Reader, gets: list[Get]) -> tuple[list[Item | None], dict[str, Capacity]]:
     used: dict[str, Capacity] = {}
     reasons: list[Request] = []
     found: list[Item | None] = []
     seen: set[bytes] = set()
+    twice = False
     size = 0
     for get in gets:
         table = tables.demand(reader, get.table)
@@ -207,17 +223,18 @@ def _get_all(tables: Tables, reader: Reader, gets: list[_Get]) -> tuple[list[Ite
             continue
         reasons.append({"Code": "None"})
         key = table.key(get.key)
-        if key in seen:
-            raise validation(_TWICE)
+        twice = twice or key in seen
         seen.add(key)
         raw = reader.get(key)
         item, item_size = unpack(raw) if raw is not None else (None, 0)
         size += item_size
         used.setdefault(get.table, Capacity()).table += read_units(item_size, True)
         projection = get.projection
-        found.append(item if item is None or projection is None else projection.of(item))  # type: ignore[arg-type]
+        found.append(item if item is None or projection is None else projection.of(item))
     if any(reason["Code"] != "None" for reason in reasons):
         raise cancelled(reasons)
+    if twice:
+        raise validation(_TWICE)
     if size > _BYTES_MOST:
         raise validation(_TOO_LARGE)
     return found, used

@@ -91,6 +91,9 @@ def apply(tx: Tx, table: Table, write: Write) -> Done:
         check_key(table, write.item)
     if write.check_paths is not None:
         write.check_paths(table)
+    for name in table.keys:
+        if write.update is not None and name in write.update.heads:
+            raise invalid(f"Cannot update attribute {name}. This attribute is part of the key")
     key = table.key(write.item)
     raw = tx.get(key)
     before, before_size = unpack(raw) if raw is not None else (None, 0)
@@ -117,9 +120,6 @@ def apply(tx: Tx, table: Table, write: Write) -> Done:
 def _updated(table: Table, write: Write, before: Item | None) -> Item | None:
     if write.update is None:
         return before if before is not None else dict(write.item)
-    for name in table.keys:
-        if name in write.update.heads:
-            raise invalid(f"Cannot update attribute {name}. This attribute is part of the key")
     if before is None and not write.update.makes:
         return None  # nothing is taken away from nothing
     after = write.update.apply(before if before is not None else dict(write.item))

@@ -52,9 +52,12 @@ _REFERENCE: Final = re.compile(
 )
 
 
+_UNSAID: Final = (500, "Internal Server Error")
+
+
 def message_answer(kind: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """An error of an HTTP API."""
-    status, said = _SAID.get(kind, (500, "Internal Server Error"))
+    status, said = _SAID.get(kind, _UNSAID)
     return status, [_JSON_TYPE], orjson.dumps({"message": said})
 
 
@@ -108,6 +111,7 @@ class HttpFlight(ApiFlight):
             method = integration.method if integration.method not in ("", "ANY") else self.call.request.method
             body = self.call.request.body
             answer = await self.edge.backend.ask(method, url, headers, body, integration.timeout_ms / 1000)
+            self.returned(answer.status)
             self._pass_on(answer)
         except TimeoutError:
             self.fail("INTEGRATION_TIMEOUT")
@@ -184,6 +188,7 @@ class HttpFlight(ApiFlight):
         self.respond(status, [*headers, *own], body)
 
     def fail(self, kind: str, message: str | None = "") -> None:
+        self.error = (kind, _SAID.get(kind, _UNSAID)[1])
         self.answer(*message_answer(kind))
 
 

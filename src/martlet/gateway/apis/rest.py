@@ -242,6 +242,7 @@ class RestFlight(ApiFlight):
             url, headers = self._backend_request()
             method = integration.method if integration.method not in ("", "ANY") else self.call.request.method
             answer = await self.edge.backend.ask(method, url, headers, body, integration.timeout_ms / 1000)
+            self.returned(answer.status)
         except TimeoutError:
             self.fail("INTEGRATION_TIMEOUT")
             return
@@ -382,6 +383,7 @@ class RestFlight(ApiFlight):
     def fail(self, kind: str, message: str | None = "") -> None:
         error = ERRORS[kind]
         said = error.message if message == "" else message
+        self.error = (kind, said)
         try:
             status, headers, body = gateway_answer(self.api, self.call, error, said)
         except (MartletError, MalformedAnswer):  # the API's own words fail: the gateway's remain

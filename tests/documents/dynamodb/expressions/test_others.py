@@ -319,6 +319,7 @@ def test_projections(text: str, expected: Any) -> None:
         ("a, #gone", "An expression attribute name used in the document path is not defined; attribute name: #gone"),
         ("a, b, a", "Two document paths overlap with each other; must remove or rewrite one of these paths; path one: [a], path two: [a]"),
         ("a[1].x, a[1]", "Two document paths overlap with each other; must remove or rewrite one of these paths; path one: [a, [1], x], path two: [a, [1]]"),
+        ("a" + ".b" * 32, "The document path has too many nesting levels; nesting levels: 33"),
         ("a.x, a[1]", "Two document paths conflict with each other; must remove or rewrite one of these paths; path one: [a, x], path two: [a, [1]]"),
     ],
 )  # fmt: skip
@@ -353,3 +354,13 @@ def test_the_cache_holds_no_more_than_it_may() -> None:
     get("huge", 99)
     assert made.count("huge") == 2
     assert len(memory) == 10
+
+
+def test_long_names_are_not_remembered() -> None:
+    from martlet.documents.dynamodb.expressions import conditions
+
+    before = len(conditions._plans)
+    for number in range(20):
+        names = Names({"#n": f"{number}" + "n" * 60_000}, {":v": {"S": "x"}})
+        assert not parse_condition("#n = :v", names).holds({})
+    assert len(conditions._plans) == before

@@ -32,6 +32,19 @@ async def lines(name: str, count: int = 300) -> StreamingResponse:
     return StreamingResponse(written(), media_type="text/plain")
 
 
+@api.get("/flood/{name}")
+async def flood(name: str) -> StreamingResponse:
+    """64 MB, as quickly as they are taken."""
+
+    async def written():
+        for number in range(1024):
+            yield b"x" * 65_536
+            if number % 64 == 63:
+                seen.put(name, {"parts": number + 1})
+
+    return StreamingResponse(written(), media_type="application/octet-stream")
+
+
 @site.get("/hello/<name>")
 def hello(name: str):
     return jsonify(hello=name, query=request.args.get("q"), script=request.script_root)

@@ -34,6 +34,8 @@ _OPERANDS: Final = {
 }
 _ORDERED: Final = frozenset(("<", "<=", ">", ">=", "BETWEEN"))
 _SCALARS: Final = frozenset(("S", "N", "B", "BOOL", "NULL"))
+_TRUE: Final = {"BOOL": True}
+_FALSE: Final = {"BOOL": False}
 _TYPE_SET: Final = "{B,NULL,SS,BOOL,L,BS,N,NS,S,M}"
 
 Holds = Callable[[Item, Values], bool]
@@ -85,7 +87,7 @@ def parse_condition(text: str, names: Names, kind: str = "ConditionExpression") 
 
 def plan_of(text: str, names: Names, kind: str) -> Plan:
     """The compiled condition, checked with the request's values, its variables marked as used."""
-    plan = _plans.get((kind, text, names.key), len(text), lambda: _compile(text, names, kind))
+    plan = _plans.get((kind, text, names.key), len(text) + names.weight, lambda: _compile(text, names, kind))
     names.use(plan.names, plan.variables)
     for check in plan.checks:
         problem = check(names.values)
@@ -186,7 +188,12 @@ class _Walk:
         """A function's operands; what is wrong with the call is noted."""
         name = node.name
         if name not in _OPERANDS and not self.unknown:
-            self.unknown = f"Invalid function name; function: {name}"
+            update = name in ("if_not_exists", "list_append")
+            self.unknown = (
+                f"The function is not allowed in a condition expression; function: {name}"
+                if update
+                else f"Invalid function name; function: {name}"
+            )
         got = [self.operand(each) for each in node.operands]
         count = len(got)
         if count != _OPERANDS.get(name, count):
@@ -216,9 +223,10 @@ class _Walk:
     def typed(self, name: str, operand: syntax.Operand, wrong: Callable[[str], bool]) -> None:
         """Note a check of the type of an operand that is known before any item is."""
         text = f"Incorrect operand type for operator or function; operator or function: {name}, operand type: "
-        if isinstance(operand, syntax.Call):
-            if operand.name == "size" and wrong("N"):
-                self.leaf.append((3, lambda values: text + "N"))
+        if isinstance(operand, syntax.Call | syntax.Truth):
+            known = "BOOL" if isinstance(operand, syntax.Truth) else "N"
+            if wrong(known):
+                self.leaf.append((3, lambda values: text + known))
             return
         if isinstance(operand, syntax.Value):
             variable = operand.name
@@ -251,10 +259,18 @@ class _Walk:
             if len(steps) == 1:
                 return lambda item, values: item.get(name)
             return lambda item, values: paths.get(item, steps)
+        if isinstance(node, syntax.Truth):
+            return self.truth(node)
         if node.name != "size" and not self.misused:
             self.misused = f"The function is not allowed to be used this way in an expression; function: {node.name}"
         got = self.call(node)
         return _size(got[0])
+
+    def truth(self, node: syntax.Truth) -> Get:
+        outer = self.leaf
+        holds = self.condition(node.condition)
+        self.leaf = outer
+        return lambda item, values: _TRUE if holds(item, values) else _FALSE
 
     def variable(self, name: str) -> Get:
         self.binder.used_values.add(name)
@@ -269,7 +285,13 @@ def _unordered(kind: str) -> bool:
 def _attribute_type(operand: syntax.Operand) -> Check:
     text = "Incorrect operand type for operator or function; operator or function: attribute_type, operand type: "
     if not isinstance(operand, syntax.Value):
-        kind = "N" if isinstance(operand, syntax.Call) else "{NS,SS,L,BS,N,M,B,BOOL,NULL,S}"
+        kind = (
+            "N"
+            if isinstance(operand, syntax.Call)
+            else "BOOL"
+            if isinstance(operand, syntax.Truth)
+            else "{NS,SS,L,BS,N,M,B,BOOL,NULL,S}"
+        )
         return lambda values: text + kind
     variable = operand.name
 

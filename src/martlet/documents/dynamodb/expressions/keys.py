@@ -93,7 +93,7 @@ class KeyExpression:
                 if len(operand.steps) > 1:
                     raise invalid("KeyConditionExpressions cannot have conditions on nested attributes")
                 name = str(self._plan.resolve(operand)[0])
-            elif isinstance(operand, syntax.Call):
+            elif isinstance(operand, syntax.Call | syntax.Truth):
                 raise _nested()
             else:
                 values.append(self._names.values[operand.name])

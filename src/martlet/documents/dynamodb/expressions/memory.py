@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 
 __all__ = ["Memory"]
 
-CHARACTERS: Final = 262_144
+CHARACTERS: Final = 98_304
 T = TypeVar("T")
 
 

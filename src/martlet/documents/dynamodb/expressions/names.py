@@ -23,12 +23,13 @@ class Names:
     """The substitution variables of one request. Expressions are parsed with it in the service's order: update, condition,
     key condition, filter, projection; then `check_used`."""
 
-    __slots__ = ("key", "names", "used_names", "used_values", "values")
+    __slots__ = ("key", "names", "used_names", "used_values", "values", "weight")
 
     def __init__(self, names: Mapping[str, str] | None = None, values: Mapping[str, AV] | None = None) -> None:
         self.names: dict[str, str] = {} if names is None else _checked_names(names)
         self.values: dict[str, AV] = {} if values is None else _checked_values(values)
         self.key = tuple(self.names.items())
+        self.weight = sum(map(len, self.names.values()))  # characters that a remembered expression holds because of them
         self.used_names: set[str] = set()
         self.used_values: set[str] = set()
 

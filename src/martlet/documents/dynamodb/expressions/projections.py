@@ -56,7 +56,7 @@ _projections: Memory[Projection] = Memory()
 
 def parse_projection(text: str, names: Names) -> Projection:
     """A projection expression. Raises `ServiceError` (ValidationException: "Invalid ProjectionExpression: …")."""
-    projection = _projections.get((text, names.key), len(text), lambda: _bind(text, names))
+    projection = _projections.get((text, names.key), len(text) + names.weight, lambda: _bind(text, names))
     names.use(projection.names, ())
     return projection
 

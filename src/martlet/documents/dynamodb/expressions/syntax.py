@@ -23,6 +23,7 @@ __all__ = [
     "Parsed",
     "Path",
     "Test",
+    "Truth",
     "Value",
     "condition",
     "projection",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 _CALL_DEPTH: Final = 40  # deeper calls are wrong whatever they are: no function takes a function that deep
+PATH_STEPS: Final = 32  # as deep as a document may be
 _COMPARATORS: Final = frozenset(("=", "<>", "<", "<=", ">", ">="))
 _SECTIONS: Final = frozenset(("SET", "REMOVE", "ADD", "DELETE"))
 
@@ -53,7 +55,13 @@ class Call(msgspec.Struct, frozen=True):
     operands: tuple[Operand, ...]
 
 
-Operand = Path | Value | Call
+class Truth(msgspec.Struct, frozen=True):
+    """Whether a condition holds, as a value. No expression can say it; PartiQL can: `attribute_exists(a) = false`."""
+
+    condition: Condition
+
+
+Operand = Path | Value | Call | Truth
 
 
 class Test(msgspec.Struct, frozen=True):
@@ -95,6 +103,7 @@ class Parsed(msgspec.Struct, frozen=True):
     operators: int = 0
     repeated: str = ""
     too_many: int = 0
+    deepest: int = 0  # steps of the longest path
 
 
 class _Reader:
@@ -109,6 +118,7 @@ class _Reader:
         self.redundant = False
         self.operators = 0
         self.depth = 0
+        self.deepest = 0
 
     def name(self) -> str:
         token = self.tokens.here
@@ -117,7 +127,11 @@ class _Reader:
         return self.tokens.next().text
 
     def path(self) -> Path:
-        return Path((self.name(), *self.steps()))
+        return self.checked((self.name(), *self.steps()))
+
+    def checked(self, steps: tuple[str | int, ...]) -> Path:
+        self.deepest = max(self.deepest, len(steps))
+        return Path(steps)
 
     def steps(self) -> Iterator[str | int]:
         tokens = self.tokens
@@ -178,7 +192,7 @@ class _Reader:
             self.redundant |= bare
             bare = True
             if self.grouped_paths and isinstance(found, Path) and tokens.here.kind in (".", "["):
-                found = Path((*found.steps, *self.steps()))
+                found = self.checked((*found.steps, *self.steps()))
                 bare = False
         return found
 
@@ -202,8 +216,8 @@ class _Conditions(_Reader):
         if self.waiting:
             raise tokens.unexpected()
         tree = self.found.pop()
-        assert not isinstance(tree, Path | Value)
-        return Parsed(tree, self.redundant, self.operators, too_many=self.too_many)
+        assert not isinstance(tree, Path | Value | Truth)
+        return Parsed(tree, self.redundant, self.operators, too_many=self.too_many, deepest=self.deepest)
 
     def before(self) -> None:
         """Where a condition begins: brackets and NOT, then an operand."""
@@ -223,7 +237,7 @@ class _Conditions(_Reader):
             elif kind == ")":
                 self.close()
             elif kind in (".", "[") and self.whole[-1] and isinstance(self.found[-1], Path):
-                self.found[-1] = Path((*self.found[-1].steps, *self.steps()))
+                self.found[-1] = self.checked((*self.found[-1].steps, *self.steps()))
                 self.whole[-1] = False
             elif word in ("AND", "OR") or not kind:
                 self.need_condition()
@@ -238,7 +252,7 @@ class _Conditions(_Reader):
 
     def test(self) -> None:
         tokens = self.tokens
-        if not isinstance(self.found[-1], Path | Value | Call):
+        if not isinstance(self.found[-1], Path | Value | Call | Truth):
             raise tokens.unexpected()
         left = self.found.pop()
         self.whole.pop()
@@ -302,7 +316,7 @@ class _Conditions(_Reader):
     def pop(self) -> Condition:
         self.whole.pop()
         node = self.found.pop()
-        assert not isinstance(node, Path | Value)
+        assert not isinstance(node, Path | Value | Truth)
         return node
 
 
@@ -331,7 +345,7 @@ class _Updates(_Reader):
             while tokens.here.kind == ",":
                 tokens.next()
                 actions.append(self.action(section))
-        return Parsed(tuple(actions), self.redundant, self.operators, repeated)
+        return Parsed(tuple(actions), self.redundant, self.operators, repeated, deepest=self.deepest)
 
     def action(self, section: str) -> Action:
         path = self.path()
@@ -364,12 +378,12 @@ class _Updates(_Reader):
 
 def condition(tokens: Tokens) -> Parsed:
     """The tree of a condition, filter or key condition."""
-    return _Conditions(tokens).read()
+    return _bounded(tokens, _Conditions(tokens).read())
 
 
 def update(tokens: Tokens) -> Parsed:
     """The actions of an update expression, in their order."""
-    return _Updates(tokens).read()
+    return _bounded(tokens, _Updates(tokens).read())
 
 
 def projection(tokens: Tokens) -> Parsed:
@@ -381,4 +395,10 @@ def projection(tokens: Tokens) -> Parsed:
         paths.append(reader.path())
     if tokens.here.kind:
         raise tokens.unexpected()
-    return Parsed(tuple(paths))
+    return _bounded(tokens, Parsed(tuple(paths), deepest=reader.deepest))
+
+
+def _bounded(tokens: Tokens, parsed: Parsed) -> Parsed:
+    if parsed.deepest > PATH_STEPS:
+        raise tokens.fail(f"The document path has too many nesting levels; nesting levels: {parsed.deepest}")
+    return parsed

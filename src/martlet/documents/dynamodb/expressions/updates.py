@@ -96,7 +96,7 @@ _plans: Memory[Plan] = Memory()
 
 def parse_update(text: str, names: Names) -> Update:
     """An update expression. Raises `ServiceError` (ValidationException: "Invalid UpdateExpression: …")."""
-    plan = _plans.get((text, names.key), len(text), lambda: _compile(text, names))
+    plan = _plans.get((text, names.key), len(text) + names.weight, lambda: _compile(text, names))
     names.use(plan.names, plan.variables)
     for check in plan.checks:
         problem = check(names.values)
@@ -268,6 +268,7 @@ class _Walk:
         if isinstance(node, syntax.Path):
             self.reads.append(self.path(node))
             return _reader(self.reads[-1])
+        assert isinstance(node, syntax.Call)
         return self.call(node)
 
     def call(self, node: syntax.Call) -> Get:

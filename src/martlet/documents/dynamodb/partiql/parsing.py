@@ -16,6 +16,7 @@ __all__ = ["Column", "Order", "Parser"]
 _DEPTH: Final = 48
 _COMPARATORS: Final = {"=": "=", "<>": "<>", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _WHERE: Final = frozenset(("attribute_exists", "attribute_not_exists", "attribute_type", "begins_with", "contains", "size"))
+_TRUTHS: Final = _WHERE - {"size"}
 _SETTERS: Final = {"set_add": "ADD", "set_delete": "DELETE"}
 _TYPES: Final = """
 BOOL BOOLEAN SMALLINT INTEGER2 INT2 INTEGER4 INT4 INT INTEGER8 INT8 INTEGER FLOAT REAL DOUBLE DECIMAL NUMERIC TIMESTAMP DATE
@@ -298,42 +299,49 @@ class Parser:
             self.depth -= 1
         else:
             found = self.operand()
-        if isinstance(found, syntax.Test | syntax.Not | syntax.Logic):
-            return found
+        return self.compared(found)
+
+    def compared(self, found: syntax.Condition | syntax.Operand) -> syntax.Condition | syntax.Operand:
+        """What is said of an operand, or of a condition as a truth; if nothing is, itself."""
+        tokens = self.tokens
         if tokens.here.kind in _COMPARATORS:
             operator = _COMPARATORS[tokens.next().kind]
-            return syntax.Test(operator, (found, self.operand()))
+            return syntax.Test(operator, (_operand(found), _operand(self.operand())))
         if tokens.keyword("IS"):
-            return self.nothing(found)
+            return self.nothing(_operand(found))
         negated = tokens.word() == "NOT" and tokens.ahead().text.upper() in ("IN", "BETWEEN", "LIKE") and tokens.keyword("NOT")
         test = self.range(found)
         if test is None:
             return found
         return syntax.Not(test) if negated else test
 
-    def range(self, left: syntax.Operand) -> syntax.Test | None:
+    def range(self, left: syntax.Condition | syntax.Operand) -> syntax.Test | None:
         tokens = self.tokens
         if tokens.keyword("BETWEEN"):
             low = self.operand()
             if not tokens.keyword("AND"):
                 raise malformed("Expected AND after BETWEEN")
-            return syntax.Test("BETWEEN", (left, low, self.operand()))
+            return syntax.Test("BETWEEN", (_operand(left), _operand(low), _operand(self.operand())))
         if tokens.keyword("IN"):
-            closing = {"[": "]", "(": ")"}.get(tokens.here.kind)
-            if closing is None:
-                raise malformed("Expected a list after IN")
-            tokens.next()
-            operands = [self.operand()]
-            while tokens.sign(","):
-                operands.append(self.operand())
-            if not tokens.sign(closing):
-                raise malformed("Expected RIGHT_PAREN" if closing == ")" else "Expected RIGHT_BRACKET")
-            if len(operands) > 100:
-                raise invalid(f"The IN operator is provided with too many operands; number of operands: {len(operands)}")
-            return syntax.Test("IN", (left, *operands))
+            return syntax.Test("IN", (_operand(left), *self.choices()))
         if tokens.word() == "LIKE":
             raise invalid("Unsupported operation: Like")
         return None
+
+    def choices(self) -> tuple[syntax.Operand, ...]:
+        tokens = self.tokens
+        closing = {"[": "]", "(": ")"}.get(tokens.here.kind)
+        if closing is None:
+            raise malformed("Expected a list after IN")
+        tokens.next()
+        operands = [_operand(self.operand())]
+        while tokens.sign(","):
+            operands.append(_operand(self.operand()))
+        if not tokens.sign(closing):
+            raise malformed("Expected RIGHT_PAREN" if closing == ")" else "Expected RIGHT_BRACKET")
+        if len(operands) > 100:
+            raise invalid(f"The IN operator is provided with too many operands; number of operands: {len(operands)}")
+        return tuple(operands)
 
     def nothing(self, left: syntax.Operand) -> syntax.Condition:
         """IS [NOT] MISSING, IS [NOT] NULL."""
@@ -465,6 +473,13 @@ class Parser:
 
 
 def _condition(node: syntax.Condition | syntax.Operand) -> syntax.Condition:
-    if isinstance(node, syntax.Path | syntax.Value):
+    if isinstance(node, syntax.Path | syntax.Value | syntax.Truth):
         raise invalid("Unsupported operation: a condition is expected where a value is")
+    return node
+
+
+def _operand(node: syntax.Condition | syntax.Operand) -> syntax.Operand:
+    """A condition where a value is wanted is true or false."""
+    if isinstance(node, syntax.Test | syntax.Not | syntax.Logic) or (isinstance(node, syntax.Call) and node.name in _TRUTHS):
+        return syntax.Truth(node)
     return node

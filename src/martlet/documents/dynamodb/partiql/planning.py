@@ -7,13 +7,13 @@ it says of the sort key; otherwise it reads all of the table or index. What is n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from martlet.documents.dynamodb.expressions import Condition, KeyCondition, numbers, paths, syntax, updates, values
 from martlet.documents.dynamodb.expressions.binding import Binder
-from martlet.documents.dynamodb.expressions.conditions import compile_condition
+from martlet.documents.dynamodb.expressions.conditions import Plan, compile_condition
 from martlet.documents.dynamodb.expressions.errors import invalid
 from martlet.documents.dynamodb.expressions.paths import Steps
 from martlet.documents.dynamodb.expressions.values import AV, Item
@@ -27,6 +27,7 @@ __all__ = [
     "Read",
     "check_where",
     "missing_attributes",
+    "plan_exists",
     "plan_key",
     "plan_read",
     "plan_update",
@@ -38,6 +39,9 @@ _OVERLAPPING: Final = "Overlapping conditions with range keys are not supported 
 _TOO_MANY: Final = "Too many decomposed read operations for a given query."
 _RANGES: Final = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
+_PLANS: Final = 16
+
+T = TypeVar("T")
 Variables = Mapping[str, AV]
 Node = syntax.Condition
 
@@ -73,7 +77,7 @@ class Read(msgspec.Struct, frozen=True):
 class Keyed(msgspec.Struct, frozen=True):
     """The item that a write means, and what else must hold of it (None: nothing)."""
 
-    key: dict[str, AV]
+    key: dict[str, Any]
     condition: Condition | None
 
 
@@ -106,25 +110,51 @@ class _Verbatim(Binder):
         return path.steps, None
 
 
-def check_where(where: Node | None, variables: Variables) -> Condition | None:
+def check_where(statement: Select | Update | Delete) -> Condition | None:
     """The whole WHERE as a condition. Raises the service's errors that no table is needed for."""
+    return _condition(statement, statement.where)
+
+
+def _condition(statement: Select | Update | Delete, where: Node | None) -> Condition | None:
+    """A part of a statement's WHERE as a condition; compiled once for all who run the statement."""
     if where is None:
         return None
+    plan = _compiled(statement, where, lambda: _compile(where))
+    for check in plan.checks:
+        found = check(statement.values)
+        if found is not None:
+            raise invalid(found)
+    return Condition(plan, statement.values)
+
+
+def _compile(where: Node) -> Plan:
     problem, plan = compile_condition(where, _Verbatim({}))
     if problem:
         raise invalid(problem)
-    for check in plan.checks:
-        found = check(variables)
-        if found is not None:
-            raise invalid(found)
-    return Condition(plan, variables)
+    return plan
+
+
+def _compiled(statement: Select | Update | Delete, key: object, make: Callable[[], T]) -> T:
+    plans = statement.plans
+    found = plans.get(key)
+    if found is None:
+        found = make()
+        if len(plans) >= _PLANS:
+            plans.clear()  # tables of many kinds run one text: rare, and only slower
+        plans[key] = found
+    return found
 
 
 def plan_update(statement: Update) -> updates.Update:
     """SET and REMOVE as an update. Raises the service's errors."""
-    problem, plan = updates.compile_update(statement.actions, _Verbatim({}))
-    if problem:
-        raise invalid(problem)
+
+    def compiled() -> updates.Plan:
+        problem, plan = updates.compile_update(statement.actions, _Verbatim({}))
+        if problem:
+            raise invalid(problem)
+        return plan
+
+    plan = _compiled(statement, "SET", compiled)
     for check in plan.checks:
         found = check(statement.values)
         if found is not None:
@@ -148,28 +178,43 @@ def plan_key(statement: Update | Delete, keys: Keys) -> Keyed:
     if len(found) < (1 if keys.range is None else 2):
         raise invalid(_NO_KEY)
     ordered = {name: found[name] for name in (keys.hash, keys.range) if name is not None}
-    return Keyed(ordered, check_where(_all(rest), statement.values))
+    return Keyed(ordered, _condition(statement, _all(rest)))
 
 
-def plan_read(statement: Select, keys: Keys) -> Read:
+def plan_exists(statement: Select, keys: Keys) -> Keyed:
+    """The item and the condition of an EXISTS. Raises the service's errors when it has not both."""
+    found: dict[str, AV] = {}
+    rest: list[Node] = []
+    for node in _conjuncts(statement.where):
+        pinned = _equality(node, statement.values)
+        if pinned is not None and pinned[0] in (keys.hash, keys.range) and pinned[0] not in found:
+            found[pinned[0]] = pinned[1]
+        else:
+            rest.append(node)
+    condition = _condition(statement, _all(rest))
+    if len(found) < (1 if keys.range is None else 2) or condition is None:
+        raise invalid("EXISTS() must contain a single item read with additional condition")
+    return Keyed(found, condition)
+
+
+def plan_read(statement: Select, keys: Keys, check_types: bool = True) -> Read:
     """What a SELECT reads of a table or an index with these keys. Raises the service's errors."""
-    whole = check_where(statement.where, statement.values)
+    whole = check_where(statement)
     branches = _branches(statement.where, keys, statement.values)
     reverse = _direction(statement, keys, branches)
     if branches is None:
         return Read((), whole, False, False, ())
     if len(branches) > READS:
         raise invalid(_TOO_MANY)
-    _check_types(branches, keys)
+    if check_types:
+        _check_types(branches, keys)
     _check_overlap(branches)
-    first = min(branches, key=lambda branch: _bucket(branch.hash))
-    filtered = _java_order(_attributes(first.rest))
+    first = min(reversed(branches), key=lambda branch: _bucket(branch.hash))  # the service looks at one, as recorded
+    filtered = _compiled(statement, first.rest, lambda: _java_order(_attributes(first.rest)))
     if any(name == keys.hash for name in filtered):
         filtered = ()
     exact = all(not branch.rest for branch in branches) and len(branches) == 1
-    made = [
-        Branch(branch.key(), check_where(_all(branch.rest), statement.values)) for branch in _sorted(branches, statement, keys)
-    ]
+    made = [Branch(branch.key(), _condition(statement, _all(branch.rest))) for branch in _sorted(branches, statement, keys)]
     return Read(tuple(made), None, reverse, exact, filtered)
 
 

@@ -105,6 +105,8 @@ def _split(text: str) -> list[Token]:
         at = found.end()
         if kind == "blank":
             continue
+        if text.startswith("/*", found.start()):
+            raise malformed()
         if kind in ("quoted", "text"):
             mark = '"' if kind == "quoted" else "'"
             content = content.replace(mark + mark, mark)

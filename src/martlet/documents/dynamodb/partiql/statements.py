@@ -1,7 +1,7 @@
 """Statements: what SELECT, INSERT, UPDATE, DELETE and EXISTS say, as trees of the expression languages.
 
 A statement is parsed once for its text; its literals and parameters are variables of its conditions and its actions. `parse`
-puts the parameters of a request in.
+puts the parameters of a request in. `plans` is what has been compiled of the text, shared by all who run it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Select(msgspec.Struct, frozen=True):
     where: syntax.Condition | None
     order: tuple[Order, ...]
     values: Mapping[str, AV]
+    plans: dict[Any, Any]
     exists: bool = False
 
 
@@ -48,6 +49,7 @@ class Update(msgspec.Struct, frozen=True):
     where: syntax.Condition | None
     returning: str
     values: Mapping[str, AV]
+    plans: dict[Any, Any]
 
 
 class Delete(msgspec.Struct, frozen=True):
@@ -57,6 +59,7 @@ class Delete(msgspec.Struct, frozen=True):
     where: syntax.Condition | None
     returning: str
     values: Mapping[str, AV]
+    plans: dict[Any, Any]
 
 
 Statement = Select | Insert | Update | Delete
@@ -82,6 +85,7 @@ class _Maker:
     def __init__(self, text: str) -> None:
         parser = Parser(Tokens(text))
         self.parser = parser
+        self.plans: dict[Any, Any] = {}
         word = parser.tokens.word()
         if word not in _STARTS:
             if parser.tokens.here.kind in ("word", "quoted") and parser.tokens.ahead().text.upper() == "IS":
@@ -89,6 +93,7 @@ class _Maker:
             raise malformed("Expected data manipulation")
         self.kind = "UPDATE" if word == "FROM" else word
         parser.statement(word)
+        parser.tokens.tokens.clear()  # the statement is remembered, its tokens need not be
 
     def __call__(self, parameters: Sequence[AV]) -> Statement:
         parser = self.parser
@@ -100,12 +105,12 @@ class _Maker:
         table = parser.table
         if self.kind in ("SELECT", "EXISTS"):
             order = tuple(parser.order)
-            return Select(table, parser.index, parser.columns, parser.where, order, bound, self.kind == "EXISTS")
+            return Select(table, parser.index, parser.columns, parser.where, order, bound, self.plans, self.kind == "EXISTS")
         if self.kind == "INSERT":
             return Insert(table, _item(parser, bound))
         if self.kind == "UPDATE":
-            return Update(table, tuple(parser.actions), parser.where, parser.returning, bound)
-        return Delete(table, parser.where, parser.returning, bound)
+            return Update(table, tuple(parser.actions), parser.where, parser.returning, bound, self.plans)
+        return Delete(table, parser.where, parser.returning, bound, self.plans)
 
 
 def _item(parser: Parser, bound: Mapping[str, AV]) -> Mapping[str, AV]:

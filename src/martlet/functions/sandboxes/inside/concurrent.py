@@ -31,14 +31,26 @@ def serve(shared: runtime.Runtime) -> NoReturn:
     loop = shared.loop()
     asynchronous = _is_asynchronous(shared.entry)
     threads = None if asynchronous else ThreadPoolExecutor(shared.init["concurrency"])
-    tasks: set[asyncio.Task[None]] = set()
+    tasks: dict[int, asyncio.Task[None]] = {}
+    gates = _Gates()
+
+    def begin(sequence: int, payload: bytes) -> None:
+        def ended(_: asyncio.Task[None]) -> None:
+            del tasks[sequence]
+            gates.open(sequence)
+
+        tasks[sequence] = loop.create_task(_handle(shared, sequence, payload, threads, gates))
+        tasks[sequence].add_done_callback(ended)
 
     def readable() -> None:
         while True:
-            _, sequence, payload = shared.channel.receive()
-            task = loop.create_task(_handle(shared, sequence, payload, threads))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            kind, sequence, payload = shared.channel.receive()
+            if kind == frames.INVOKE:
+                begin(sequence, payload)
+            elif kind == frames.HOLD and sequence in tasks:
+                gates.shut(sequence)
+            elif kind == frames.GO_ON:
+                gates.open(sequence)
             if not shared.channel.buffered():
                 return
 
@@ -47,12 +59,33 @@ def serve(shared: runtime.Runtime) -> NoReturn:
     raise SystemExit(1)
 
 
+class _Gates:
+    """Which events must wait before they send more of their streamed answers."""
+
+    def __init__(self) -> None:
+        self._shut: dict[int, asyncio.Event] = {}
+
+    def shut(self, sequence: int) -> None:
+        self._shut.setdefault(sequence, asyncio.Event())
+
+    def open(self, sequence: int) -> None:
+        gate = self._shut.pop(sequence, None)
+        if gate is not None:
+            gate.set()
+
+    async def passed(self, sequence: int) -> None:
+        while (gate := self._shut.get(sequence)) is not None:
+            await gate.wait()
+
+
 def _is_asynchronous(entry: Any) -> bool:
     target = entry if hasattr(entry, "__code__") else getattr(entry, "__call__", entry)  # noqa: B004
     return asyncio.iscoroutinefunction(target)
 
 
-async def _handle(shared: runtime.Runtime, sequence: int, payload: bytes, threads: ThreadPoolExecutor | None) -> None:
+async def _handle(
+    shared: runtime.Runtime, sequence: int, payload: bytes, threads: ThreadPoolExecutor | None, gates: _Gates
+) -> None:
     _running.set((sequence, ""))
     try:
         event, context = shared.open(payload)
@@ -76,11 +109,12 @@ async def _handle(shared: runtime.Runtime, sequence: int, payload: bytes, thread
     shared.channel.send(frames.HEAD, sequence, json.dumps(result.head).encode())
     try:
         if hasattr(result, "__aiter__"):
-            await shared.stream_async(sequence, result)
+            await shared.stream_async(sequence, result, gates.passed)
         else:
             for chunk in result:
                 shared.send_chunk(sequence, chunk)
                 await asyncio.sleep(0)
+                await gates.passed(sequence)
             result.close()
     except Exception as error:
         shared.fail(sequence, request_id, runtime.failure_of(error), frames.STREAM_ERROR)

@@ -15,6 +15,8 @@ INIT = 1  # JSON: handler, environment, limits; once, first
 INVOKE = 2  # request id, time-out in ms, ARN, trace id, client context (US-separated, one line), then the event
 START = 3  # to a launcher: every extension has registered, start the runtime
 DELIVER = 4  # to a launcher: an address in the sandbox, a line break, a body to POST there
+HOLD = 5  # where several events run at once: send no more of this one's streamed answer, its client is slow
+GO_ON = 6  # its client reads again
 
 # instance → platform
 READY = 11  # JSON: {"at": CLOCK_MONOTONIC in ns}; the handler is imported

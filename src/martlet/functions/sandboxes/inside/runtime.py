@@ -421,10 +421,13 @@ class Runtime:
             if not hasattr(result, "__aiter__") and hasattr(result, "close"):
                 result.close()
 
-    async def stream_async(self, sequence: int, result: Any) -> None:
+    async def stream_async(self, sequence: int, result: Any, passed: Any = None) -> None:
+        """`passed(sequence)` is awaited after each part: it returns when the next may be sent."""
         try:
             async for chunk in result:
                 self.send_chunk(sequence, chunk)
+                if passed is not None:
+                    await passed(sequence)
         finally:
             if hasattr(result, "aclose"):
                 await result.aclose()
