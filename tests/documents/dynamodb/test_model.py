@@ -344,9 +344,8 @@ class Machine(RuleBasedStateMachine):
         sizes = sum(unpack(raw)[1] for _, raw in rows)
         assert unpack_stats(self.tables.store.read(lambda reader: reader.get(table.stats_key))) == (len(rows), sizes)
         for index in table.indexes:
-            entries = dict(
-                self.tables.store.read(lambda reader: reader.scan(index.prefix, index.prefix + b"\xff" * 8, limit=1000))
-            )  # noqa: B023
+            low, stats_key = index.prefix, index.stats_key
+            entries = dict(self.tables.store.read(lambda reader, low=low: reader.scan(low, low + b"\xff" * 8, limit=1000)))
             wanted = {index.key(item, table.own(item)): index.project(item) for item in held.values()}
             wanted.pop(None, None)
             shown = {key: unpack(raw)[0] for key, raw in entries.items()}
@@ -354,7 +353,7 @@ class Machine(RuleBasedStateMachine):
                 assert shown == wanted
             else:
                 assert shown.items() <= wanted.items()
-            count = unpack_stats(self.tables.store.read(lambda reader: reader.get(index.stats_key)))  # noqa: B023
+            count = unpack_stats(self.tables.store.read(lambda reader, key=stats_key: reader.get(key)))
             assert count == (len(entries), sum(unpack(raw)[1] for raw in entries.values()))
 
     @invariant()

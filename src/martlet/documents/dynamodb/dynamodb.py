@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -36,7 +35,7 @@ __all__ = ["DynamoDb", "DynamoDbStreams"]
 
 Request = dict[str, Any]
 Authorize = Callable[[Any, str, str], None]
-_NAME: Final = re.compile(r"[a-zA-Z0-9_.-]+")
+_ON_TABLES: Final = frozenset(("CreateTable", "DeleteTable", "DescribeTable", "UpdateTable"))
 _ASKS_ITSELF: Final = frozenset(
     (
         "BatchGetItem",
@@ -87,18 +86,9 @@ class DynamoDb(Administration):
 
     def precheck(self, operation: str, request: Request) -> None:
         """What the service says before it looks at the rest of a request."""
-        if "TableName" not in request:
-            return
-        name = request["TableName"]
-        if name.startswith("arn:"):
-            return
-        if not 3 <= len(name) <= 255:
+        name = request.get("TableName")
+        if operation in _ON_TABLES and name is not None and not name.startswith("arn:") and not 3 <= len(name) <= 255:
             raise validation("TableName must be at least 3 characters long and at most 255 characters long")
-        if not _NAME.fullmatch(name):
-            raise validation(
-                f"1 validation error detected: Value '{name}' at 'tableName' failed to satisfy constraint: "
-                "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+"
-            )
 
     # --- one item
 
@@ -226,6 +216,7 @@ class DynamoDbStreams:
         return f"dynamodb:{operation}", str(arn or "*")
 
     async def list_streams(self, caller: Caller, request: Request) -> Request:
+        _check_limit(request, 100)
         name = table_name(request.get("TableName") or "")
         found, last = self._streams.listed(name, request.get("ExclusiveStartStreamArn") or "", request.get("Limit") or 100)
         return {"Streams": found, "LastEvaluatedStreamArn": last or None}
@@ -238,6 +229,11 @@ class DynamoDbStreams:
         id = shard_id(stream, table.number)
         shard = {"ShardId": id, "SequenceNumberRange": range_}
         after = request.get("ExclusiveStartShardId") or ""
+        children = request.get("ShardFilter")
+        if children is not None:
+            if children.get("Type") != "CHILD_SHARDS" or not children.get("ShardId"):
+                raise validation("A ShardFilter needs the Type CHILD_SHARDS and a ShardId")
+            after = id  # a stream has one shard, and that has no children
         schema = [{"AttributeName": table.hash, "KeyType": "HASH"}]
         if table.range:
             schema.append({"AttributeName": table.range, "KeyType": "RANGE"})
@@ -287,6 +283,7 @@ class DynamoDbStreams:
         return after
 
     async def get_records(self, caller: Caller, request: Request) -> Request:
+        _check_limit(request, 1_000)
         now_ms = self._tables.clock.now_ms()
         stream, position = self._streams.position(request["ShardIterator"], now_ms)
         found, after = self._streams.records(stream, position, request.get("Limit") or 1_000)
@@ -294,3 +291,12 @@ class DynamoDbStreams:
         if after is not None:
             answer["NextShardIterator"] = self._streams.iterator(stream, after, now_ms)
         return answer
+
+
+def _check_limit(request: Request, most: int) -> None:
+    limit = request.get("Limit")
+    if limit is not None and limit > most:
+        raise validation(
+            f"1 validation error detected: Value '{limit}' at 'limit' failed to satisfy constraint: "
+            f"Member must have value less than or equal to {most}"
+        )

@@ -10,7 +10,16 @@ from martlet.documents.dynamodb.expressions import KeyTest, Names, Projection
 from martlet.documents.dynamodb.failures import detected, invalid, validation
 from martlet.documents.dynamodb.items import checked, type_of
 from martlet.documents.dynamodb.legacy import Filter
-from martlet.documents.dynamodb.reading import Page, Reading, bounds, check_start, composite_bounds, last_key, start_position
+from martlet.documents.dynamodb.reading import (
+    Page,
+    Reading,
+    bounds,
+    check_start,
+    check_start_hash,
+    composite_bounds,
+    last_key,
+    start_position,
+)
 from martlet.documents.dynamodb.requests import names_of, paths_check, projection_of
 from martlet.documents.dynamodb.tables import Index, Item, Table
 from martlet.errors import ServiceError
@@ -88,13 +97,13 @@ def plan_scan(request: Request) -> Asked:
 
 def _plan_filter(asked: Asked, parameter: str) -> None:
     request = asked.request
-    legacy.check_attributes_to_get(request.get("AttributesToGet"))
     given = request.get(parameter)
     operator = legacy.check_operator(request, given, parameter)
     if given:
         asked.filter = Filter(legacy.checked_conditions(given), operator)
         asked.filter_attributes = asked.filter.attributes
         asked.legacy_filter = parameter
+    legacy.check_attributes_to_get(request.get("AttributesToGet"))
     if request.get("ExclusiveStartKey") is not None:
         try:
             asked.start = checked(request["ExclusiveStartKey"])
@@ -178,7 +187,7 @@ def reading_of_query(table: Table, asked: Asked) -> Reading:
     hashed, ranged = _keys_of(table, index)
     assert asked.keys is not None
     if asked.start is not None:
-        check_start(table, index, asked.start, scan=False)
+        check_start_hash(table, index, asked.start)
         if index is None and not ranged:
             shown = ", ".join(f"{name}={_shown(value)}" for name, value in asked.start.items())
             raise validation(f"The provided exclusive start key is invalid: ExclusiveStartKey: {{{shown}}}")
@@ -191,18 +200,22 @@ def reading_of_query(table: Table, asked: Asked) -> Reading:
         low, high = bounds(table, index, wanted)
     reverse = request.get("ScanIndexForward") is False
     if asked.start is not None:
+        check_start(table, index, asked.start, scan=False)
         at = start_position(table, index, asked.start)
         if index is None or not index.composite:
-            _check_inside(table, asked, at, low, high, hashed, ranged)
+            _check_inside(table, asked, hashed, ranged)
         elif not low <= at < high:
             raise validation("The provided starting key is outside query boundaries based on provided conditions")
         low, high = (low, min(at, high)) if reverse else (max(low, at + b"\x00"), high)
+    reading = Reading(table, index, low, high, reverse)
+    check = paths_check(asked.projection.paths() if asked.projection is not None else ())
+    if check is not None:
+        check(table)
     keys = index.keys if index is not None else table.keys
     for name in keys if asked.filter is not None else ():
         if name in asked.filter_attributes:
             what = asked.legacy_filter or "Filter Expression"
             raise validation(f"{what} can only contain non-primary key attributes: Primary key attribute: {name}")
-    reading = Reading(table, index, low, high, reverse)
     _fill(reading, asked)
     return reading
 
@@ -233,22 +246,35 @@ def _check_key_operands(keys: Mapping[str, KeyTest], table: Table, names: tuple[
             )
 
 
-def _check_inside(table: Table, asked: Asked, at: bytes, low: bytes, high: bytes, hashed: str, ranged: str) -> None:
+def _check_inside(table: Table, asked: Asked, hashed: str, ranged: str) -> None:
     """Whether a starting key is within what the query reads."""
     assert asked.keys is not None
     assert asked.start is not None
     kind = table.types[hashed]
     same = asked.start[hashed].get(kind) == asked.keys[hashed].operands[0].get(kind)
-    if ranged not in asked.keys:
+    test = asked.keys.get(ranged)
+    if test is None:
         if not same:
             raise validation("The provided starting key is outside query boundaries based on provided conditions")
         return
-    if not same:
-        if asked.keys[ranged].operator == "=":
-            raise validation("The query can return at most one row and cannot be restarted")
-        raise validation("The provided starting key is outside query boundaries based on provided conditions")
-    if not low <= at < high:
+    if not _inside(asked.start[ranged], test):
         raise validation("The provided starting key does not match the range key predicate")
+    if not same:
+        raise validation("The query can return at most one row and cannot be restarted")
+
+
+def _inside(value: dict[str, Any], test: KeyTest) -> bool:
+    """Whether a sort key is one of those that a condition means."""
+    first = test.operands[0]
+    if test.operator == "begins_with":
+        kind = type_of(value)
+        return kind in first and bool(value[kind].startswith(first[kind]))
+    found = expressions.values.compare(value, first)
+    if found is None:
+        return False
+    if test.operator == "BETWEEN":
+        return found >= 0 >= (expressions.values.compare(value, test.operands[1]) or 0)
+    return {"=": found == 0, "<": found < 0, "<=": found <= 0, ">": found > 0, ">=": found >= 0}[test.operator]
 
 
 def reading_of_scan(table: Table, asked: Asked) -> Reading:
@@ -278,6 +304,8 @@ def reading_of_scan(table: Table, asked: Asked) -> Reading:
 
 def _fill(reading: Reading, asked: Asked) -> None:
     request, table, index = asked.request, reading.table, reading.index
+    if index is not None and not index.everything:
+        reading.fetches = _fetches(index, asked)
     check = paths_check((*asked.filter_paths, *(asked.projection.paths() if asked.projection is not None else ())))
     if check is not None:
         check(table)
@@ -285,8 +313,6 @@ def _fill(reading: Reading, asked: Asked) -> None:
     reading.limit = request.get("Limit")
     reading.consistent = bool(request.get("ConsistentRead"))
     reading.counts = request.get("Select") == "COUNT"
-    if index is not None and not index.everything:
-        reading.fetches = _fetches(index, asked)
 
 
 def _fetches(index: Index, asked: Asked) -> bool:

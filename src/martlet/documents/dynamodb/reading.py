@@ -15,18 +15,29 @@ from martlet.documents.dynamodb import ordering
 from martlet.documents.dynamodb.capacity import Capacity, read_units
 from martlet.documents.dynamodb.expressions import KeyCondition, KeyTest, Projection
 from martlet.documents.dynamodb.failures import invalid, validation
-from martlet.documents.dynamodb.items import check_key, item_size
+from martlet.documents.dynamodb.items import check_key, check_key_value
 from martlet.documents.dynamodb.tables import Index, Item, Table, unpack
 from martlet.documents.dynamodb.writing import Condition
 from martlet.errors import ServiceError
 from martlet.store import Reader, Store
 
-__all__ = ["Page", "Reading", "bounds", "check_start", "composite_bounds", "last_key", "read_page", "start_position"]
+__all__ = [
+    "Page",
+    "Reading",
+    "bounds",
+    "check_start",
+    "check_start_hash",
+    "composite_bounds",
+    "last_key",
+    "read_page",
+    "start_position",
+]
 
 PAGE_BYTES: Final = 1_048_576
 _SLICE: Final = 48  # rows of a first slice: 400 KB each at most
 _SLICE_MOST: Final = 384
 _SMALL: Final = 4_096
+_BAD_START: Final = "The provided starting key is invalid"
 
 Value = dict[str, Any]
 
@@ -160,26 +171,30 @@ def _compared(operator: str, start: bytes, low: bytes, after: bytes, end: bytes)
 # --- where to go on
 
 
+def check_start_hash(table: Table, index: Index | None, start: Item) -> None:
+    """What of a query's ExclusiveStartKey is looked at before its conditions are."""
+    wanted = index.unique_keys if index is not None else table.keys
+    hashed = index.hash[0] if index is not None else table.hash
+    if len(start) != len(wanted) or hashed not in start:
+        raise validation(_BAD_START)
+    check_key_value(start, hashed, table.types[hashed], True)
+
+
 def check_start(table: Table, index: Index | None, start: Item, *, scan: bool) -> None:
     """Whether an ExclusiveStartKey is a key of what is read."""
     wanted = index.unique_keys if index is not None else table.keys
-    bare = "The provided starting key is invalid"
     if len(start) != len(wanted):
-        raise validation(f"{bare}: The provided key element does not match the schema" if scan and index is None else bare)
-    if index is not None:
-        for name in index.keys:
-            if name not in start:
-                raise validation(bare)
-            if table.types[name] not in start[name]:
-                raise validation("The provided key element does not match the schema" if not scan else bare)
-    elif not scan:
-        for name in table.keys:
-            if name not in start:
-                raise validation(bare)
+        bare = not scan or index is not None
+        raise validation(_BAD_START if bare else f"{_BAD_START}: The provided key element does not match the schema")
+    for name in index.keys if index is not None else () if scan else table.keys:
+        if name not in start:
+            raise validation(_BAD_START)
+        is_hash = name in index.hash if index is not None else name == table.hash
+        check_key_value(start, name, table.types[name], is_hash)
     try:
         check_key(table, {name: start[name] for name in table.keys if name in start})
     except ServiceError as error:
-        raise validation(f"{bare}: {error.message}") from error
+        raise validation(f"{_BAD_START}: {error.message}") from error
 
 
 def start_position(table: Table, index: Index | None, start: Item) -> bytes:
@@ -240,7 +255,3 @@ def last_key(table: Table, index: Index | None, item: Item) -> Item:
     """The LastEvaluatedKey of a page that ends with `item`."""
     names = index.unique_keys if index is not None else table.keys
     return {name: item[name] for name in names}
-
-
-def entry_bytes(item: Item) -> int:
-    return item_size(item)

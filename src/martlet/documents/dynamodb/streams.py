@@ -6,6 +6,7 @@ number in the log. Nothing is written for readers. Records are kept as long as t
 from __future__ import annotations
 
 import base64
+import re
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -49,7 +50,7 @@ class _Position(msgspec.Struct, array_like=True):
 
 _BODY: Final = msgspec.json.Decoder(_Body).decode
 _POSITION: Final = msgspec.json.Decoder(_Position).decode
-_BINARY: Final = ("B", "BS")
+_ARN: Final = re.compile(r"arn:aws:dynamodb:[^:]*:[0-9]{12}:table/[^/]+/stream/[0-9T:.-]+")
 
 
 def sequence(seq: int) -> str:
@@ -77,6 +78,8 @@ class Streams:
             for stream in table.record.streams if table is not None else ():
                 if stream.label == label and table is not None:
                     return table.record, stream
+        if not _ARN.fullmatch(arn):
+            raise validation(f"Invalid StreamArn: {arn}")
         raise ServiceError("ResourceNotFoundException", f"Requested resource not found: Stream: {arn} not found")
 
     def oldest(self, stream: StreamRecord) -> int:
@@ -160,6 +163,8 @@ class Streams:
 
     def listed(self, name: str, after: str, most: int) -> tuple[list[dict[str, Any]], str]:
         """A page of streams, of one table or of all, and the ARN to go on after."""
+        if after and not _ARN.fullmatch(after):
+            raise validation(f"Invalid ExclusiveStartStreamArn: {after}")
         found: list[dict[str, Any]] = []
         low = b"Yt" + name.encode() if name else b"Yt"
         high = low + b"\x00" if name else b"Yu"

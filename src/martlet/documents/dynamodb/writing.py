@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from martlet.documents.dynamodb.capacity import Capacity, write_units
+from martlet.documents.dynamodb.expressions import values
 from martlet.documents.dynamodb.failures import condition_failed, invalid, validation
 from martlet.documents.dynamodb.items import (
     ITEM_BYTES,
@@ -144,7 +145,7 @@ def store_item(
     if before is None and after is None:
         return capacity
     new = pack(after, size) if after is not None else None
-    if new == raw:
+    if new == raw or (before is not None and after is not None and same(before, after)):
         return capacity
     if new is None:
         tx.delete(key)
@@ -160,6 +161,13 @@ def store_item(
     if table.stream is not None:
         _record(tx, table, key, before, before_size, after, size, operation)
     return capacity
+
+
+def same(before: Item, after: Item) -> bool:
+    """Whether two items are equal: the members of sets have no order."""
+    return before == after or (
+        len(before) == len(after) and all(name in before and values.equals(before[name], after[name]) for name in after)
+    )
 
 
 def _count(tx: Tx, key: bytes, items: int, size: int) -> None:

@@ -7,6 +7,7 @@ shape.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
@@ -201,6 +202,8 @@ _NOT_NULL: Final = "Member must not be null"
 
 def _rules(shape: Shape, *, element: bool = False) -> list[tuple[str, _Rule]]:
     """A shape's own constraints: (text, test). Elements of lists list theirs the other way round: lengths, then the pattern."""
+    if shape.name == "TableArn" and not element:  # DynamoDB's: a table's name, or its ARN
+        return _TABLE_RULES
     lengths = shape.kind in ("string", "blob", "list", "map")
     size = _length if lengths else _number
     word = "length" if lengths else "value"
@@ -222,6 +225,17 @@ def _rules(shape: Shape, *, element: bool = False) -> list[tuple[str, _Rule]]:
         if matches is not None:
             contents.append((f"Member must satisfy regular expression pattern: {pattern}", matches))
     return bounds + contents if element else contents + bounds
+
+
+_TABLE_NAME: Final = re.compile(r"[a-zA-Z0-9_.-]+")
+_TABLE_RULES: Final[list[tuple[str, _Rule]]] = [
+    (
+        "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+",
+        lambda value: value.startswith("arn:") or bool(_TABLE_NAME.fullmatch(value)),
+    ),
+    ("Member must have length greater than or equal to 3", lambda value: len(value) >= 3),
+    ("Member must have length less than or equal to 255", lambda value: value.startswith("arn:") or len(value) <= 255),
+]
 
 
 def _length(value: Any) -> int:

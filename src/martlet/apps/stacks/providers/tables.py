@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from martlet.apps.stacks.kinds import Kind, fixed, object_of, refused, taken, value
 from martlet.apps.stacks.providers.provider import Context, Physical, Provider, _Replace, generated_name, unknown
-from martlet.errors import DeployFailed, ServiceError
+from martlet.errors import ServiceError
 
 __all__ = ["DynamoDb", "TableProvider", "table_providers"]
 
@@ -77,7 +77,9 @@ class TableProvider:
             "OnDemandThroughput": taken(why=_NO_LIMIT),
             "PointInTimeRecoverySpecification": object_of(
                 {
-                    "PointInTimeRecoveryEnabled": taken("boolean", why="`true` is refused: back the store up as a whole"),
+                    "PointInTimeRecoveryEnabled": taken(
+                        "boolean", why="nothing is restored by table: back the store up as a whole"
+                    ),
                     "RecoveryPeriodInDays": taken(),
                 }
             ),
@@ -99,12 +101,6 @@ class TableProvider:
         self._dynamodb = service
 
     def identify(self, context: Context, properties: Mapping[str, Any]) -> Physical:
-        recovery = properties.get("PointInTimeRecoverySpecification") or {}
-        if recovery.get("PointInTimeRecoveryEnabled") in (True, "true") and not context.is_lenient:
-            raise DeployFailed(
-                f"AWS::DynamoDB::Table {context.logical_id}: property PointInTimeRecoverySpecification is not supported: "
-                "back the store up as a whole"
-            )
         name = str(properties.get("TableName") or generated_name(context, 255))
         arn = f"arn:aws:dynamodb:{context.region}:{context.account}:table/{name}"
         streams = unknown(context, "StreamArn") if properties.get("StreamSpecification") else {}
