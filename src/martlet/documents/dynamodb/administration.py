@@ -174,24 +174,28 @@ class Administration:
         table = self.tables.store.read(lambda reader: self.tables.catalog.table(reader, name))
         if table is None:
             raise ServiceError("TableNotFoundException", f"Table not found: {name}")
-        recovery = "ENABLED" if table.record.backups else "DISABLED"
+        days = table.record.recovery_days
+        recovery: Request = {"PointInTimeRecoveryStatus": "ENABLED" if days else "DISABLED"}
+        if days:  # without the times between which there were something to restore: there is nothing
+            recovery["RecoveryPeriodInDays"] = days
         return {
             "ContinuousBackupsDescription": {
                 "ContinuousBackupsStatus": "ENABLED",
-                "PointInTimeRecoveryDescription": {"PointInTimeRecoveryStatus": recovery},
+                "PointInTimeRecoveryDescription": recovery,
             }
         }
 
     async def update_continuous_backups(self, caller: Any, request: Request) -> Request:
         """Remembered, for templates and clients that set it: what would restore a table is refused by name."""
         name = table_name(request["TableName"])
-        enabled = bool(request["PointInTimeRecoverySpecification"].get("PointInTimeRecoveryEnabled"))
+        wanted = request["PointInTimeRecoverySpecification"]
+        days = wanted.get("RecoveryPeriodInDays") or 35 if wanted.get("PointInTimeRecoveryEnabled") else 0
 
         def write(tx: Tx) -> None:
             table = self.tables.catalog.table(tx, name)
             if table is None:
                 raise ServiceError("TableNotFoundException", f"Table not found: {name}")
-            definitions.save(tx, msgspec.structs.replace(table.record, backups=enabled))
+            definitions.save(tx, msgspec.structs.replace(table.record, recovery_days=days))
 
         await self.tables.change(write)
         return await self.describe_continuous_backups(caller, request)

@@ -195,6 +195,8 @@ def _check_writes(tables: Tables, reader: Reader, writes: list[tuple[str, Write]
     for _, write in writes:
         table = tables.demand(reader, write.table)
         if write.kind == "put":
+            if any(table.types[name] not in write.item.get(name, {}) for name in table.keys):
+                raise validation("The provided key element does not match the schema")
             check_item_keys(table, write.item)
         else:
             check_key(table, write.item)

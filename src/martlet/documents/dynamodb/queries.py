@@ -97,6 +97,8 @@ def plan_scan(request: Request) -> Asked:
 
 def _plan_filter(asked: Asked, parameter: str) -> None:
     request = asked.request
+    if parameter == "ScanFilter":
+        legacy.check_attributes_to_get(request.get("AttributesToGet"))
     given = request.get(parameter)
     operator = legacy.check_operator(request, given, parameter)
     if given:
@@ -283,6 +285,9 @@ def reading_of_scan(table: Table, asked: Asked) -> Reading:
     index = index_of(table, request)
     prefix = index.prefix if index is not None else table.prefix
     low, high = prefix, prefix + b"\xff" * 9
+    reading = Reading(table, index, low, high)
+    if index is not None and not index.everything:
+        reading.fetches = _fetches(index, asked)
     if asked.start is not None:
         check_start(table, index, asked.start, scan=True)
     if request.get("TotalSegments"):
@@ -297,7 +302,7 @@ def reading_of_scan(table: Table, asked: Asked) -> Reading:
                 f"Segment. TotalSegments: {request.get('TotalSegments')} Segment: {request.get('Segment')}"
             )
         low = at + b"\x00"
-    reading = Reading(table, index, low, high)
+    reading.low, reading.high = low, high
     _fill(reading, asked)
     return reading
 

@@ -55,7 +55,7 @@ def check_definition(request: Request) -> None:
             raise invalid(f"Duplicate AttributeName in AttributeDefinitions: {name}")
     _check_keys(request["KeySchema"], defined)
     local, everywhere = request.get("LocalSecondaryIndexes"), request.get("GlobalSecondaryIndexes")
-    if not local and not everywhere and len(request["KeySchema"]) != len(defined):
+    if local is None and everywhere is None and len(request["KeySchema"]) != len(defined):
         raise invalid(
             "Number of attributes in KeySchema does not exactly match number of attributes defined in AttributeDefinitions"
         )

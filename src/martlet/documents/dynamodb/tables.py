@@ -87,7 +87,7 @@ class TableRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     protected: bool = False
     table_class: str = ""
     settings: dict[str, Any] = {}  # what is only described: SSEDescription, OnDemandThroughput, WarmThroughput
-    backups: bool = False  # point-in-time recovery as it was asked for
+    recovery_days: int = 0  # point-in-time recovery, as it was asked for; 0: not at all
 
 
 def pack(item: Item, size: int) -> bytes:

@@ -118,6 +118,12 @@ def apply(tx: Tx, table: Table, write: Write) -> Done:
     return Done(before, after, capacity, bool(table.ttl and after and second_of(table, after)), size)
 
 
+def _check_not_key(table: Table, update: Update) -> None:
+    for name in table.keys:
+        if name in update.heads:
+            raise invalid(f"Cannot update attribute {name}. This attribute is part of the key")
+
+
 def _updated(table: Table, write: Write, before: Item | None) -> Item | None:
     if write.update is None:
         return before if before is not None else dict(write.item)

@@ -64,6 +64,8 @@ def check(operation: OperationModel, request: dict[str, Any]) -> None:
         return
     found = problems(shape, request, _OWN.get(service.name, frozenset()))
     if found:
+        if service.name == "dynamodb":
+            found = found[:10]  # it tells no more
         name = code or ("ValidationError" if service.protocol in ("query", "ec2", "rest-xml") else "ValidationException")
         errors = "error" if len(found) == 1 else "errors"
         raise ServiceError(name, f"{len(found)} validation {errors} detected: {'; '.join(found)}")
