@@ -343,6 +343,7 @@ class Server:
             sandbox_base=sandbox_base,
             endpoint=lambda: f"http://{self.settings.host}:{self.api_port}",
             nearest=lambda runtime: nearest(self.functions.runtimes.programs, runtime),
+            tables=DynamoDb(self.tables, authorize),
         )
         self._closers.append(self.stacks.close)
 

@@ -21,6 +21,7 @@ from martlet.apps.stacks.providers.identity import Identities, identity_provider
 from martlet.apps.stacks.providers.lambda_ import lambda_providers
 from martlet.apps.stacks.providers.remembered import remembered_providers
 from martlet.apps.stacks.providers.schedules import Schedules, schedule_providers
+from martlet.apps.stacks.providers.tables import DynamoDb, table_providers
 from martlet.apps.stacks.reading import TemplateFault
 from martlet.apps.stacks.stacks import Stacks
 from martlet.apps.stacks.translation import Translation
@@ -42,6 +43,7 @@ def providers_of(
     schedules: Schedules,
     custom: CustomProvider,
     nearest: Callable[[str], str] = str,
+    tables: DynamoDb | None = None,
 ) -> dict[str, Any]:
     """Every provider by its type."""
     found = [
@@ -51,6 +53,7 @@ def providers_of(
         *remembered_providers(),
         *schedule_providers(store, schedules),
         *api_providers(apis),
+        *(table_providers(tables) if tables is not None else ()),
         custom,
     ]
     return {provider.kind.type: provider for provider in found}
@@ -60,7 +63,9 @@ def catalogue() -> dict[str, Kind]:
     """Every resource type and what is done with its properties, for the reference."""
     nothing: Any = None  # kinds are told without their rooms
     custom = CustomProvider(nothing, Responses(), lambda: "")
-    return {name: provider.kind for name, provider in providers_of(nothing, nothing, nothing, nothing, nothing, custom).items()}
+    tables: Any = object()
+    found = providers_of(nothing, nothing, nothing, nothing, nothing, custom, tables=tables)
+    return {name: provider.kind for name, provider in found.items()}
 
 
 def open_stacks(
@@ -80,6 +85,7 @@ def open_stacks(
     sandbox_base: Callable[[], str],
     endpoint: Callable[[], str] = lambda: "",
     nearest: Callable[[str], str] = str,
+    tables: DynamoDb | None = None,
 ) -> Stacks:
     """All stacks over these rooms. `build` makes an `ApiConfig` of ("rest" or "http", parts, app, warn); `invoke_base` is where
     APIs answer, `sandbox_base` where the platform's API answers inside a sandbox. Call `load` on what it gives."""
@@ -88,7 +94,7 @@ def open_stacks(
     engine = Engine(
         store,
         clock,
-        providers=providers_of(store, control, identities, apis, schedules, custom, nearest),
+        providers=providers_of(store, control, identities, apis, schedules, custom, nearest, tables),
         groups=(ApiGroup(apis, build),),
         translation=Translation(region),
         region=region,

@@ -213,7 +213,7 @@ def _built(tx: Tx, table: Table, index: Index | None, position: bytes) -> tuple[
 def _entered(tx: Tx, table: Table, index: Index, item: dict[str, dict[str, object]], size: int) -> int | None:
     """The size of the entry made; None if it has none, or had it already. What cannot be a key has no entry."""
     key = index.key(item, table.own(item))
-    if key is None or len(key) > 2_560 or tx.get(key) is not None:
+    if key is None or tx.get(key) is not None:
         return None
     projected = index.project(item)
     entry_size = size if index.everything else item_size(projected)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from martlet.documents.dynamodb.expressions import values
 from martlet.documents.dynamodb.failures import invalid, validation
-from martlet.documents.dynamodb.tables import Index, Item, Table
+from martlet.documents.dynamodb.tables import HASH_BYTES, RANGE_BYTES, Index, Item, Table
 
 __all__ = [
     "ITEM_BYTES",
@@ -21,8 +21,6 @@ __all__ = [
 ]
 
 ITEM_BYTES: Final = 409_600
-HASH_BYTES: Final = 2_048
-RANGE_BYTES: Final = 1_024
 _EMPTY: Final = {"S": "string", "B": "binary"}
 
 item_size = values.item_size
@@ -83,6 +81,19 @@ def check_index_keys(table: Table, item: Item, before: Item | None) -> None:
                 place = f" IndexName: {index.name}, IndexKey: {name}"
                 raise validation(f"One or more parameter values are not valid. {text} {empty}{place}")
             _check_index_bytes(index, name, value, kind)
+        if len(index.range) > 1:
+            _check_index_range(index, item)
+
+
+def _check_index_range(index: Index, item: Item) -> None:
+    """The sort key of an index may have several attributes, which share the bound."""
+    sizes = [
+        _bytes_of(kind, item[name][kind])
+        for name, kind in index.types.items()
+        if name in index.range and kind in item.get(name, {})
+    ]
+    if sum(sizes) > RANGE_BYTES:
+        raise invalid(f"Aggregated size of all range keys has exceeded the size limit of {RANGE_BYTES} bytes")
 
 
 def _check_index_bytes(index: Index, name: str, value: dict[str, Any], kind: str) -> None:

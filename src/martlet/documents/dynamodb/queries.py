@@ -10,7 +10,7 @@ from martlet.documents.dynamodb.expressions import KeyTest, Names, Projection
 from martlet.documents.dynamodb.failures import detected, invalid, validation
 from martlet.documents.dynamodb.items import checked, type_of
 from martlet.documents.dynamodb.legacy import Filter
-from martlet.documents.dynamodb.reading import Page, Reading, bounds, check_start, last_key, start_position
+from martlet.documents.dynamodb.reading import Page, Reading, bounds, check_start, composite_bounds, last_key, start_position
 from martlet.documents.dynamodb.requests import names_of, paths_check, projection_of
 from martlet.documents.dynamodb.tables import Index, Item, Table
 from martlet.errors import ServiceError
@@ -120,7 +120,7 @@ def _legacy_keys(conditions: Request) -> dict[str, KeyTest]:
         name: KeyTest(_OPERATORS.get(operator, operator), tuple(given))
         for name, (operator, given) in legacy.checked_conditions(conditions).items()
     }
-    if not 1 <= len(found) <= 2:
+    if not found:
         raise validation("Conditions can be of length 1 or 2 only")
     return found
 
@@ -182,13 +182,20 @@ def reading_of_query(table: Table, asked: Asked) -> Reading:
         if index is None and not ranged:
             shown = ", ".join(f"{name}={_shown(value)}" for name, value in asked.start.items())
             raise validation(f"The provided exclusive start key is invalid: ExclusiveStartKey: {{{shown}}}")
-    wanted = expressions.key_condition(asked.keys, hashed, ranged or None, table.types)
-    _check_key_operands(asked.keys, table, hashed, ranged)
-    low, high = bounds(table, index, wanted)
+    if index is not None and index.composite:
+        low, high = composite_bounds(table, index, asked.keys)
+        _check_key_operands(asked.keys, table, index.keys)
+    else:
+        wanted = expressions.key_condition(asked.keys, hashed, ranged or None, table.types)
+        _check_key_operands(asked.keys, table, (hashed, ranged))
+        low, high = bounds(table, index, wanted)
     reverse = request.get("ScanIndexForward") is False
     if asked.start is not None:
         at = start_position(table, index, asked.start)
-        _check_inside(table, asked, at, low, high, hashed, ranged)
+        if index is None or not index.composite:
+            _check_inside(table, asked, at, low, high, hashed, ranged)
+        elif not low <= at < high:
+            raise validation("The provided starting key is outside query boundaries based on provided conditions")
         low, high = (low, min(at, high)) if reverse else (max(low, at + b"\x00"), high)
     keys = index.keys if index is not None else table.keys
     for name in keys if asked.filter is not None else ():
@@ -211,17 +218,19 @@ def _keys_of(table: Table, index: Index | None) -> tuple[str, str]:
     return index.hash[0], index.range[0] if index.range else ""
 
 
-def _check_key_operands(keys: Mapping[str, KeyTest], table: Table, hashed: str, ranged: str) -> None:
-    for name in (hashed, ranged):
+def _check_key_operands(keys: Mapping[str, KeyTest], table: Table, names: tuple[str, ...]) -> None:
+    """A key is never empty, so none can be equal to nothing."""
+    for name in names:
         test = keys.get(name)
-        for operand in test.operands if test is not None else ():
-            kind = type_of(operand)  # type: ignore[arg-type]
-            if kind in ("S", "B") and not operand[kind] and (name == hashed or (test is not None and test.operator == "=")):
-                what = "string" if kind == "S" else "binary"
-                raise validation(
-                    "One or more parameter values are not valid. The AttributeValue for a key attribute cannot "
-                    f"contain an empty {what} value. Key: {name}"
-                )
+        if test is None or test.operator != "=":
+            continue
+        kind = table.types[name]
+        if kind in ("S", "B") and not test.operands[0][kind]:
+            what = "string" if kind == "S" else "binary"
+            raise validation(
+                "One or more parameter values are not valid. The AttributeValue for a key attribute cannot "
+                f"contain an empty {what} value. Key: {name}"
+            )
 
 
 def _check_inside(table: Table, asked: Asked, at: bytes, low: bytes, high: bytes, hashed: str, ranged: str) -> None:

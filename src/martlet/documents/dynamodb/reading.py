@@ -6,21 +6,22 @@ one holds nobody up; each slice is a snapshot of its own, and never older than a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
 from martlet.documents.dynamodb import ordering
 from martlet.documents.dynamodb.capacity import Capacity, read_units
-from martlet.documents.dynamodb.expressions import KeyCondition, Projection
-from martlet.documents.dynamodb.failures import validation
+from martlet.documents.dynamodb.expressions import KeyCondition, KeyTest, Projection
+from martlet.documents.dynamodb.failures import invalid, validation
 from martlet.documents.dynamodb.items import check_key, item_size
 from martlet.documents.dynamodb.tables import Index, Item, Table, unpack
 from martlet.documents.dynamodb.writing import Condition
 from martlet.errors import ServiceError
 from martlet.store import Reader, Store
 
-__all__ = ["Page", "Reading", "bounds", "check_start", "read_page", "start_position"]
+__all__ = ["Page", "Reading", "bounds", "check_start", "composite_bounds", "last_key", "read_page", "start_position"]
 
 PAGE_BYTES: Final = 1_048_576
 _SLICE: Final = 48  # rows of a first slice: 400 KB each at most
@@ -81,6 +82,39 @@ def bounds(table: Table, index: Index | None, wanted: KeyCondition) -> tuple[byt
     if index is None:
         return _table_bounds(start, end, table.range_type, wanted)
     return _index_bounds(start, end, names[index.range[0]], wanted)
+
+
+def composite_bounds(table: Table, index: Index, keys: Mapping[str, KeyTest]) -> tuple[bytes, bytes]:
+    """[low, high) of a query on an index whose partition key or sort key has several attributes: of the partition key each is
+    equal to something; of the sort key as many as are given, from the first on, of which the last may be in a range."""
+    for name, test in keys.items():
+        if name not in index.keys:
+            raise validation(f"Query condition missed key schema element: {name} is no key attribute of index {index.name}")
+        if any(index.types[name] not in operand for operand in test.operands):
+            raise invalid("Condition parameter type does not match schema type")
+    for name in index.hash:
+        if name not in keys or keys[name].operator != "=":
+            raise validation(
+                f"All HASH key attributes must be specified with equality conditions; missing or not equal: {name}"
+            )
+    given = [name for name in index.range if name in keys]
+    first = list(index.range[: len(given)])
+    loose = next((name for name in first if name not in keys or (name != given[-1] and keys[name].operator != "=")), None)
+    if loose is not None:
+        raise validation(
+            "RANGE key attributes must be specified in the order of the key schema, with equality conditions on all but the "
+            f"last; missing or not equal: {loose}"
+        )
+    values = tuple((index.types[name], keys[name].operands[0][index.types[name]]) for name in index.hash)
+    start = index.prefix + ordering.partition(values)
+    for name in given[:-1]:
+        start += ordering.part(index.types[name], keys[name].operands[0][index.types[name]])
+    end = _above(start)
+    if not given:
+        return start, end
+    test, kind = keys[given[-1]], index.types[given[-1]]
+    high = test.operands[1] if len(test.operands) > 1 else None
+    return _index_bounds(start, end, kind, KeyCondition(test.operands[0], test.operator, test.operands[0], high))
 
 
 def _above(prefix: bytes) -> bytes:

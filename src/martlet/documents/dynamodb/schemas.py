@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from martlet.documents.dynamodb.failures import invalid, unsupported, validation
+from martlet.documents.dynamodb.failures import invalid, validation
 from martlet.documents.dynamodb.tables import IndexRecord
 
 __all__ = ["billing_of", "check_definition", "check_units", "index_of", "types_of"]
@@ -14,6 +14,7 @@ Request = dict[str, Any]
 
 _LOCAL_MOST: Final = 5
 _GLOBAL_MOST: Final = 20
+_EACH_MOST: Final = 4  # attributes of a global index's partition key, and of its sort key
 _PROJECTED_MOST: Final = 100
 _UNITS_MOST: Final = 1_000_000_000_000
 
@@ -52,7 +53,7 @@ def check_definition(request: Request) -> None:
     for name in defined:
         if defined.count(name) > 1:
             raise invalid(f"Duplicate AttributeName in AttributeDefinitions: {name}")
-    _check_keys(request["KeySchema"], defined, "")
+    _check_keys(request["KeySchema"], defined)
     local, everywhere = request.get("LocalSecondaryIndexes"), request.get("GlobalSecondaryIndexes")
     if not local and not everywhere and len(request["KeySchema"]) != len(defined):
         raise invalid(
@@ -75,7 +76,7 @@ def _check_local(request: Request, local: list[Request], defined: list[str], nam
     table_hash = request["KeySchema"][0]["AttributeName"]
     for index in local:
         name, keys = index["IndexName"], index["KeySchema"]
-        _check_keys(keys, defined, name)
+        _check_keys(keys, defined)
         if len(keys) != 2:
             raise invalid(f"Index KeySchema does not have a range key for index: {name}")
         if keys[0]["AttributeName"] != table_hash:
@@ -102,7 +103,7 @@ def _check_global(request: Request, indexes: list[Request], defined: list[str], 
 def check_global_index(index: Request, defined: list[str], billing: str) -> None:
     """One global index, of a new table or of one that is there."""
     name = index["IndexName"]
-    _check_keys(index["KeySchema"], defined, name)
+    _check_keys(index["KeySchema"], defined, each=_EACH_MOST)
     _check_projection(index)
     given = index.get("ProvisionedThroughput")
     if billing == "PAY_PER_REQUEST" and given:
@@ -118,12 +119,19 @@ def _check_new(name: str, names: set[str]) -> None:
     names.add(name)
 
 
-def _check_keys(schema: list[Request], defined: list[str], index: str) -> None:
+def _check_keys(schema: list[Request], defined: list[str], each: int = 1) -> None:
+    """`each`: how many attributes a partition key and a sort key may have; more than one in global indexes only."""
     names = [one["AttributeName"] for one in schema]
-    if len(schema) > 2:
-        raise unsupported(f"A key of more than two attributes (index {index})")
-    if not index and len(names) > len(defined):
-        raise validation("Invalid KeySchema: Some index key attribute have no definition")
+    kinds = [one["KeyType"] for one in schema]
+    if each == 1:
+        if len(schema) > 2:
+            shown = ", ".join(f"KeySchemaElement(attributeName={n}, keyType={k})" for n, k in zip(names, kinds, strict=True))
+            raise validation(
+                f"1 validation error detected: Value '[{shown}]' at 'keySchema' failed to satisfy constraint: "
+                "Member must have length less than or equal to 2"
+            )
+        if len(names) > len(defined):
+            raise validation("Invalid KeySchema: Some index key attribute have no definition")
     if any(name not in defined for name in names):
         raise invalid(
             "Some index key attributes are not defined in AttributeDefinitions. "
@@ -131,10 +139,15 @@ def _check_keys(schema: list[Request], defined: list[str], index: str) -> None:
         )
     if len(set(names)) < len(names):
         raise validation("Both the Hash Key and the Range Key element in the KeySchema have the same name")
-    if schema[0]["KeyType"] != "HASH":
+    if kinds[0] != "HASH":
         raise validation("Invalid KeySchema: The first KeySchemaElement is not a HASH key type")
-    if len(schema) > 1 and schema[1]["KeyType"] != "RANGE":
+    if each == 1 and len(kinds) > 1 and kinds[1] != "RANGE":
         raise validation("Invalid KeySchema: The second KeySchemaElement is not a RANGE key type")
+    if kinds != sorted(kinds):
+        raise validation("Invalid KeySchema: All HASH key elements must precede the RANGE key elements")
+    for kind in ("HASH", "RANGE"):
+        if kinds.count(kind) > each:
+            raise validation(f"Invalid KeySchema: The number of {kind} key elements exceeds the limit of {each}")
 
 
 def _check_projection(index: Request) -> None:

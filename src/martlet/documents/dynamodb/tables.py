@@ -26,6 +26,9 @@ from martlet.store import Reader
 __all__ = ["Catalog", "Index", "IndexRecord", "Item", "StreamRecord", "Table", "TableRecord", "pack", "unpack"]
 
 Item = dict[str, dict[str, Any]]
+_RANGED_MOST: Final = 2_300  # what 1,024 bytes may take, with end marks
+HASH_BYTES: Final = 2_048
+RANGE_BYTES: Final = 1_024
 _SIZE: Final = struct.Struct(">I")
 _STATS: Final = struct.Struct(">qq")
 _PACK: Final = msgspec.msgpack.Encoder().encode
@@ -117,6 +120,7 @@ class Index:
 
     __slots__ = (
         "active",
+        "composite",
         "everything",
         "hash",
         "is_global",
@@ -140,6 +144,7 @@ class Index:
         self.range = record.range
         self.keys = record.hash + record.range
         self.types = {name: table.types[name] for name in self.keys}
+        self.composite = len(record.hash) > 1 or len(record.range) > 1
         self.prefix = numbered(b"Yx", record.number)
         self.stats_key = numbered(b"Ys", record.number)
         self.everything = record.projection == "ALL"
@@ -153,11 +158,20 @@ class Index:
         types = self.types
         for name in self.keys:
             value = item.get(name)
-            if value is None or types[name] not in value:
+            if value is None or types[name] not in value or not self._fits(name, types[name], value[types[name]]):
                 return None
         hashed = ordering.partition(tuple((types[name], item[name][types[name]]) for name in self.hash))
         ranged = b"".join(ordering.part(types[name], item[name][types[name]]) for name in self.range)
+        if len(ranged) > _RANGED_MOST:
+            return None
         return self.prefix + hashed + ranged + own
+
+    def _fits(self, name: str, kind: str, content: Any) -> bool:
+        """Whether a value can be a key: of those that were there before the index not all can."""
+        if kind == "N":
+            return True
+        most = HASH_BYTES if name in self.hash else RANGE_BYTES
+        return 0 < len(content) <= most and (kind == "B" or content.isascii() or len(content.encode()) <= most)
 
     def project(self, item: Item) -> Item:
         projected = self.projected
