@@ -34,12 +34,22 @@ from martlet.apps.stacks.stacks import StackDeployment
 from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
-from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal, with_role
+from martlet.auth import (
+    INVOKE,
+    Auth,
+    Identities,
+    Sessions,
+    authorize,
+    check_host,
+    function_principal,
+    role_for_service,
+    with_role,
+)
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
 from martlet.documents.dynamodb import DynamoDb, DynamoDbStreams, Tables
-from martlet.errors import DeployFailed, InvalidInput, MartletError, StartFailed
+from martlet.errors import AccessDenied, DeployFailed, InvalidInput, MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.control import Control
 from martlet.functions.log_groups import LogGroups
@@ -54,14 +64,14 @@ from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.metering import Ledger
-from martlet.protocols import Rooms, archives
+from martlet.protocols import Forward, Rooms, archives
 from martlet.protocols import app as protocols_app
 from martlet.queues import Queues, Sqs
 from martlet.store import Store
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, Target, Triggers
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
-from martlet.types import ACCOUNT, FunctionVersion, Principal, Route
+from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route
 
 __all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server", "run"]
 
@@ -114,6 +124,7 @@ class Server:
         self.port = self.api_port = 0
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._principals: dict[tuple[str, int], Principal] = {}
+        self._forward: Forward | None = None
         self._started_at_ms = self.clock.now_ms()
 
     # --- start ----------------------------------------------------------------------------------------------------
@@ -163,7 +174,7 @@ class Server:
             also_used=lambda: self.control.addresses() | self.stacks.referenced(),
         )
         self._closers.append(self.apps.close)
-        self.apis = Apis(self.store, on_apis=self._on_apis, check=check_api)
+        self.apis = Apis(self.store, on_apis=self._on_apis, check=_check_api)
         self._open_stacks()
         await self._listen()
         self._closers.append(self._release_receivers)
@@ -368,6 +379,7 @@ class Server:
         edge = ApiEdge(
             self.functions.dispatch,
             access_log=log.add,
+            ask_service=self._ask_service,
             clock=self.clock,
             region=self.settings.region,
             backend=Backend(hosts),
@@ -379,6 +391,15 @@ class Server:
         )
         self._closers.append(edge.close)
         return edge
+
+    async def _ask_service(self, service: str, role: str, *request: Any) -> tuple[int, list[tuple[str, str]], bytes]:
+        """A call of an API's integration to one of our own services, by the role that it names."""
+        principal = self.store.read(lambda reader: role_for_service(reader, role, ACCOUNT, "apigateway.amazonaws.com"))
+        if principal is None:
+            raise AccessDenied(f"API Gateway may not take the role {role}")
+        if self._forward is None:
+            self._forward = Forward(self._rooms())
+        return await self._forward(service, principal, *request)
 
     async def _shut_listeners(self) -> None:
         await asyncio.gather(self._app_server.shutdown(_GRACE_SECONDS), self._api_server.shutdown(2.0))
@@ -531,6 +552,15 @@ class Server:
             "apps": len(self.apps.list()) + len(self.stacks.list()),
             **found,
         }
+
+
+def _check_api(config: ApiConfig) -> None:
+    """Raises `MartletError` for what the edge cannot serve: a fault in the configuration, or a service that is not here."""
+    check_api(config)
+    for route in config.routes:
+        service = route.integration.service
+        if service and service not in SERVICES:
+            raise InvalidInput(f"API {config.name}: {route.method} {route.path} calls {service}, which is not supported yet")
 
 
 class _Access:

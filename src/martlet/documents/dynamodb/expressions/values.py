@@ -52,18 +52,16 @@ def type_of(value: AV) -> str:
 
 def check(value: AV, level: int = 1) -> AV:
     """The value with canonical numbers, or `ServiceError` with the service's text. Never changes its argument."""
-    kind = None
-    for name in value:
-        if name in _CHECKS:
-            if kind is not None:
-                return _several(value, level)
-            kind = name
-    if kind is None:
-        raise invalid(_EMPTY)
-    content = value[kind]
+    if len(value) != 1:
+        return _several(value, level)
+    ((kind, content),) = value.items()
     if kind == "S" and type(content) is str:
-        return value if len(value) == 1 else {kind: content}
-    return {kind: _CHECKS[kind](content, level)}
+        return value
+    one = _CHECKS.get(kind)
+    if one is None:
+        raise invalid(_EMPTY)
+    checked = one(content, level)
+    return value if checked is content else {kind: checked}
 
 
 def check_item(item: Item) -> dict[str, AV]:
@@ -119,10 +117,13 @@ def compare(left: AV, right: AV) -> int | None:
 
 
 def _several(value: AV, level: int) -> AV:
-    for kind, content in value.items():  # each of them is looked at before their number is
-        if kind in _CHECKS:
-            _CHECKS[kind](content, level)
-    raise invalid(_SEVERAL)
+    """A value with several members, or none: one may be of a type, each such is looked at before they are counted."""
+    checked = {kind: _CHECKS[kind](content, level) for kind, content in value.items() if kind in _CHECKS}
+    if not checked:
+        raise invalid(_EMPTY)
+    if len(checked) > 1:
+        raise invalid(_SEVERAL)
+    return checked
 
 
 def _mistyped(content: object) -> ServiceError:
