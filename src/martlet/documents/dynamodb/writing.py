@@ -90,11 +90,10 @@ def apply(tx: Tx, table: Table, write: Write) -> Done:
         check_item_keys(table, write.item)
     else:
         check_key(table, write.item)
+    if write.update is not None:
+        _check_not_key(table, write.update)
     if write.check_paths is not None:
         write.check_paths(table)
-    for name in table.keys:
-        if write.update is not None and name in write.update.heads:
-            raise invalid(f"Cannot update attribute {name}. This attribute is part of the key")
     key = table.key(write.item)
     raw = tx.get(key)
     before, before_size = unpack(raw) if raw is not None else (None, 0)
