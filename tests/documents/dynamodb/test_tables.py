@@ -188,6 +188,11 @@ async def test_iterators_expire_and_forged_ones_are_refused(clock, create, call,
     ]
     shard = (await call("DescribeStream", StreamArn=arn))["StreamDescription"]["Shards"][0]["ShardId"]
     iterator = (await call("GetShardIterator", StreamArn=arn, ShardId=shard, ShardIteratorType="LATEST"))["ShardIterator"]
+    other = (await create("other", StreamSpecification={"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"}))[
+        "LatestStreamArn"
+    ]
+    forged = f"{other}|1|{iterator.rpartition('|')[2]}"  # allowed by the stream in front, and reading another
+    assert (await refused("GetRecords", ShardIterator=forged)).name == "ValidationException"
     clock.advance(901)
     assert (await refused("GetRecords", ShardIterator=iterator)).name == "ExpiredIteratorException"
     assert (await refused("GetRecords", ShardIterator=f"{arn}|1|xx")).name == "ValidationException"

@@ -155,6 +155,8 @@ class Streams:
             found = _POSITION(base64.b64decode(iterator.rpartition("|")[2], validate=True))
         except (ValueError, msgspec.MsgspecError):
             raise validation("Invalid ShardIterator") from None
+        if not iterator.startswith(f"{found.stream}|"):  # what its reader was allowed is the stream in front
+            raise validation("Invalid ShardIterator")
         if found.at_ms + _ITERATOR_MS < now_ms:
             raise ServiceError("ExpiredIteratorException", "Iterator expired")
         return found.stream, found.after
