@@ -66,6 +66,7 @@ from martlet.gateway.http import HttpServer
 from martlet.metering import Ledger
 from martlet.protocols import Forward, Rooms, archives
 from martlet.protocols import app as protocols_app
+from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.queues import Queues, Sqs
 from martlet.store import Store
 from martlet.telemetry import Registry
@@ -171,6 +172,7 @@ class Server:
             clock=self.clock,
             settings=self.settings,
             consumers=self.event_sources,
+            schemas=AppSchemas(self.documents),
             also_used=lambda: self.control.addresses() | self.stacks.referenced(),
         )
         self._closers.append(self.apps.close)
