@@ -49,6 +49,7 @@ from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents, Usage
 from martlet.documents.declared import Declared
+from martlet.documents.dynamodb import DynamoDb, DynamoDbStreams, Tables
 from martlet.errors import AccessDenied, DeployFailed, InvalidInput, MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.control import Control
@@ -113,6 +114,8 @@ class Lambda:
 
 SERVICES: dict[str, type] = {
     "cloudformation": CloudFormation,
+    "dynamodb": DynamoDb,
+    "dynamodbstreams": DynamoDbStreams,
     "iam": Identities,
     "lambda": Lambda,
     "logs": LogGroups,
@@ -169,6 +172,7 @@ class Server:
         await self._start_sandboxes()
         await self._start_control()
         await self._start_documents()
+        await self._start_tables()
         await self._start_queues()
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
         self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
@@ -273,6 +277,13 @@ class Server:
         await self.documents.start()
         self._closers.append(self.documents.stop)
 
+    async def _start_tables(self) -> None:
+        """DynamoDB's tables, beside the collections."""
+        record = self.document_ledger.record
+        self.tables = Tables(self.store, self.clock, region=self.settings.region, record=record, holder="local")
+        await self.tables.start()
+        self._closers.append(self.tables.stop)
+
     async def _start_queues(self) -> None:
         self.queues = Queues(self.store, self.clock, region=self.settings.region)
         await self.queues.start()
@@ -284,7 +295,7 @@ class Server:
         return codes | self.functions.runtimes.ahead.layers(codes)
 
     def _make_event_sources(self) -> None:
-        """Event source mappings: queues to functions. Their operations belong to the service "lambda"."""
+        """Event source mappings, of queues, collections and streams of tables. Their operations are the service "lambda"'s."""
         self.event_sources = EventSources(
             self.store,
             self.clock,
@@ -293,6 +304,7 @@ class Server:
             self._event_target,
             authorize=authorize,
             region=self.settings.region,
+            streams=self.tables.streams,
             destinations=Destinations(self.queues, self._event_target, self._enqueue),
             holder="local",
         )
@@ -385,6 +397,7 @@ class Server:
             endpoint=lambda: f"http://{self.settings.host}:{self.api_port}",
             nearest=lambda runtime: nearest(self.functions.runtimes.programs, runtime),
             look_ahead=self.functions.look_ahead if self.settings.sandbox == "isolated" else None,
+            tables=DynamoDb(self.tables, authorize),
         )
         self._closers.append(self.stacks.close)
 
@@ -566,6 +579,8 @@ class Server:
         """AWS's services that Martlet has, by the names that boto3 gives them: instances of `SERVICES`."""
         return {
             "cloudformation": CloudFormation(self.stacks.engine),
+            "dynamodb": DynamoDb(self.tables, authorize),
+            "dynamodbstreams": DynamoDbStreams(self.tables),
             "iam": Identities(self.store),
             "lambda": Lambda(self.control, self.event_sources),
             "logs": self.log_groups,

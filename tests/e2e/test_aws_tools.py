@@ -252,6 +252,71 @@ def test_apis_call_services_by_a_role(platform: RunningPlatform, http: httpx.Cli
     assert http.put(found["Rest"], json={}).status_code == 500, "that role trusts another service"
 
 
+STREAMED = """
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  Orders:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      BillingMode: PAY_PER_REQUEST
+      AttributeDefinitions: [{AttributeName: id, AttributeType: S}]
+      KeySchema: [{AttributeName: id, KeyType: HASH}]
+      StreamSpecification: {StreamViewType: NEW_AND_OLD_IMAGES}
+  Totals:
+    Type: AWS::Serverless::SimpleTable
+  Count:
+    Type: AWS::Serverless::Function
+    Properties:
+      Runtime: python3.11
+      Handler: index.handler
+      Policies: [DynamoDBCrudPolicy: {TableName: !Ref Totals}]
+      Environment: {Variables: {TOTALS: !Ref Totals}}
+      InlineCode: |
+        import os, boto3
+        table = boto3.resource("dynamodb").Table(os.environ["TOTALS"])
+        def handler(event, context):
+            for record in event["Records"]:
+                image = record["dynamodb"]["NewImage"]
+                if image["amount"]["N"] == "13":
+                    raise ValueError("unlucky")
+                table.put_item(Item={"id": image["id"]["S"], "seen": record["eventName"], "source": record["eventSource"]})
+      Events:
+        Orders:
+          Type: DynamoDB
+          Properties:
+            Stream: !GetAtt Orders.StreamArn
+            StartingPosition: TRIM_HORIZON
+            BatchSize: 10
+            MaximumRetryAttempts: 1
+            BisectBatchOnFunctionError: true
+            FilterCriteria: {Filters: [{Pattern: '{"eventName": ["INSERT"]}'}]}
+Outputs:
+  Orders: {Value: !Ref Orders}
+  Totals: {Value: !Ref Totals}
+"""
+
+
+def test_a_tables_stream_calls_a_function(platform: RunningPlatform) -> None:
+    """A record that fails again and again is set aside alone; the others of its batch arrive."""
+    stacks, tables = client_of(platform, "cloudformation"), client_of(platform, "dynamodb")
+    stacks.create_stack(StackName="streamed", TemplateBody=STREAMED, Capabilities=CAPABILITIES)
+    stacks.get_waiter("stack_create_complete").wait(StackName="streamed", WaiterConfig={"Delay": 1})
+    (stack,) = stacks.describe_stacks(StackName="streamed")["Stacks"]
+    found = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
+    for number in range(9, 16):
+        tables.put_item(TableName=found["Orders"], Item={"id": {"S": f"o{number}"}, "amount": {"N": str(number)}})
+    tables.delete_item(TableName=found["Orders"], Key={"id": {"S": "o9"}})  # the filter lets insertions through
+
+    def seen() -> list[tuple[str, str, str]]:
+        items = tables.scan(TableName=found["Totals"])["Items"]
+        return sorted((one["id"]["S"], one["seen"]["S"], one["source"]["S"]) for one in items)
+
+    wanted = sorted((f"o{number}", "INSERT", "aws:dynamodb") for number in range(9, 16) if number != 13)
+    eventually(lambda: seen() == wanted)
+    stacks.delete_stack(StackName="streamed")
+    stacks.get_waiter("stack_delete_complete").wait(StackName="streamed", WaiterConfig={"Delay": 1})
+
+
 # --- CloudFormation's calls, as `sam deploy` makes them
 
 

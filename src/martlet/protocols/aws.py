@@ -153,6 +153,7 @@ class _Dispatcher:
         permission = codec.permission_of(service, operation, value)
         if permission is not None and not operation.anonymous:
             self._rooms.auth.authorize(principal, *permission)
+        codec.precheck(service, operation, value)
         codec.check(operation, value)
         waits = getattr(service, "waits", None)
         work = method(self._caller(request, principal), value)

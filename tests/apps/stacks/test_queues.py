@@ -126,9 +126,9 @@ async def test_a_queue_that_another_made_is_not_taken_over(house: House) -> None
 
 
 @pytest.mark.parametrize(
-    "event", ["StartingPosition: LATEST", "MaximumRetryAttempts: 3", "ProvisionedPollerConfig: {MinimumPollers: 2}"]
+    "event", ["TumblingWindowInSeconds: 30", "Topics: [a]", "ProvisionedPollerConfig: {MinimumPollers: 2}"]
 )
-async def test_what_is_for_streams_is_refused_by_name(house: House, event: str) -> None:
+async def test_what_is_for_other_sources_is_refused_by_name(house: House, event: str) -> None:
     text = f"""
 Resources:
   M:

@@ -22,6 +22,7 @@ from martlet.apps.stacks.providers.lambda_ import lambda_providers
 from martlet.apps.stacks.providers.queues import EventSources, Queues, queue_providers
 from martlet.apps.stacks.providers.remembered import remembered_providers
 from martlet.apps.stacks.providers.schedules import Schedules, schedule_providers
+from martlet.apps.stacks.providers.tables import DynamoDb, table_providers
 from martlet.apps.stacks.reading import TemplateFault
 from martlet.apps.stacks.stacks import Stacks
 from martlet.apps.stacks.translation import Translation
@@ -45,6 +46,7 @@ def providers_of(
     queues: Queues,
     sources: EventSources,
     nearest: Callable[[str], str] = str,
+    tables: DynamoDb | None = None,
 ) -> dict[str, Any]:
     """Every provider by its type."""
     found = [
@@ -55,6 +57,7 @@ def providers_of(
         *schedule_providers(store, schedules),
         *queue_providers(queues, sources),
         *api_providers(apis),
+        *(table_providers(tables) if tables is not None else ()),
         custom,
     ]
     return {provider.kind.type: provider for provider in found}
@@ -62,9 +65,10 @@ def providers_of(
 
 def catalogue() -> dict[str, Kind]:
     """Every resource type and what is done with its properties, for the reference."""
+    kindless: Any = object()
     nothing: Any = None  # kinds are told without their rooms
     custom = CustomProvider(nothing, Responses(), lambda: "")
-    found = providers_of(nothing, nothing, nothing, nothing, nothing, custom, nothing, nothing)
+    found = providers_of(nothing, nothing, nothing, nothing, nothing, custom, nothing, nothing, tables=kindless)
     return {name: provider.kind for name, provider in found.items()}
 
 
@@ -88,6 +92,7 @@ def open_stacks(
     endpoint: Callable[[], str] = lambda: "",
     nearest: Callable[[str], str] = str,
     look_ahead: LookAhead | None = None,
+    tables: DynamoDb | None = None,
 ) -> Stacks:
     """All stacks over these rooms. `build` makes an `ApiConfig` of ("rest" or "http", parts, app, warn); `invoke_base` is where
     APIs answer, `sandbox_base` where the platform's API answers inside a sandbox. Call `load` on what it gives."""
@@ -96,7 +101,7 @@ def open_stacks(
     engine = Engine(
         store,
         clock,
-        providers=providers_of(store, control, identities, apis, schedules, custom, queues, sources, nearest),
+        providers=providers_of(store, control, identities, apis, schedules, custom, queues, sources, nearest, tables),
         groups=(ApiGroup(apis, build),),
         translation=Translation(region),
         region=region,

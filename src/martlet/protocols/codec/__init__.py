@@ -12,7 +12,7 @@ from martlet.protocols.codec.errors import answer
 from martlet.protocols.codec.legacy import is_queue_path
 from martlet.protocols.codec.model import OperationModel, ServiceModel, load, method_name
 from martlet.protocols.codec.route import FAMILIAR, Routed, candidates, first_wire, is_dated, route, signed_service
-from martlet.protocols.codec.service import Caller, method_of, permission_of
+from martlet.protocols.codec.service import Caller, method_of, permission_of, precheck
 from martlet.protocols.codec.validate import check
 from martlet.protocols.codec.wire import Malformed, WireAnswer, WireRequest
 from martlet.protocols.codec.wires import Wire, wire_for
@@ -37,6 +37,7 @@ __all__ = [
     "method_name",
     "method_of",
     "permission_of",
+    "precheck",
     "route",
     "signed_service",
     "wire_for",

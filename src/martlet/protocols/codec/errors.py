@@ -302,11 +302,17 @@ def _body_values(fault: Fault, shape: Shape | None, wire: Wire) -> dict[str, Any
     return found
 
 
+_CAPITAL_MESSAGE: Final = frozenset(("SerializationException", "AccessDeniedException"))  # of DynamoDB, as recorded
+
+
 def _json(fault: Fault, shape: Shape | None, wire: JsonWire, request_id: str) -> WireAnswer:
     name = shape.name if shape is not None else fault.name
     if wire.service.name == "sqs":
         name = _JSON_NAMES.get(name, name)
-    body = orjson.dumps({"__type": _type_name(wire.service.name, name, shape), **_body_values(fault, shape, wire)}, default=str)
+    values = _body_values(fault, shape, wire)
+    if name in _CAPITAL_MESSAGE and wire.service.name in ("dynamodb", "dynamodbstreams"):
+        values["Message"] = values.pop("message")
+    body = orjson.dumps({"__type": _type_name(wire.service.name, name, shape), **values}, default=str)
     headers = [("content-type", wire.content_type), ("x-amzn-requestid", request_id), *fault.headers]
     headers += _query_error(fault, shape, wire)
     if wire.service.name in ("dynamodb", "dynamodbstreams"):

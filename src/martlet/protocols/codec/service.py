@@ -11,7 +11,8 @@ of Martlet's. The answer carries the caller's `request_id`, or the one in the re
 
 Optional: `permission(operation, request) -> (action, resource) | None`, what the caller must be allowed, None for nothing;
 else it is ("<service>:<Operation>", "*"), which root alone is sure to have. An operation without a method is answered with
-501, by name. `waits(operation, request) -> bool`: whether the call may wait for long, so that it is cancelled when its client
+501, by name. `precheck(operation, request)` raises what the service says before the model's constraints.
+`waits(operation, request) -> bool`: whether the call may wait for long, so that it is cancelled when its client
 goes away.
 """
 
@@ -27,7 +28,7 @@ from martlet.errors import Unsupported
 from martlet.protocols.codec.model import OperationModel
 from martlet.types import Principal
 
-__all__ = ["Caller", "Method", "method_of", "permission_of"]
+__all__ = ["Caller", "Method", "method_of", "permission_of", "precheck"]
 
 Method = Callable[["Caller", dict[str, Any]], Awaitable[dict[str, Any] | None]]
 
@@ -82,3 +83,10 @@ def permission_of(service: object, operation: OperationModel, request: dict[str,
     if name == "lambda" and isinstance(function := request.get("FunctionName"), str):
         return f"lambda:{_ACTIONS.get((name, operation.name), operation.name)}", _FUNCTION.sub("", function).partition(":")[0]
     return f"{_PREFIXES.get(name, name)}:{_ACTIONS.get((name, operation.name), operation.name)}", "*"
+
+
+def precheck(service: object, operation: OperationModel, request: dict[str, Any]) -> None:
+    """What the service has to say of a request before its model's constraints are checked."""
+    own: Callable[[str, dict[str, Any]], None] | None = getattr(service, "precheck", None)
+    if own is not None:
+        own(operation.name, request)

@@ -7,6 +7,7 @@ shape.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
@@ -47,6 +48,8 @@ def check(operation: OperationModel, request: dict[str, Any]) -> None:
         return
     found = problems(shape, request, _OWN.get(service.name, frozenset()))
     if found:
+        if service.name == "dynamodb":
+            found = found[:10]  # it tells no more
         name = code or ("ValidationError" if service.protocol in ("query", "ec2", "rest-xml") else "ValidationException")
         errors = "error" if len(found) == 1 else "errors"
         raise ServiceError(name, f"{len(found)} validation {errors} detected: {'; '.join(found)}")
@@ -185,6 +188,8 @@ _NOT_NULL: Final = "Member must not be null"
 
 def _rules(shape: Shape, *, element: bool = False) -> list[tuple[str, _Rule]]:
     """A shape's own constraints: (text, test). Elements of lists list theirs the other way round: lengths, then the pattern."""
+    if shape.name == "TableArn" and not element:  # DynamoDB's: a table's name, or its ARN
+        return _TABLE_RULES
     lengths = shape.kind in ("string", "blob", "list", "map")
     size = _length if lengths else _number
     word = "length" if lengths else "value"
@@ -221,8 +226,28 @@ _AS_TOLD: Final = {
         ("Terminate", "Allow"),
         ("add", "remove", "move", "test", "replace", "copy"),
         ("w3c", "raw", "json", "plain", "parquet"),
+        # DynamoDB's
+        ("INDEXES", "TOTAL", "NONE"),
+        ("SIZE", "NONE"),
+        ("ALL_NEW", "UPDATED_OLD", "ALL_OLD", "NONE", "UPDATED_NEW"),
+        ("SPECIFIC_ATTRIBUTES", "COUNT", "ALL_ATTRIBUTES", "ALL_PROJECTED_ATTRIBUTES"),
+        ("IN", "NULL", "BETWEEN", "LT", "NOT_CONTAINS", "EQ", "GT", "NOT_NULL", "NE", "LE", "BEGINS_WITH", "GE", "CONTAINS"),
+        ("OR", "AND"),
+        ("ADD", "DELETE", "PUT"),
+        ("B", "N", "S"),
+        ("ALL", "INCLUDE", "KEYS_ONLY"),
+        ("PROVISIONED", "PAY_PER_REQUEST"),
     )
 }
+_TABLE_NAME: Final = re.compile(r"[a-zA-Z0-9_.-]+")
+_TABLE_RULES: Final[list[tuple[str, _Rule]]] = [
+    (
+        "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+",
+        lambda value: value.startswith("arn:") or bool(_TABLE_NAME.fullmatch(value)),
+    ),
+    ("Member must have length greater than or equal to 3", lambda value: len(value) >= 3),
+    ("Member must have length less than or equal to 255", lambda value: value.startswith("arn:") or len(value) <= 255),
+]
 
 
 def _length(value: Any) -> int:

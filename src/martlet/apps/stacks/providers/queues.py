@@ -18,7 +18,7 @@ __all__ = ["EventSources", "Queues", "queue_providers"]
 _NAME_MOST: Final = 80
 _FIFO: Final = ".fifo"
 _DISK: Final = "messages are encrypted at rest by your disk, not by a key service"
-_STREAMS: Final = "only queues are event sources of functions here"
+_STREAMS: Final = "queues and streams of tables are event sources of functions here"
 _SETTLE_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.02
 
@@ -74,8 +74,8 @@ MAPPING: Final = Kind(
     properties={
         "AmazonManagedKafkaEventSourceConfig": refused(_STREAMS),
         "BatchSize": value("integer"),
-        "BisectBatchOnFunctionError": refused(_STREAMS),
-        "DestinationConfig": refused(_STREAMS),
+        "BisectBatchOnFunctionError": value("boolean"),
+        "DestinationConfig": object_of({"OnFailure": object_of({"Destination": value()})}),
         "DocumentDBEventSourceConfig": refused(_STREAMS),
         "Enabled": value("boolean"),
         "EventSourceArn": fixed(),
@@ -85,21 +85,21 @@ MAPPING: Final = Kind(
         "KmsKeyArn": taken("string", why=_DISK),
         "LoggingConfig": refused(_STREAMS),
         "MaximumBatchingWindowInSeconds": value("integer"),
-        "MaximumRecordAgeInSeconds": refused(_STREAMS),
-        "MaximumRetryAttempts": refused(_STREAMS),
+        "MaximumRecordAgeInSeconds": value("integer"),
+        "MaximumRetryAttempts": value("integer"),
         "MetricsConfig": taken(why="its metrics are the platform's own"),
-        "ParallelizationFactor": refused(_STREAMS),
+        "ParallelizationFactor": value("integer"),
         "ProvisionedPollerConfig": refused("pollers are not paid for here: there are as many as are needed"),
         "Queues": refused(_STREAMS),
         "ScalingConfig": object_of({"MaximumConcurrency": value("integer")}),
         "SelfManagedEventSource": refused(_STREAMS),
         "SelfManagedKafkaEventSourceConfig": refused(_STREAMS),
         "SourceAccessConfigurations": refused(_STREAMS),
-        "StartingPosition": refused(_STREAMS),
-        "StartingPositionTimestamp": refused(_STREAMS),
+        "StartingPosition": fixed(),
+        "StartingPositionTimestamp": fixed("number"),
         "Tags": value("list", item=object_of({"Key": value(required=True), "Value": value()})),
         "Topics": refused(_STREAMS),
-        "TumblingWindowInSeconds": refused(_STREAMS),
+        "TumblingWindowInSeconds": refused("windows over a stream are not kept here"),
     },
 )
 
@@ -261,19 +261,26 @@ class PolicyProvider:
 
 
 class MappingProvider:
-    """Queues whose messages functions take."""
+    """Queues whose messages functions take, and streams of tables whose records they do."""
 
     kind = MAPPING
     _PASSED: Final = (
-        "BatchSize", "Enabled", "FilterCriteria", "FunctionName", "FunctionResponseTypes", "MaximumBatchingWindowInSeconds",
-        "ScalingConfig",
+        "BatchSize", "BisectBatchOnFunctionError", "DestinationConfig", "Enabled", "FilterCriteria", "FunctionName",
+        "FunctionResponseTypes", "MaximumBatchingWindowInSeconds", "MaximumRecordAgeInSeconds", "MaximumRetryAttempts",
+        "ParallelizationFactor", "ScalingConfig",
     )  # fmt: skip
+    _AT_FIRST: Final = ("EventSourceArn", "StartingPosition", "StartingPositionTimestamp")
     _DEFAULTS: Final[dict[str, Any]] = {
         "BatchSize": 10,
+        "BisectBatchOnFunctionError": False,
+        "DestinationConfig": {},
         "Enabled": True,
         "FilterCriteria": {"Filters": []},
         "FunctionResponseTypes": [],
         "MaximumBatchingWindowInSeconds": 0,
+        "MaximumRecordAgeInSeconds": -1,
+        "MaximumRetryAttempts": -1,
+        "ParallelizationFactor": 1,
         "ScalingConfig": {},
     }
 
@@ -282,7 +289,7 @@ class MappingProvider:
 
     def identify(self, context: Context, properties: Mapping[str, Any]) -> Physical:
         if not properties.get("EventSourceArn"):
-            raise DeployFailed("EventSourceArn cannot be empty: only queues are event sources of functions here")
+            raise DeployFailed(f"EventSourceArn cannot be empty: {_STREAMS}")
         return Physical("", {"Id": pending(f"{context.logical_id}.Id"), **unknown(context, "EventSourceMappingArn")})
 
     def _physical(self, context: Context, uuid: str) -> Physical:
@@ -293,7 +300,8 @@ class MappingProvider:
         return {name: properties[name] for name in self._PASSED if properties.get(name) is not None}
 
     async def create(self, context: Context, physical_id: str, properties: dict[str, Any]) -> Physical:
-        request = {**self._request(properties), "EventSourceArn": properties["EventSourceArn"]}
+        first = {name: properties[name] for name in self._AT_FIRST if properties.get(name) is not None}
+        request = {**self._request(properties), **first}
         tags = tag_map(properties, context.tags)
         made = await self._sources.create_event_source_mapping(context.caller, {**request, "Tags": tags})
         await self._settled(context, made["UUID"])
