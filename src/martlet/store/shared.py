@@ -1,0 +1,704 @@
+"""The store over an engine that several nodes share: the same face, with optimistic transactions and group commit.
+
+A function runs at once on what this node knows (`Base`) through the overlay of its own rows under way. What it needs and is not
+known is fetched, for all that wait in one statement, and it runs again. A group is committed if the database is still at the
+position that the group rests on; else under the head row's lock, where functions whose reads another node changed run again. So
+the order of commits is the serial order, on every node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import copy
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar, cast
+
+from martlet.clock import Clock
+from martlet.errors import InvalidInput, MartletError, NotFound, Overloaded, StoreFailed, StoreFull
+from martlet.store.base import Base, Known, Needs, Window
+from martlet.store.engine import Change, Engine, Group, Held, LogEntry, Lost, Seen, SharedEngine, Span
+from martlet.store.overlay import MISSING, Overlay
+from martlet.store.store import Store
+from martlet.store.transaction import Reader, Snapshot, Tx
+
+__all__ = ["SharedStore"]
+
+T = TypeVar("T")
+
+_PATIENCE_SECONDS: Final = 30.0  # how long the database may be away before those who wait are told
+_ROUNDS: Final = 200  # fetches that one function may need
+_BLOCKING_TURNS: Final = 3  # runs of a reading function before it gets a snapshot of its own
+_FRESH_SECONDS: Final = 1.0  # how long a request's freshness holds
+_SAFETY_SECONDS: Final = 15.0  # between two looks that nobody asked for: a hint may have been lost
+_CALM: Final = 16  # groups without another node's commit between them, until the lock is no longer taken at once
+_PAUSES: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # before asking again a database that is away
+_RECENT_ENTRIES: Final = 1_024
+_RECENT_BYTES: Final = 8_192  # of an entry that is kept
+
+
+class _SharedTx(Tx):
+    """A transaction that remembers what it read."""
+
+    __slots__ = ("ranges", "reads")
+
+    def __init__(self, window: Window, pending: Overlay, last_seq: int, now_ms: int) -> None:
+        super().__init__(cast(Engine, window), pending, last_seq, now_ms)
+        self.reads: set[bytes] = set()
+        self.ranges: list[tuple[bytes, bytes]] = []
+
+    def get(self, key: bytes) -> bytes | None:
+        value = self._writes.rows.get(key, MISSING)
+        if value is MISSING:
+            self.reads.add(key)
+            value = self._pending.rows.get(key, MISSING)
+            if value is MISSING:
+                if self._engine is None:
+                    raise RuntimeError("the transaction has ended; use its Tx only inside fn")
+                return self._engine.get(key)
+        return value
+
+    def _scan_below(self, low: bytes, high: bytes, limit: int, reverse: bool) -> list[tuple[bytes, bytes]]:
+        found = super()._scan_below(low, high, limit, reverse)
+        if len(found) < limit:
+            self.ranges.append((low, high))
+        elif reverse:
+            self.ranges.append((found[-1][0], high))
+        else:
+            self.ranges.append((low, found[-1][0] + b"\x00"))
+        return found
+
+    def touched(self, changed: list[bytes], members: frozenset[bytes]) -> bool:
+        """Whether a change of these keys (sorted) could have been seen by this transaction."""
+        if not self.reads.isdisjoint(members):
+            return True
+        for low, high in self.ranges:
+            at = bisect_left(changed, low)
+            if at < len(changed) and changed[at] < high:
+                return True
+        return False
+
+
+class _Job:
+    """A transaction of a caller, until it is told."""
+
+    __slots__ = ("charged", "error", "fn", "future", "known", "result", "rounds", "stale", "tx")
+
+    tx: _SharedTx
+
+    def __init__(self, fn: Callable[[Tx], Any], future: asyncio.Future[Any]) -> None:
+        self.fn = fn
+        self.future = future
+        self.known: list[Known] = []
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.stale = False  # another node changed what it read
+        self.rounds = 0
+        self.charged = 0  # bytes, to the queue's limit
+
+
+class _Peek:
+    """A reading function of a caller that can wait."""
+
+    __slots__ = ("fn", "future", "known", "rounds")
+
+    def __init__(self, fn: Callable[[Reader], Any], future: asyncio.Future[Any]) -> None:
+        self.fn = fn
+        self.future = future
+        self.known: list[Known] = []
+        self.rounds = 0
+
+
+class _Flight:
+    """The group that is being committed."""
+
+    __slots__ = ("jobs", "landed", "number", "seq", "writes")
+
+    def __init__(self, number: int, jobs: list[_Job]) -> None:
+        self.number = number
+        self.jobs = jobs
+        self.landed = False  # seen in the database before its commit was answered
+        self.writes: dict[bytes, bytes | None] = {}
+        self.seq = 0
+
+
+class _Freshness:
+    """Of one request: what the node knew when it began is not older than what anybody had been told then."""
+
+    __slots__ = ("until",)
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+
+_FRESH: contextvars.ContextVar[_Freshness | None] = contextvars.ContextVar("martlet_fresh", default=None)
+
+
+class _Moved(BaseException):
+    """Another node committed between two reads of one function: it runs again."""
+
+
+class _BlockingWindow(Window):
+    """Reads of one snapshot, with a blocking look for what is not known."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: SharedStore, known: list[Known]) -> None:
+        super().__init__(store._base, known)
+        self._store = store
+
+    def get(self, key: bytes) -> bytes | None:
+        value = super().get(key)
+        if self.needs:
+            self._fill()
+            return super().get(key)
+        return value
+
+    def scan(self, low: bytes, high: bytes, limit: int, reverse: bool) -> list[tuple[bytes, bytes]]:
+        found = super().scan(low, high, limit, reverse)
+        if self.needs:
+            self._fill()
+            return super().scan(low, high, limit, reverse)
+        return found
+
+    def _fill(self) -> None:
+        needs, self.needs = self.needs, Needs()
+        if self._store._fill_now(needs, self.known):
+            raise _Moved
+
+
+class SharedStore(Store):
+    """`Store` over a `SharedEngine`."""
+
+    shared = True
+
+    def __init__(self, engine: SharedEngine, *, clock: Clock) -> None:
+        self._set_up(engine, clock)
+        self._shared = engine
+        self._base = Base()
+        self._open: list[_Job] = []  # ran, to be committed with the next group
+        self._open_bytes = 0
+        self._later: list[_Job] = []  # to run when the group under way is done with
+        self._seeking: list[tuple[_Job | _Peek, Needs]] = []
+        self._flight: _Flight | None = None
+        self._held = False
+        self._contended = 0
+        self._entries_waiting = 0
+        self._recent: dict[int, LogEntry] = {}  # of this node, by seq
+        self._inside: Reader | None = None  # what the function that runs now reads from
+        self._broken: StoreFailed | None = None  # the database lost what it had acknowledged
+        self._something_open, self._something_sought, self._hinted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def begin(cls, engine: SharedEngine, clock: Clock) -> SharedStore:
+        """A store that is connected. Raises `StartFailed` or what the engine says."""
+        store = cls(engine, clock=clock)
+        try:
+            await engine.attach(store._hinted.set)
+            store._advance(await engine.look(-1, (), ()))
+            store._contended = 0
+        except Lost as lost:
+            await asyncio.to_thread(engine.close)
+            raise Overloaded(f"the database cannot be reached: {lost}") from lost
+        except BaseException:
+            await asyncio.to_thread(engine.close)
+            raise
+        store._tasks = [store._loop.create_task(work()) for work in (store._committing, store._seeking_rows, store._following)]
+        return store
+
+    # what rooms use
+
+    async def transact(self, fn: Callable[[Tx], T]) -> T:
+        if self._refusal is not None:
+            raise copy.copy(self._refusal)
+        if self._waiting >= self._most_waiting or self._waiting_bytes >= self._most_waiting_bytes:
+            raise Overloaded(f"{self._waiting} transactions ({self._waiting_bytes} bytes) wait for the database")
+        if self._reading:
+            raise RuntimeError("transact was called inside read; use the reader, or leave read first")
+        job = _Job(fn, self._loop.create_future())
+        self._waiting += 1
+        self._attempt(job)
+        return cast(T, await job.future)
+
+    def read(self, fn: Callable[[Reader], T]) -> T:
+        """As `Store.read`. Asks the database, unless the caller is part of a request that did (`fresh`): it holds up the loop for
+        as long as that takes. Where it can wait, `look` is better."""
+        if self._closed is not None:
+            raise StoreFailed("the store is closed")
+        if self._inside is not None:
+            return fn(self._inside)
+        known: list[Known] = []
+        if not self._is_fresh():
+            self._fill_now(Needs(), known)
+        for _ in range(_BLOCKING_TURNS):
+            try:
+                return self._read_from(Snapshot(cast(Engine, _BlockingWindow(self, known))), fn)
+            except _Moved:  # to something newer
+                continue
+        try:
+            return self._read_from(self._snapshot, fn)  # a transaction of its own on the server
+        finally:
+            self._engine.release()
+
+    def _read_from(self, reader: Reader, fn: Callable[[Reader], T]) -> T:
+        self._reading, self._inside = True, reader
+        try:
+            return fn(reader)
+        finally:
+            self._reading, self._inside = False, None
+
+    async def look(self, fn: Callable[[Reader], T]) -> T:
+        """As `read`, without holding up the loop. `fn` may run several times; only the last run counts."""
+        if self._closed is not None:
+            raise StoreFailed("the store is closed")
+        peek = _Peek(fn, self._loop.create_future())
+        needs, result, error = self._peek(peek)
+        if needs or not self._is_fresh():
+            self._seek(peek, needs)
+            return cast(T, await peek.future)
+        if error is not None:
+            raise error
+        return cast(T, result)
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.read(lambda reader: reader.get(key))
+
+    @asynccontextmanager
+    async def fresh(self) -> AsyncIterator[None]:
+        """For one request: one look at the database, shared with all that begin now, after which reads need none of their own
+        (for a second). They show a state that is not older than the request."""
+        await self.look(_nothing)
+        mine = _Freshness(self._loop.time() + _FRESH_SECONDS)
+        token = _FRESH.set(mine)
+        try:
+            yield
+        finally:
+            mine.until = 0.0  # also for tasks that were started meanwhile
+            _FRESH.reset(token)
+
+    def tail(self, after: int, limit: int) -> list[LogEntry]:
+        if after < 0 or limit < 1:
+            raise InvalidInput(f"tail(after={after}, limit={limit}): at least 0 and 1 are needed")
+        found: list[LogEntry] = []
+        while len(found) < limit and (entry := self._recent.get(after + 1 + len(found))) is not None:
+            found.append(entry)
+        if found:
+            return found
+        try:
+            found = self._engine.tail(after, limit)
+        finally:
+            self._engine.release()
+        if found and found[0].seq != after + 1:
+            first = found[0].seq
+            raise NotFound(f"log entries up to {first - 1} are trimmed, {after + 1} among them", first=first)
+        if found:
+            self._hinted.set()
+        return found
+
+    async def close(self) -> None:
+        if self._closed is None:
+            self._closed = self._loop.create_future()
+            self._refuse(StoreFailed("the store is closed"))
+            self._loop.create_task(self._shut())
+        await asyncio.shield(self._closed)
+
+    async def _shut(self) -> None:
+        """What was taken is finished first."""
+        try:
+            while self._waiting or self._seeking:
+                await asyncio.sleep(0.005)
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._shared.detach()
+            await asyncio.to_thread(self._engine.close)
+        finally:
+            if self._closed is not None and not self._closed.done():
+                self._closed.set_result(None)
+
+    # running functions
+
+    def _is_fresh(self) -> bool:
+        mine = _FRESH.get()
+        return mine is not None and mine.until > self._loop.time()
+
+    def _attempt(self, job: _Job) -> None:
+        """Run it on what is known; then it waits for its group, or for rows."""
+        if self._held or self._open_bytes >= self._most_batch_bytes:
+            self._later.append(job)
+            return
+        needs = self._run_job(job)
+        if needs:
+            self._seek(job, needs)
+            return
+        self._open.append(job)
+        self._open_bytes += job.tx.size
+        self._charge(job, job.tx.size)
+        self._entries_waiting += len(job.tx.entries)
+        self._batches_made += not self._something_open.is_set()
+        self._publish(job.tx.writes, self._batches_made)
+        self._something_open.set()
+
+    def _run_job(self, job: _Job) -> Needs:
+        window = Window(self._base, [known for known in job.known if self._base.current(known)])
+        tx = _SharedTx(window, self._pending, self._base.seq + self._entries_waiting, self._clock.now_ms())
+        self._inside = tx
+        try:
+            result, error = self._run(job.fn, tx)
+        finally:
+            self._inside = None
+        if not window.needs:
+            job.tx, job.result, job.error, job.stale, job.known = tx, result, error, False, []
+        return window.needs
+
+    def _charge(self, job: _Job, size: int) -> None:
+        self._waiting_bytes += size - job.charged
+        job.charged = size
+
+    def _publish(self, writes: Mapping[bytes, bytes | None], number: int) -> None:
+        if writes:
+            self._pending.update(writes)
+            self._written_by.update(dict.fromkeys(writes, number))
+
+    def _seek(self, who: _Job | _Peek, needs: Needs) -> None:
+        who.rounds += 1
+        if who.rounds > _ROUNDS:
+            self._end(who, Overloaded("a function needs too many rounds of reads"))
+            return
+        self._seeking.append((who, needs))
+        self._something_sought.set()
+
+    def _end(self, who: _Job | _Peek, error: BaseException) -> None:
+        if isinstance(who, _Job):
+            self._waiting -= 1
+            self._charge(who, 0)
+        if not who.future.done():
+            who.future.set_exception(copy.copy(error))
+
+    # reading functions
+
+    def _peek(self, peek: _Peek) -> tuple[Needs, object, Exception | None]:
+        """Run it on what is known."""
+        window = Window(self._base, [known for known in peek.known if self._base.current(known)])
+        try:
+            return window.needs, self._read_from(Snapshot(cast(Engine, window)), peek.fn), None
+        except Exception as error:
+            return window.needs, None, error
+
+    def _fill_now(self, needs: Needs, known: list[Known]) -> bool:
+        """Fetch, blocking; whether the position moved."""
+        before = self._base.position
+        spans = list(needs.spans)
+        seen = self._shared.look_now(before, list(needs.keys), spans)
+        self._take(before, seen, needs.keys)
+        known += [Known(span, rows, seen.position) for span, rows in zip(spans, seen.spans, strict=True)]
+        known[:] = [each for each in known if self._base.current(each)]
+        return self._base.position != before
+
+    # rows that are not known
+
+    async def _seeking_rows(self) -> None:
+        while True:
+            await self._something_sought.wait()
+            self._something_sought.clear()
+            group, self._seeking = self._seeking, []
+            if group:
+                await self._seek_group(group)
+
+    async def _seek_group(self, group: list[tuple[_Job | _Peek, Needs]]) -> None:
+        keys = set().union(*(needs.keys for _, needs in group))
+        spans = list(set().union(*(needs.spans for _, needs in group)))
+        try:
+            seen = await self._patient(lambda: self._ask(self._shared, keys, spans))
+        except MartletError as error:
+            for who, _ in group:
+                self._end(who, error)
+            return
+        found = {span: rows for span, rows in zip(spans, seen.spans, strict=True)}
+        for who, needs in group:
+            who.known = [known for known in who.known if self._base.current(known)]
+            who.known += [Known(span, found[span], seen.position) for span in needs.spans]
+            if isinstance(who, _Job):
+                self._attempt(who)
+            elif not who.future.done():  # done: its caller was cancelled
+                self._answer(who)
+
+    def _answer(self, peek: _Peek) -> None:
+        needs, result, error = self._peek(peek)
+        if needs:
+            self._seek(peek, needs)
+        elif error is not None:
+            peek.future.set_exception(error)
+        else:
+            peek.future.set_result(result)
+
+    async def _following(self) -> None:
+        """What other nodes committed, as soon as we hear of it, and now and then without having heard."""
+        while True:
+            try:
+                await asyncio.wait_for(self._hinted.wait(), _SAFETY_SECONDS)
+            except TimeoutError:
+                pass
+            self._hinted.clear()
+            if self._refusal is None:
+                try:
+                    await self.look(_nothing)
+                except MartletError:
+                    await asyncio.sleep(1)
+
+    async def _ask(self, where: SharedEngine | Held, keys: set[bytes], spans: list[Span]) -> Seen:
+        after = self._base.position
+        seen = await where.look(after, list(keys), spans)
+        self._take(after, seen, keys)
+        return seen
+
+    def _take(self, after: int, seen: Seen, keys: set[bytes]) -> None:
+        if seen.position < after:
+            self._broken = StoreFailed(
+                f"the database went back from commit {after} to {seen.position}: acknowledged transactions are missing there",
+                remedy="find the server that has them (was a standby promoted that was not synchronous?), then restart",
+            )
+            self._refuse(self._broken)
+        if self._broken is not None:
+            raise copy.copy(self._broken)
+        self._advance(seen)
+        self._base.learn(seen, keys)
+
+    def _advance(self, seen: Seen) -> None:
+        """Learn what happened up to a snapshot. Transactions that read what others changed since are marked."""
+        foreign = self._base.advance(seen, self._own)
+        if foreign is None or foreign:
+            self._contended = _CALM
+            flight = self._flight.jobs if self._flight is not None and not self._flight.landed else []
+            for keys in foreign if foreign is not None else ():
+                ordered, members = sorted(keys), frozenset(keys)
+                for job in (*flight, *self._open):
+                    job.stale = job.stale or job.tx.touched(ordered, members)
+            if foreign is None:
+                for job in (*flight, *self._open):
+                    job.stale = True
+        self._moved()
+
+    def _moved(self) -> None:
+        self._first = self._base.first
+        while self._recent and (oldest := next(iter(self._recent))) < self._first:
+            del self._recent[oldest]
+        if self._base.seq > self._head:
+            self._head = self._base.seq
+            self._wake()
+
+    def _own(self, change: Change) -> Mapping[bytes, bytes | None] | None:
+        """The rows of a commit of ours that a snapshot shows before its answer came."""
+        flight = self._flight
+        if change.node != self._shared.node or flight is None or flight.number != change.batch:
+            return {} if change.node == self._shared.node and not change.keys else None
+        flight.landed = True
+        self._settle(flight)
+        return flight.writes
+
+    # commits
+
+    async def _committing(self) -> None:
+        while True:
+            await self._something_open.wait()
+            await asyncio.sleep(0)  # what the loop has at hand shares the commit
+            self._something_open.clear()
+            jobs, self._open = self._open, []
+            self._open_bytes = 0
+            if not jobs:
+                continue
+            flight = self._flight = _Flight(self._batches_made, jobs)
+            try:
+                if self._broken is not None:
+                    raise copy.copy(self._broken)
+                await self._land(flight)
+            except MartletError as error:
+                self._drop(flight, error)
+            except Exception as error:
+                self._drop(flight, StoreFailed(f"the engine failed: {error!r}"))
+            finally:
+                self._flight = None
+                self._held = False
+            later, self._later = self._later, []
+            for job in later:
+                self._attempt(job)
+
+    async def _land(self, flight: _Flight) -> None:
+        if not any(job.tx.effective or job.stale for job in flight.jobs):
+            await self._confirm(flight)
+            return
+        if not self._contended and not any(job.stale for job in flight.jobs):
+            group = self._group(flight, self._base.position, self._base.seq)
+            position = await self._sent(flight, lambda: self._shared.try_commit(group))
+            if position is not None:
+                self._finish(flight, position, group)
+                return
+        await self._land_held(flight)
+
+    async def _confirm(self, flight: _Flight) -> None:
+        """A group that wrote nothing: it stands if what it read is still so."""
+        await self.look(_nothing)
+        if any(job.stale for job in flight.jobs):
+            await self._land_held(flight)
+        else:
+            self._acknowledge_jobs(flight)
+
+    async def _land_held(self, flight: _Flight) -> None:
+        self._contended = max(0, self._contended - 1)
+
+        async def once() -> None:
+            async with self._shared.hold() as held:
+                self._held = True
+                await self._renew(flight, held)
+                group = self._group(flight, self._base.position, self._base.seq)
+                position = await self._sent(flight, lambda: held.commit(group))
+                if position is not None:
+                    self._finish(flight, position, group)
+
+        while not flight.landed:
+            await self._patient(once)
+
+    async def _renew(self, flight: _Flight, held: Held) -> None:
+        """Under the lock: what another node's commits made stale runs again, and with it all that may rest on it."""
+        await self._ask(held, set(), [])
+        if not any(job.stale for job in flight.jobs):
+            return
+        self._unpublish(flight)
+        for _ in range(_ROUNDS):
+            self._pending, self._written_by, self._entries_waiting = Overlay(), {}, 0
+            needs = Needs()
+            for job in flight.jobs:
+                more = self._run_job(job)
+                if more:
+                    needs.keys |= more.keys
+                    needs.spans |= more.spans
+                    continue
+                self._charge(job, job.tx.size)
+                self._publish(job.tx.writes, flight.number)
+                self._entries_waiting += len(job.tx.entries)
+            if not needs:
+                return
+            spans = list(needs.spans)
+            seen = await self._ask(held, needs.keys, spans)
+            known = [Known(span, rows, seen.position) for span, rows in zip(spans, seen.spans, strict=True)]
+            for job in flight.jobs:
+                job.known += known
+        raise Overloaded("transactions need too many rounds of reads")
+
+    def _unpublish(self, flight: _Flight) -> None:
+        """Nothing of what this node has under way holds any more; what waits behind the group runs after it."""
+        self._generation += 1
+        self._later = self._open + self._later
+        self._open, self._open_bytes = [], 0
+        self._pending, self._written_by, self._entries_waiting = Overlay(), {}, 0
+
+    def _group(self, flight: _Flight, position: int, seq: int) -> Group:
+        writes: dict[bytes, bytes | None] = {}
+        entries: list[LogEntry] = []
+        trim = 0
+        for job in flight.jobs:
+            tx = job.tx
+            writes.update(tx.writes)
+            for entry in tx.entries:
+                entries.append(LogEntry(seq + len(entries) + 1, tx.now_ms, *entry))
+            trim = max(trim, tx.trim_through)
+        flight.writes, flight.seq = writes, seq + len(entries)
+        return Group(flight.number, position, flight.seq, writes, entries, trim)
+
+    async def _sent(self, flight: _Flight, commit: Callable[[], Awaitable[int | None]]) -> int | None:
+        """The position of a commit; None: not kept. If its answer is lost, what became of it is found out."""
+        try:
+            return await commit()
+        except Lost as lost:
+            if not lost.sent:
+                return None
+            cause = lost
+        position = await self._patient(lambda: self._shared.resolve(flight.number), cause)
+        if position is not None and not flight.landed:
+            await self._patient(lambda: self._ask(self._shared, set(), []), cause)
+        if position is not None and not flight.landed:
+            flight.landed = True  # so long ago that its change is forgotten
+            self._settle(flight)
+        return position
+
+    def _finish(self, flight: _Flight, position: int, group: Group) -> None:
+        if not flight.landed:
+            flight.landed = True
+            self._base.committed(position, group.seq, group.writes, group.trim_through)
+            self._settle(flight)
+        for entry in group.entries:
+            if len(entry.body) > _RECENT_BYTES:
+                self._recent.clear()  # what is kept has no gaps, and bounds
+            else:
+                self._recent[entry.seq] = entry
+        while len(self._recent) > _RECENT_ENTRIES:
+            del self._recent[next(iter(self._recent))]
+        self._commits += 1
+        self._acknowledge_jobs(flight)
+        self._moved()
+
+    def _settle(self, flight: _Flight) -> None:
+        """Its rows are in the base now."""
+        written_by, number = self._written_by, flight.number
+        done = [key for key in flight.writes if written_by.get(key) == number]
+        for key in done:
+            del written_by[key]
+        self._pending.forget(done)
+        self._entries_waiting -= sum(len(job.tx.entries) for job in flight.jobs)
+
+    def _acknowledge_jobs(self, flight: _Flight) -> None:
+        flight.landed = True
+        self._transactions += len(flight.jobs)
+        self._waiting -= len(flight.jobs)
+        for job in flight.jobs:
+            self._charge(job, 0)
+            if job.future.done():  # its caller was cancelled
+                continue
+            if job.error is None:
+                job.future.set_result(job.result)
+            else:
+                job.future.set_exception(job.error)
+
+    def _drop(self, flight: _Flight, failure: MartletError) -> None:
+        """The group is not kept, or nobody knows; what rests on its rows runs again."""
+        if flight.landed:
+            return
+        self._unpublish(flight)
+        self._base.forget()
+        for job in flight.jobs:
+            self._end(job, failure)
+
+    # a database that is away
+
+    async def _patient(self, ask: Callable[[], Awaitable[T]], cause: Lost | None = None) -> T:
+        """Ask again while there is no connection, with pauses. Gives up by name: `Overloaded` when nothing was sent, `StoreFailed`
+        when a commit's outcome is unknown (`cause`)."""
+        until = self._loop.time() + _PATIENCE_SECONDS
+        for turn in range(1_000_000):
+            try:
+                return await ask()
+            except Lost as lost:
+                if lost.sent:
+                    raise StoreFailed(f"unknown outcome: {lost}") from lost
+                pause = _PAUSES[min(turn, len(_PAUSES) - 1)]
+                if self._loop.time() + pause > until:
+                    if cause is not None:
+                        raise StoreFailed(f"unknown outcome: {cause}; {lost}", remedy=_LOOK_FIRST) from lost
+                    raise Overloaded(f"the database cannot be reached: {lost}", retry_after_seconds=5) from lost
+                await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _trim(self, tx: Tx, oldest_ms: int) -> int:
+        trimmed = super()._trim(tx, oldest_ms)
+        self._engine.release()
+        return trimmed
+
+
+_LOOK_FIRST: Final = "read before you write again: the transaction may have been kept"
+
+
+def _nothing(reader: Reader) -> None:
+    """A look that asks only how far the database is."""
