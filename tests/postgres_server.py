@@ -14,7 +14,10 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+Schemas = Callable[[], str]  # the address of a schema that nobody has used yet
 
 _USERS = ("postgres", "nobody")
 _CONFIG = """

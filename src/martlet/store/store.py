@@ -17,8 +17,9 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from martlet.clock import Clock
-from martlet.errors import InvalidInput, MartletError, NotFound, Overloaded, StoreFailed, StoreFull
+from martlet.errors import InvalidInput, MartletError, NotFound, Overloaded, StartFailed, StoreFailed, StoreFull
 from martlet.limits import LIMITS
+from martlet.store.copying import refuse_half
 from martlet.store.engine import Engine, LogEntry, SharedEngine
 from martlet.store.overlay import Overlay
 from martlet.store.transaction import Reader, Snapshot, Tx, slowest_cursor
@@ -119,6 +120,11 @@ class Store:
         module, _, name = engine.partition(":")
         factory: Callable[[Path | str], Engine] = getattr(importlib.import_module(module), name)
         opened = await asyncio.to_thread(factory, path if "://" in str(path) else Path(path))
+        try:
+            await asyncio.to_thread(refuse_half, opened)
+        except MartletError as error:
+            await asyncio.to_thread(opened.close)
+            raise StartFailed(error.message, remedy=error.remedy) from error
         if not hasattr(opened, "attach"):
             return cls(opened, clock=clock)
         from martlet.store.shared import SharedStore  # only those who use it pay for it

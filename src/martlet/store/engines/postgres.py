@@ -20,8 +20,10 @@ import asyncpg
 import msgspec
 
 from martlet.clock import Clock
-from martlet.errors import MartletError, Overloaded, StartFailed, StoreFailed
+from martlet.errors import Conflict, MartletError, Overloaded, StartFailed, StoreFailed
+from martlet.store.copying import copy_store
 from martlet.store.engine import Change, Group, LogEntry, Lost, Seen, Span
+from martlet.store.engines.folder import cannot_use, sync_folder
 from martlet.store.engines.postgres_sql import FORMAT, KEPT_CHANGES, Address, Statements, translate
 
 __all__ = ["PostgresEngine", "open_engine"]
@@ -155,6 +157,7 @@ class PostgresEngine:
     """`martlet.store.engine.SharedEngine` and `Engine` over one schema of one database."""
 
     def __init__(self, text: str) -> None:
+        self._text = text
         self.address = Address.of(text)
         self.node = secrets.token_hex(8)
         self._sql = Statements(self.address)
@@ -368,12 +371,9 @@ class PostgresEngine:
 
     def backup(self, target: Path) -> int:
         """A copy for the embedded engine, from one snapshot."""
-        from martlet.store.copying import backup
-
-        source = PostgresEngine.__new__(PostgresEngine)
-        source.__init__(self.address.url + f"&schema={self.address.schema}&notify=off")  # type: ignore[misc]
+        source = PostgresEngine(self._text)  # a snapshot of its own
         try:
-            return backup(source, target)
+            return _backup(source, target)
         finally:
             source.close()
 
@@ -507,6 +507,30 @@ class _Held:
             self._link.drop()
             if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
                 raise
+
+
+def _backup(source: Engine, target: Path) -> int:
+    """A copy of `source` in the new folder `target`, for the embedded engine; returns the last seq that it holds."""
+    from martlet.store.engines import sqlite  # only who makes a copy needs it
+
+    if target.exists():
+        raise Conflict(f"backup target {target} exists already", remedy="name a folder that does not exist yet")
+    partial = target.with_name(f".{target.name}.partial")
+    copy = sqlite.open_engine(partial)
+    try:
+        copy_store(source, copy)
+        last = copy.bounds()[1]
+        copy.release()
+    finally:
+        copy.close()
+    try:
+        (partial / "lock").unlink()
+        partial.rename(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        failed = cannot_use(target, error)
+        raise StoreFailed(failed.message, remedy=failed.remedy) from error
+    return last
 
 
 async def _retried(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
