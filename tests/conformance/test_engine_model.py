@@ -188,7 +188,7 @@ def test_the_store_is_its_model(machine: type[Machine], schemas: Schemas) -> Non
     examples = EXAMPLES
     if machine is PostgresMachine:
         PostgresMachine.schemas = schemas
-        examples = max(1, EXAMPLES // 4)
+        examples = max(1, EXAMPLES // 10)
     settled = settings(
         max_examples=examples, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
     )

@@ -166,7 +166,7 @@ class PostgresEngine:
         self._thread_loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._thread_loop.run_forever, name="martlet-postgres", daemon=True)
         self._thread.start()
-        self._reader, self._blocking, self._writer = (_Link(self.address) for _ in range(3))
+        self._reader, self._writer = _Link(self.address), _Link(self.address)
         self._plain_commit = threading.Lock()
 
     # opening
@@ -251,7 +251,7 @@ class PostgresEngine:
         return await _retried(lambda: self._look(self._looker, after, keys, spans))
 
     def look_now(self, after: int, keys: Sequence[bytes], spans: Sequence[Span]) -> Seen:
-        return self._blocked(lambda: self._look(self._blocking, after, keys, spans))
+        return self._blocked(lambda: self._look(self._writer, after, keys, spans))
 
     async def _look(self, link: _Link, after: int, keys: Sequence[bytes], spans: Sequence[Span]) -> Seen:
         if spans:
@@ -405,7 +405,7 @@ class PostgresEngine:
             return
 
         async def shut() -> None:
-            for link in (self._reader, self._blocking, self._writer):
+            for link in (self._reader, self._writer):
                 await link.close()
 
         with contextlib.suppress(Lost, MartletError):
