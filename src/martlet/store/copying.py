@@ -8,8 +8,8 @@ check has passed, the target carries a mark, and nobody opens it as a store.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator
+from typing import Final
 
 import msgspec
 
@@ -38,9 +38,7 @@ class Copied(msgspec.Struct, frozen=True):
     checksum: str  # SHA-256 over all rows and entries, the same at both ends
 
 
-class Progress(Protocol):
-    def __call__(self, phase: str, done: int, total_bytes: int) -> None:
-        """`phase`: rows, log or check; `done`: rows or entries so far; `total_bytes` of them."""
+Progress = Callable[[str, int, int], None]  # (phase: rows, log or check; how many so far; bytes of them)
 
 
 def _silent(phase: str, done: int, total_bytes: int) -> None:
@@ -74,7 +72,9 @@ def refuse_half(engine: Engine) -> None:
     marked = engine.get(_MARK)
     engine.release()
     if marked is not None:
-        raise Conflict("a copy into this store did not end", remedy="run `martlet store copy FROM TO` again; it goes on where it was")
+        raise Conflict(
+            "a copy into this store did not end", remedy="run `martlet store copy FROM TO` again; it goes on where it was"
+        )
 
 
 def _claim(target: Engine) -> None:
@@ -165,7 +165,9 @@ def _piece(engine: Engine, low: bytes) -> _Rows:
     rows: _Rows = []
     size = 0
     while len(rows) < _PIECE_ROWS and size < _PIECE_BYTES:
-        few = engine.scan(low, _END, 16 if not rows else min(_PIECE_ROWS - len(rows), 1 + len(rows) * _PIECE_BYTES // (size + 1)), False)
+        few = engine.scan(
+            low, _END, 16 if not rows else min(_PIECE_ROWS - len(rows), 1 + len(rows) * _PIECE_BYTES // (size + 1)), False
+        )
         if not few:
             break
         low = few[-1][0] + b"\x00"
@@ -181,5 +183,3 @@ def _all(engine: Engine, low: bytes, high: bytes) -> _Rows:
         rows += found
         low = found[-1][0] + b"\x00"
     return rows
-
-

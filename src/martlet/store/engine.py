@@ -99,7 +99,9 @@ class Seen(msgspec.Struct, frozen=True):
     position: int
     seq: int  # of the last log entry
     first: int  # of the oldest log entry that is kept
-    changes: list[Change] | None  # after the position that the asker knew; None: those are forgotten, so anything may have changed
+    changes: (
+        list[Change] | None
+    )  # after the position that the asker knew; None: those are forgotten, so anything may have changed
     rows: dict[bytes, bytes]  # of the keys asked for; absent: there is no such row
     spans: list[list[tuple[bytes, bytes]]]  # for each span asked for
 

@@ -12,17 +12,17 @@ import asyncio
 import contextvars
 import copy
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar, cast
 
 from martlet.clock import Clock
-from martlet.errors import InvalidInput, MartletError, NotFound, Overloaded, StoreFailed, StoreFull
+from martlet.errors import Conflict, InvalidInput, MartletError, NotFound, Overloaded, StoreFailed, StoreFull
 from martlet.store.base import Base, Known, Needs, Window
 from martlet.store.engine import Change, Engine, Group, Held, LogEntry, Lost, Seen, SharedEngine, Span
 from martlet.store.overlay import MISSING, Overlay
 from martlet.store.store import Store
-from martlet.store.transaction import Reader, Snapshot, Tx
+from martlet.store.transaction import Lease, Reader, Snapshot, Tx, lease_of, lease_row
 
 __all__ = ["SharedStore"]
 
@@ -35,6 +35,11 @@ _FRESH_SECONDS: Final = 1.0  # how long a request's freshness holds
 _SAFETY_SECONDS: Final = 15.0  # between two looks that nobody asked for: a hint may have been lost
 _CALM: Final = 16  # groups without another node's commit between them, until the lock is no longer taken at once
 _PAUSES: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # before asking again a database that is away
+_LEADER: Final = "martlet.leader"
+_LEADER_ROW: Final = lease_row(_LEADER)
+_LEAD_MS: Final = 10_000
+_RENEW_SECONDS: Final = 3.0
+_SKEW_SECONDS: Final = 3.0  # what clocks may differ by: so long before its lease ends, a leader no longer trusts it
 _RECENT_ENTRIES: Final = 1_024
 _RECENT_BYTES: Final = 8_192  # of an entry that is kept
 
@@ -188,7 +193,10 @@ class SharedStore(Store):
         self._entries_waiting = 0
         self._recent: dict[int, LogEntry] = {}  # of this node, by seq
         self._inside: Reader | None = None  # what the function that runs now reads from
-        self._broken: StoreFailed | None = None  # the database lost what it had acknowledged
+        self._broken: StoreFailed | None = None  # for ever: the database went back, or another node leads
+        self._leader: Lease | None = None  # as the database had it when we last looked
+        self._lead: Lease | None = None  # ours
+        self._lead_until = 0.0  # on the loop's clock: no other node can have taken the lead before
         self._something_open, self._something_sought, self._hinted = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -198,7 +206,7 @@ class SharedStore(Store):
         store = cls(engine, clock=clock)
         try:
             await engine.attach(store._hinted.set)
-            store._advance(await engine.look(-1, (), ()))
+            await store._ask(engine, set(), [])
             store._contended = 0
         except Lost as lost:
             await asyncio.to_thread(engine.close)
@@ -208,6 +216,71 @@ class SharedStore(Store):
             raise
         store._tasks = [store._loop.create_task(work()) for work in (store._committing, store._seeking_rows, store._following)]
         return store
+
+    # one node that leads
+
+    async def lead(self, holder: str, lost: Callable[[MartletError], None]) -> None:
+        started = self._loop.time()
+        self._lead = Lease(_LEADER, holder, 0, 0)  # so that our own taking of it is no stranger's
+        taken = await self.transact(lambda tx: tx.lease_take(_LEADER, holder, _LEAD_MS))
+        if taken is None:
+            self._lead = None
+            held = self.read(lambda reader: reader.lease(_LEADER))
+            raise Conflict(
+                f"the database is led by another node: {held.holder if held else 'unknown'}",
+                remedy="stop that node, or wait until its lease ends (10 s after it died)",
+                expires_at_ms=held.expires_at_ms if held else 0,
+            )
+        self._leads(taken, started)
+        self._tasks.append(self._loop.create_task(self._leading(holder, lost)))
+
+    def _leads(self, lease: Lease, started: float) -> None:
+        self._lead = self._leader = lease
+        self._lead_until = started + _LEAD_MS / 1000 - _SKEW_SECONDS
+
+    async def _leading(self, holder: str, lost: Callable[[MartletError], None]) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_SECONDS)
+            started = self._loop.time()
+            try:
+                lease = await self.transact(lambda tx: tx.lease_take(_LEADER, holder, _LEAD_MS))
+                if lease is None or self._lead is None or lease.epoch != self._lead.epoch:
+                    raise self._deposed()
+                self._leads(lease, started)
+            except MartletError as error:
+                if self._closed is not None:
+                    return
+                if self._broken is not None:
+                    lost(self._broken)
+                    return
+                if not isinstance(error, Overloaded | StoreFull):
+                    lost(error)
+                    return
+
+    def _deposed(self) -> StoreFailed:
+        if self._broken is None:
+            held = self._leader.holder if self._leader is not None else ""
+            self._broken = StoreFailed(
+                f"another node leads this database now: {held or 'unknown'}",
+                remedy="this node was away for longer than its lease; start it again as the other one's stand-in",
+            )
+            self._refuse(self._broken)
+        return self._broken
+
+    def _check_leader(self, seen: Seen) -> None:
+        """Fence: while a node leads, no other one writes. Every commit rests on a position that was looked at, so that this is
+        exact, whatever the clocks say."""
+        row = seen.rows.get(_LEADER_ROW)
+        self._leader = None if row is None else lease_of(_LEADER, row)
+        mine, held = self._lead, self._leader
+        if mine is not None and mine.epoch and (held is None or (held.epoch, held.holder) != (mine.epoch, mine.holder)):
+            raise self._deposed()
+
+    def _shut_out(self) -> Conflict | None:
+        held = self._leader
+        if held is None or self._lead is not None or not held.holder or held.expires_at_ms <= self._clock.now_ms():
+            return None
+        return Conflict(f"the database is led by another node, which alone writes: {held.holder}", remedy="use that node")
 
     # what rooms use
 
@@ -299,6 +372,12 @@ class SharedStore(Store):
         return found
 
     async def close(self) -> None:
+        if self._closed is None and self._lead is not None and self._refusal is None:
+            lease, self._lead_until = self._lead, 0.0
+            try:
+                await asyncio.wait_for(self.transact(lambda tx: tx.lease_release(lease)), 3)
+            except (MartletError, TimeoutError):
+                pass  # it ends by itself
         if self._closed is None:
             self._closed = self._loop.create_future()
             self._refuse(StoreFailed("the store is closed"))
@@ -313,6 +392,7 @@ class SharedStore(Store):
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._flight = None
             await self._shared.detach()
             await asyncio.to_thread(self._engine.close)
         finally:
@@ -322,6 +402,8 @@ class SharedStore(Store):
     # running functions
 
     def _is_fresh(self) -> bool:
+        if self._loop.time() < self._lead_until:
+            return True
         mine = _FRESH.get()
         return mine is not None and mine.until > self._loop.time()
 
@@ -392,7 +474,7 @@ class SharedStore(Store):
         """Fetch, blocking; whether the position moved."""
         before = self._base.position
         spans = list(needs.spans)
-        seen = self._shared.look_now(before, list(needs.keys), spans)
+        seen = self._shared.look_now(before, [*needs.keys, _LEADER_ROW], spans)
         self._take(before, seen, needs.keys)
         known += [Known(span, rows, seen.position) for span, rows in zip(spans, seen.spans, strict=True)]
         known[:] = [each for each in known if self._base.current(each)]
@@ -451,7 +533,7 @@ class SharedStore(Store):
 
     async def _ask(self, where: SharedEngine | Held, keys: set[bytes], spans: list[Span]) -> Seen:
         after = self._base.position
-        seen = await where.look(after, list(keys), spans)
+        seen = await where.look(after, [*keys, _LEADER_ROW], spans)
         self._take(after, seen, keys)
         return seen
 
@@ -464,6 +546,8 @@ class SharedStore(Store):
             self._refuse(self._broken)
         if self._broken is not None:
             raise copy.copy(self._broken)
+        if seen.position >= self._base.position:
+            self._check_leader(seen)
         self._advance(seen)
         self._base.learn(seen, keys)
 
@@ -512,8 +596,8 @@ class SharedStore(Store):
                 continue
             flight = self._flight = _Flight(self._batches_made, jobs)
             try:
-                if self._broken is not None:
-                    raise copy.copy(self._broken)
+                if (refused := self._broken or self._shut_out()) is not None:
+                    raise copy.copy(refused)
                 await self._land(flight)
             except MartletError as error:
                 self._drop(flight, error)
@@ -564,6 +648,8 @@ class SharedStore(Store):
     async def _renew(self, flight: _Flight, held: Held) -> None:
         """Under the lock: what another node's commits made stale runs again, and with it all that may rest on it."""
         await self._ask(held, set(), [])
+        if (refused := self._shut_out()) is not None:
+            raise refused
         if not any(job.stale for job in flight.jobs):
             return
         self._unpublish(flight)

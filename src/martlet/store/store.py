@@ -229,6 +229,12 @@ class Store:
                 self._waiters.discard(waiter)
         return self._head
 
+    async def lead(self, holder: str, lost: Callable[[MartletError], None]) -> None:
+        """Be the one node that writes, until `close`: nothing to do here, where the folder's lock says so. In a database that
+        several nodes share it takes a lease, renews it, and reads rest on it instead of asking; `lost` hears when it is gone.
+
+        Raises `Conflict` while another node leads."""
+
     @property
     def generation(self) -> int:
         """Grows when transactions were not kept (no space, a failure): what was learned inside them may be wrong."""

@@ -509,7 +509,7 @@ class _Held:
                 raise
 
 
-def _backup(source: Engine, target: Path) -> int:
+def _backup(source: PostgresEngine, target: Path) -> int:
     """A copy of `source` in the new folder `target`, for the embedded engine; returns the last seq that it holds."""
     from martlet.store.engines import sqlite  # only who makes a copy needs it
 
@@ -552,7 +552,7 @@ def _seen(rows: Sequence[Any], after: int, spans: Sequence[Span]) -> Seen:
     found: dict[bytes, bytes] = {}
     ahead: list[list[tuple[bytes, bytes]]] = []
     back: list[list[tuple[bytes, bytes]]] = []
-    answers = []
+    answers: list[list[tuple[bytes, bytes]]] = []
     for span in spans:
         answers.append([])
         (back if span.reverse else ahead).append(answers[-1])

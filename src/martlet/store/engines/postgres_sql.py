@@ -170,5 +170,7 @@ def translate(error: BaseException, shown: str, *, sent: bool) -> MartletError |
             return Overloaded(f"{shown}: {error}", retry_after_seconds=1)
         if code in _GONE:
             return Lost(f"{shown}: {error}", sent=sent)
-        return StoreFailed(f"{shown}: {type(error).__name__}: {error}", remedy="look at the database's log; nothing was written")
+        return StoreFailed(
+            f"{shown}: {type(error).__name__}: {error}", remedy="look at the database's log; nothing was written"
+        )
     return Lost(f"{shown}: {str(error) or type(error).__name__}", sent=sent)
