@@ -119,14 +119,14 @@ class _Peek:
 class _Flight:
     """The group that is being committed."""
 
-    __slots__ = ("jobs", "landed", "number", "seq", "writes")
+    __slots__ = ("group", "jobs", "landed", "number", "position")
 
     def __init__(self, number: int, jobs: list[_Job]) -> None:
         self.number = number
         self.jobs = jobs
         self.landed = False  # seen in the database before its commit was answered
-        self.writes: dict[bytes, bytes | None] = {}
-        self.seq = 0
+        self.position = 0
+        self.group = Group(number, 0, 0, {}, (), 0)  # as it was last sent
 
 
 class _Freshness:
@@ -358,7 +358,7 @@ class SharedStore(Store):
         found: list[LogEntry] = []
         while len(found) < limit and (entry := self._recent.get(after + 1 + len(found))) is not None:
             found.append(entry)
-        if found:
+        if found and (len(found) == limit or found[-1].seq >= self._head):
             return found
         try:
             found = self._engine.tail(after, limit)
@@ -375,7 +375,8 @@ class SharedStore(Store):
         if self._closed is None and self._lead is not None and self._refusal is None:
             lease, self._lead_until = self._lead, 0.0
             try:
-                await asyncio.wait_for(self.transact(lambda tx: tx.lease_release(lease)), 3)
+                async with asyncio.timeout(3):
+                    await self.transact(lambda tx: tx.lease_release(lease))
             except (MartletError, TimeoutError):
                 pass  # it ends by itself
         if self._closed is None:
@@ -519,11 +520,12 @@ class SharedStore(Store):
 
     async def _following(self) -> None:
         """What other nodes committed, as soon as we hear of it, and now and then without having heard."""
-        while True:
+        while self._closed is None:
             try:
-                await asyncio.wait_for(self._hinted.wait(), _SAFETY_SECONDS)
+                async with asyncio.timeout(_SAFETY_SECONDS):
+                    await self._hinted.wait()
             except TimeoutError:
-                pass
+                pass  # a hint may have been lost: look all the same
             self._hinted.clear()
             if self._refusal is None:
                 try:
@@ -579,9 +581,9 @@ class SharedStore(Store):
         flight = self._flight
         if change.node != self._shared.node or flight is None or flight.number != change.batch:
             return {} if change.node == self._shared.node and not change.keys else None
-        flight.landed = True
+        flight.landed, flight.position = True, change.position
         self._settle(flight)
-        return flight.writes
+        return flight.group.writes
 
     # commits
 
@@ -637,6 +639,9 @@ class SharedStore(Store):
             async with self._shared.hold() as held:
                 self._held = True
                 await self._renew(flight, held)
+                if flight.landed:  # an earlier try was kept after all
+                    self._finish(flight, flight.position, flight.group)
+                    return
                 group = self._group(flight, self._base.position, self._base.seq)
                 position = await self._sent(flight, lambda: held.commit(group))
                 if position is not None:
@@ -650,7 +655,7 @@ class SharedStore(Store):
         await self._ask(held, set(), [])
         if (refused := self._shut_out()) is not None:
             raise refused
-        if not any(job.stale for job in flight.jobs):
+        if flight.landed or not any(job.stale for job in flight.jobs):
             return
         self._unpublish(flight)
         for _ in range(_ROUNDS):
@@ -691,8 +696,8 @@ class SharedStore(Store):
             for entry in tx.entries:
                 entries.append(LogEntry(seq + len(entries) + 1, tx.now_ms, *entry))
             trim = max(trim, tx.trim_through)
-        flight.writes, flight.seq = writes, seq + len(entries)
-        return Group(flight.number, position, flight.seq, writes, entries, trim)
+        flight.group = Group(flight.number, position, seq + len(entries), writes, entries, trim)
+        return flight.group
 
     async def _sent(self, flight: _Flight, commit: Callable[[], Awaitable[int | None]]) -> int | None:
         """The position of a commit; None: not kept. If its answer is lost, what became of it is found out."""
@@ -729,7 +734,7 @@ class SharedStore(Store):
     def _settle(self, flight: _Flight) -> None:
         """Its rows are in the base now."""
         written_by, number = self._written_by, flight.number
-        done = [key for key in flight.writes if written_by.get(key) == number]
+        done = [key for key in flight.group.writes if written_by.get(key) == number]
         for key in done:
             del written_by[key]
         self._pending.forget(done)
