@@ -5,6 +5,7 @@ It listens on a unix socket and on loopback, in a folder of its own, as a user t
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -97,10 +98,13 @@ class PostgresServer:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """SIGKILL to the server and all its children at once."""
+        """SIGKILL to the server and all its children at once, as if the machine stopped."""
         process, self._process = self._process, None
         if process is not None:
-            os.killpg(process.pid, signal.SIGKILL)
+            os.kill(process.pid, signal.SIGSTOP)  # it makes no more children
+            for pid in (*_children(process.pid), process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             process.wait()
             (self.folder / "postmaster.pid").unlink(missing_ok=True)
 
@@ -111,8 +115,8 @@ class PostgresServer:
             try:
                 process.wait(timeout=20)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                self._process = process
+                self.kill()
 
     def sql(self, text: str, database: str = "postgres") -> str:
         found = subprocess.run(
@@ -150,6 +154,16 @@ def new_folder() -> Path:
 
 def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                    found.append(int(entry.name))
+    return found
 
 
 def _user() -> pwd.struct_passwd | None:

@@ -132,12 +132,15 @@ class Clients:
         self._chance = random.Random(seed)
         self._keys = keys
         self._values = 0
+        self.stopped = False
 
     async def run(self, clients: int, attempts: int) -> None:
         await asyncio.gather(*(self._client(at, attempts) for at in range(clients)))
 
     async def _client(self, number: int, attempts: int) -> None:
         for _ in range(attempts):
+            if self.stopped:
+                return
             node = self.nodes[number % len(self.nodes)]
             attempt = Attempt(time.monotonic())
             self.history.append(attempt)
@@ -149,7 +152,7 @@ class Clients:
             except StoreFailed as error:
                 attempt.kept = None if "unknown" in error.message else False
             attempt.ended = time.monotonic()
-            if self._chance.random() < 0.1:
+            if self._chance.random() < 0.1 or attempt.kept is not True:
                 await asyncio.sleep(self._chance.random() * 0.01)
 
     async def _one(self, node: Store, attempt: Attempt) -> None:

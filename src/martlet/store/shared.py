@@ -358,7 +358,7 @@ class SharedStore(Store):
         found: list[LogEntry] = []
         while len(found) < limit and (entry := self._recent.get(after + 1 + len(found))) is not None:
             found.append(entry)
-        if found and (len(found) == limit or found[-1].seq >= self._head):
+        if found and (len(found) == limit or (found[-1].seq >= self._head and self._is_fresh())):
             return found
         try:
             found = self._engine.tail(after, limit)

@@ -31,7 +31,7 @@ __all__ = ["PostgresEngine", "open_engine"]
 T = TypeVar("T")
 
 _ANSWER_SECONDS: Final = 10.0  # for a connection, and for an answer; a commit's answer takes as long as it takes
-_BLOCKING_SECONDS: Final = 5.0  # the most that a read holds up the event loop when the database does not answer
+_BLOCKING_SECONDS: Final = 2.0  # the most that a read holds up the event loop when the database does not answer
 _LARGE_SECONDS: Final = 3_600.0  # for a check of everything
 _MOST_SKEW_MS: Final = 2_000
 _TRIES: Final = 5
@@ -78,7 +78,7 @@ class _Link:
         found = self._connection
         if found is not None and not found.is_closed():
             return found
-        self._connection = None
+        self.drop()
         made: Any = None
         try:
             made = await asyncpg.connect(
@@ -246,12 +246,22 @@ class PostgresEngine:
             await self._looker.fetch(self._sql.leave, self.node, seconds=2)
         await self._looker.close()
         await self._committer.close()
+        await asyncio.sleep(0)
 
     async def look(self, after: int, keys: Sequence[bytes], spans: Sequence[Span]) -> Seen:
         return await _retried(lambda: self._look(self._looker, after, keys, spans))
 
     def look_now(self, after: int, keys: Sequence[bytes], spans: Sequence[Span]) -> Seen:
-        return self._blocked(lambda: self._look(self._writer, after, keys, spans))
+        return self._unlost(lambda: self._wait(self._insist(after, keys, spans), _BLOCKING_SECONDS))
+
+    async def _insist(self, after: int, keys: Sequence[bytes], spans: Sequence[Span]) -> Seen:
+        """A connection may have gone stale; a server may be about to come back."""
+        for pause in (0.01, 0.05, 0.1, 0.2, 0.4, 0.8):
+            try:
+                return await _retried(lambda: self._look(self._writer, after, keys, spans))
+            except Lost:
+                await asyncio.sleep(pause)
+        return await _retried(lambda: self._look(self._writer, after, keys, spans))
 
     async def _look(self, link: _Link, after: int, keys: Sequence[bytes], spans: Sequence[Span]) -> Seen:
         if spans:
@@ -407,6 +417,7 @@ class PostgresEngine:
         async def shut() -> None:
             for link in (self._reader, self._writer):
                 await link.close()
+            await asyncio.sleep(0.001)  # the loop buries what was cut off
 
         with contextlib.suppress(Lost, MartletError):
             self._wait(shut(), _ANSWER_SECONDS)
@@ -437,9 +448,6 @@ class PostgresEngine:
             self._snapshot = None
             self._thread_loop.call_soon_threadsafe(self._reader.drop)
             raise
-
-    def _blocked(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return self._unlost(lambda: self._wait(_retried(make), _BLOCKING_SECONDS))
 
     def _unlost(self, call: Callable[[], T]) -> T:
         """In synchronous code nobody waits for the database to come back."""
