@@ -28,7 +28,7 @@ from martlet.store.engine import LogEntry
 from martlet.store.engines.sqlite import open_engine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.postgres_server import PostgresServer, new_folder  # noqa: E402
+from tests.postgres_server import PostgresServer, new_folder
 
 BODY = b"x" * 500
 CLIENTS = (1, 8, 64, 256)

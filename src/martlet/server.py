@@ -12,12 +12,10 @@ import importlib
 import json
 import os
 import resource
-import secrets
 import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
@@ -50,7 +48,7 @@ from martlet.auth import (
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
-from martlet.errors import AccessDenied, Conflict, DeployFailed, InvalidInput, MartletError, StartFailed
+from martlet.errors import AccessDenied, DeployFailed, InvalidInput, MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.control import Control
 from martlet.functions.log_groups import LogGroups
@@ -69,19 +67,15 @@ from martlet.protocols import Forward, Rooms, archives
 from martlet.protocols import app as protocols_app
 from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.queues import Queues, Sqs
-from martlet.store import Store, Tx, keys
+from martlet.store import Store, places
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, Target, Triggers
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
 from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route
 
-__all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server", "copy_store", "run"]
+__all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server", "run"]
 
-ENGINES = {
-    "sqlite": "martlet.store.engines.sqlite:open_engine",
-    "memory": "martlet.store.engines.memory:open_engine",
-    "postgresql": "martlet.store.engines.postgres:open_engine",
-}
+ENGINES = {name: f"martlet.store.engines.{module}:open_engine" for name, module in places.MODULES.items()}
 SANDBOXES = {
     "isolated": "martlet.functions.sandboxes.isolated:IsolatedHost",
     "process": "martlet.functions.sandboxes.process:ProcessHost",
@@ -111,8 +105,6 @@ SERVICES: dict[str, type] = {
     "sts": Sessions,
 }
 _GRACE_SECONDS = 30.0
-_FOLDER = keys.encode("platform", "folder")
-_STAND_IN_MS = 10_500  # a lease that nobody renews ends within this time
 _MINIMUM_LEVEL = 2
 _KEEP_LOG_MS = 24 * 3_600_000
 _SERVING = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"})
@@ -200,45 +192,14 @@ class Server:
         gc.set_threshold(50_000, 20, 20)  # a request makes some thirty objects and leaves no cycle behind
 
     async def _open_store(self) -> None:
-        """The file in the data folder, or a database, which one node leads at a time: rooms keep in memory what they wrote, and code
-        and logs are in this node's data folder."""
-        address = self.settings.store
-        if not address:
+        """The file in the data folder, or a database, which one node leads at a time."""
+        if not self.settings.store:
             self.store = await Store.open(self.data / "store", clock=self.clock, engine=ENGINES["sqlite"])
             self._closers.append(self.store.close)
             return
-        self.store = await Store.open(address, clock=self.clock, engine=ENGINES["postgresql"])
+        self.store = await Store.open(self.settings.store, clock=self.clock, engine=ENGINES["postgresql"])
         self._closers.append(self.store.close)
-        holder = f"{socket.gethostname()} process {os.getpid()}, data folder {self.data.resolve()}"
-        until = self.clock.now_ms() + _STAND_IN_MS
-        while True:
-            try:
-                await self.store.lead(holder, self._deposed)
-                break
-            except Conflict as conflict:
-                expires_at_ms = conflict.details.get("expires_at_ms", 0)
-                if not isinstance(expires_at_ms, int) or self.clock.now_ms() > until or expires_at_ms > until:
-                    raise StartFailed(conflict.message, remedy=conflict.remedy) from conflict
-            await asyncio.sleep(0.5)  # its holder may be dead, and its lease about to end
-        await self._check_folder()
-
-    async def _check_folder(self) -> None:
-        """A database knows the data folder that goes with it: functions' code and logs are there."""
-        file = self.data / "store.id"
-        mine = file.read_text().strip() if file.exists() else secrets.token_hex(8)
-
-        def claim(tx: Tx) -> str:
-            known = tx.get(_FOLDER)
-            if known is None:
-                tx.put(_FOLDER, mine.encode())
-            return known.decode() if known is not None else mine
-
-        if await self.store.transact(claim) != mine:
-            raise StartFailed(
-                f"the database belongs to another data folder than {self.data}: functions' code is there",
-                remedy="start with that folder (--data DIR), shared or copied",
-            )
-        file.write_text(mine + "\n")
+        await places.lead(self.store, self.data, self.clock, self._deposed)
 
     def _deposed(self, why: MartletError) -> None:
         """Another node leads: whatever this one would still do is refused by the store, so it stops."""
@@ -650,40 +611,6 @@ async def _send_problem(send: Any, error: MartletError) -> None:
     headers = [(b"content-type", b"application/problem+json")]
     await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-# --- the command `store copy` ---------------------------------------------------------------------------------------------
-
-
-def copy_store(source: str, target: str, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
-    """Copy a store between data folders and databases; see `martlet.store.copying`. Blocking. Returns its figures."""
-    from martlet.store import copying
-
-    with closing(_engine_at(source, must_exist=True)) as giving:
-        copying.refuse_half(giving)
-        if giving.bounds() == (1, 0) and not giving.scan(b"", b"\xff", 1, False):
-            raise InvalidInput("FROM holds nothing: there is nothing to copy")
-        giving.release()
-        with closing(_engine_at(target, must_exist=False)) as taking:
-            done = copying.copy_store(giving, taking, progress)
-    return {name: getattr(done, name) for name in done.__struct_fields__}
-
-
-def _engine_at(place: str, *, must_exist: bool) -> Any:
-    if "://" in place:
-        return _factory(ENGINES["postgresql"])(place)
-    folder = Path(place).absolute()
-    if not (folder / "store.sqlite").exists():
-        folder = folder / "store"
-    if must_exist and not (folder / "store.sqlite").exists():
-        raise InvalidInput(f"there is no store in {place}", remedy="name the data folder of a platform")
-    return _factory(ENGINES["sqlite"])(folder)
-
-
-def _factory(name: str) -> Callable[[Any], Any]:
-    module, _, function = name.partition(":")
-    found: Callable[[Any], Any] = getattr(importlib.import_module(module), function)
-    return found
 
 
 # --- the command `up` -------------------------------------------------------------------------------------------------

@@ -198,4 +198,3 @@ def _append(tx: Tx, key: bytes, value: int, chosen: Sequence[int], keys: int) ->
 def complete(reader: Reader) -> int:
     """How many values there are in all."""
     return sum(len(values_of(row)) for _, row in reader.scan(LOW, HIGH))
-

@@ -393,5 +393,3 @@ def test_log_entries_carry_any_text(schemas: Schemas) -> None:
     engine.commit({}, entries, 0)
     assert engine.tail(0, 1) == entries
     engine.close()
-
-

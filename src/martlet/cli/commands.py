@@ -521,7 +521,10 @@ def _runtimes(arguments: Arguments) -> int:
 
 
 def _store(arguments: Arguments) -> int:
+    import msgspec
+
     from martlet.errors import MartletError
+    from martlet.store.places import copy_store
 
     shown = [""]
 
@@ -534,7 +537,7 @@ def _store(arguments: Arguments) -> int:
         shown[0] = text
 
     try:
-        done = importlib.import_module("martlet.server").copy_store(arguments.source, arguments.target, progress)
+        done = msgspec.to_builtins(copy_store(arguments.source, arguments.target, progress))
     except MartletError as error:
         raise Failure(USAGE if error.code == "invalid_input" else REFUSED, error.message, error.remedy) from error
     finally:
@@ -543,9 +546,8 @@ def _store(arguments: Arguments) -> int:
     if arguments.json:
         _show_json(done)
     else:
-        print(
-            f"{done['rows']:,} rows and {done['entries']:,} log entries, {done['bytes'] / 1e6:,.1f} MB; SHA-256 {done['checksum']}"
-        )
+        print(f"{done['rows']:,} rows and {done['entries']:,} log entries, {done['bytes'] / 1e6:,.1f} MB")
+        print(f"both ends have SHA-256 {done['checksum']}")
         print(f"written now: {done['rows_written']:,} rows, {done['entries_written']:,} entries; the others were there already")
     return 0
 

@@ -87,8 +87,8 @@ class Base:
         self._recent: deque[_Past] = deque(maxlen=_RECENT)
 
     def advance(self, seen: Seen, own: Callable[[Change], Mapping[bytes, bytes | None] | None]) -> list[list[bytes]] | None:
-        """Move to a snapshot, if it is newer. Returns the keys that other nodes changed, commit by commit; None: unknown, so that
-        anything may have changed. `own` gives the rows of a commit of this node, and None of others."""
+        """Move to a snapshot, if it is newer. Returns the keys that other nodes changed, commit by commit; None: unknown, so
+        that anything may have changed. `own` gives the rows of a commit of this node, and None of others."""
         if seen.position <= self.position:
             return []
         foreign: list[list[bytes]] | None = []
@@ -177,8 +177,8 @@ class Base:
 
 
 class Window:
-    """Reads of the base for one function: the engine below its transaction. What is not there is noted in `needs`, and taken for
-    absent: the run is thrown away, but it may say at once what else it needs."""
+    """Reads of the base for one function: the engine below its transaction. What is not there is noted in `needs`, and taken
+    for absent: the run is thrown away, but it may say at once what else it needs."""
 
     __slots__ = ("_base", "known", "needs")
 

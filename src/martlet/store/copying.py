@@ -1,8 +1,8 @@
 """Moving a store from one engine to another: consistent, resumable, and checked row by row afterwards.
 
-The source is read in one snapshot. The target is compared with it piece by piece, and only what differs is written: so a copy that
-was interrupted goes on where it was, and one whose source changed meanwhile brings the target up to the new snapshot. Until the last
-check has passed, the target carries a mark, and nobody opens it as a store.
+The source is read in one snapshot. The target is compared with it piece by piece, and only what differs is written: so a copy
+that was interrupted goes on where it was, and one whose source changed meanwhile brings the target up to the new snapshot. Until
+the last check has passed, the target carries a mark, and nobody opens it as a store.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def _silent(phase: str, done: int, total_bytes: int) -> None:
 def copy_store(source: Engine, target: Engine, progress: Progress = _silent) -> Copied:
     """Make `target` hold what `source` holds now. Blocking. Call it again after an interruption.
 
-    Raises `Conflict` when the target is a store of its own, `StoreFailed` when the ends differ afterwards, and what engines raise."""
+    Raises `Conflict` when the target is a store of its own, `StoreFailed` when the ends differ afterwards, and what engines
+    raise."""
     try:
         _claim(target)
         rows, written = _copy_rows(source, target, progress)
@@ -134,13 +135,12 @@ def _copy_log(source: Engine, target: Engine, progress: Progress) -> tuple[int, 
 def _checksum(engine: Engine, progress: Progress) -> tuple[str, int]:
     """(SHA-256, bytes) of everything but the mark, in one snapshot."""
     digest = hashlib.sha256()
-    size = done = 0
-    for piece in _pieces(engine):
+    size = 0
+    for done, piece in enumerate(_pieces(engine), 1):
         for part in piece:
             digest.update(len(part).to_bytes(8, "big"))
             digest.update(part)
             size += len(part)
-        done += 1
         progress("check", done, size)
     return digest.hexdigest(), size
 

@@ -297,8 +297,8 @@ class SharedStore(Store):
         return cast(T, await job.future)
 
     def read(self, fn: Callable[[Reader], T]) -> T:
-        """As `Store.read`. Asks the database, unless the caller is part of a request that did (`fresh`): it holds up the loop for
-        as long as that takes. Where it can wait, `look` is better."""
+        """As `Store.read`. Asks the database, unless this node leads or the caller is part of a request that asked (`fresh`):
+        it holds up the loop for as long as that takes. Where it can wait, `look` is better."""
         if self._closed is not None:
             raise StoreFailed("the store is closed")
         if self._inside is not None:
@@ -388,7 +388,7 @@ class SharedStore(Store):
     async def _shut(self) -> None:
         """What was taken is finished first."""
         try:
-            while self._waiting or self._seeking:
+            while self._waiting or self._seeking:  # noqa: ASYNC110 (once in a life; an event would cost each transaction)
                 await asyncio.sleep(0.005)
             for task in self._tasks:
                 task.cancel()
@@ -500,7 +500,7 @@ class SharedStore(Store):
             for who, _ in group:
                 self._end(who, error)
             return
-        found = {span: rows for span, rows in zip(spans, seen.spans, strict=True)}
+        found = dict(zip(spans, seen.spans, strict=True))
         for who, needs in group:
             who.known = [known for known in who.known if self._base.current(known)]
             who.known += [Known(span, found[span], seen.position) for span in needs.spans]
@@ -765,8 +765,8 @@ class SharedStore(Store):
     # a database that is away
 
     async def _patient(self, ask: Callable[[], Awaitable[T]], cause: Lost | None = None) -> T:
-        """Ask again while there is no connection, with pauses. Gives up by name: `Overloaded` when nothing was sent, `StoreFailed`
-        when a commit's outcome is unknown (`cause`)."""
+        """Ask again while there is no connection, with pauses. Gives up by name: `Overloaded` when nothing was sent,
+        `StoreFailed` when a commit's outcome is unknown (`cause`)."""
         until = self._loop.time() + _PATIENCE_SECONDS
         for turn in range(1_000_000):
             try:

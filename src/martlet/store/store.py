@@ -169,8 +169,8 @@ class Store:
             self._engine.release()
 
     async def look(self, fn: Callable[[Reader], T]) -> T:
-        """As `read`, for callers that can wait: where the engine is across a network, the loop goes on meanwhile, and `fn` may run
-        several times (only its last run counts)."""
+        """As `read`, for callers that can wait: where the engine is across a network, the loop goes on meanwhile, and `fn` may
+        run several times (only its last run counts)."""
         return self.read(fn)
 
     @asynccontextmanager

@@ -1,9 +1,9 @@
 """PostgreSQL as the store's engine: several nodes on one database, each commit one statement under the head row.
 
 The head row is the serial point: a commit names the position that it rests on, and is kept only if the head is still there
-(`try_commit`), or is computed anew while the head row is locked (`hold`). Positions and the log's numbers are dense because they
-are taken from that row. The store drives `SharedEngine` on its event loop; the plain `Engine` half is blocking, on a thread with
-a loop of its own: for reads in the middle of synchronous code, for copies and checks. Reasons and figures: store/DESIGN.md.
+(`try_commit`), or is computed anew while the head row is locked (`hold`). Positions and the log's numbers are dense because
+they are taken from that row. The store drives `SharedEngine` on its event loop; the plain `Engine` half is blocking, on a thread
+with a loop of its own: for reads in the middle of synchronous code, for copies and checks. Reasons: store/DESIGN.md.
 """
 
 from __future__ import annotations
@@ -286,7 +286,7 @@ class PostgresEngine:
         return found[0][0] if found else None
 
     def confirmed(self, link: _Link) -> None:
-        """After a commit. The server says a commit is done although its standby did not answer, when somebody cancels the wait."""
+        """After a commit. When somebody cancels the wait for a standby, the server says that the commit is done."""
         if link.unsure:
             link.unsure = False
             raise Lost(f"{self.address.shown}: its standby did not confirm a commit", sent=True)
@@ -404,7 +404,7 @@ class PostgresEngine:
             problems.append(f"{shown}: the log holds {found['entries']} entries between {found['low']} and {found['high']}")
         elif found["entries"] and (found["low"], found["high"]) != (found["first"], found["seq"]):
             problems.append(
-                f"{shown}: the log goes from {found['low']} to {found['high']}, its head says {found['first']} to {found['seq']}"
+                f"{shown}: the log is {found['low']} to {found['high']}, its head says {found['first']} to {found['seq']}"
             )
         if found["n"] and found["noted"] != found["n"]:
             problems.append(f"{shown}: the head is at {found['n']}, the last commit that is noted is {found['noted']}")

@@ -1,7 +1,7 @@
 """What the PostgreSQL engine says to the server: tables, statements, and what the server's errors mean.
 
-Row locks, `unnest`, ON CONFLICT and one UPDATE under a condition are all that is asked for: no advisory locks, no procedures, no
-sequences. NOTIFY is a hint and can be left out.
+Row locks, `unnest`, ON CONFLICT and one UPDATE under a condition are all that is asked for: no advisory locks, no procedures,
+no sequences. NOTIFY is a hint and can be left out.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ INSERT INTO {s}.head VALUES (0, 0, 0, 1, {format});
 """
 
 _LOOK_HEAD: Final = """
-SELECT 0 AS kind, n AS a, seq AS b, first AS c, NULL::text AS node, NULL::bytea AS key, NULL::bytea AS value FROM {s}.head WHERE shard = 0
+SELECT 0 AS kind, n AS a, seq AS b, first AS c, NULL::text AS node, NULL::bytea AS key, NULL::bytea AS value
+  FROM {s}.head WHERE shard = 0
 UNION ALL SELECT 1, n, batch, 0, node, NULL, keys FROM {s}.commits WHERE n > $1
 """
 _LOOK_KEYS: Final = """UNION ALL SELECT 2, 0, 0, 0, NULL, key, value FROM {s}.kv WHERE key = ANY($2::bytea[])
