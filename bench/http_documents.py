@@ -1,4 +1,4 @@
-"""Durable single-document writes and point reads through HTTP, with authentication and validation: the embedded engine and PostgreSQL.
+"""Durable single-document writes and point reads through HTTP: the embedded engine and PostgreSQL, side by side.
 
     python bench/http_documents.py [--documents 4000] [--clients 64] [--rounds 3]
 
@@ -60,16 +60,17 @@ async def load(platform: Platform, method: str, count: int, clients: int, turn: 
         for number in numbers:
             body = _BODY if method == "PUT" else b""
             head = (
-                f"{method} /v1/documents/bench/k{turn}-{number}?app=bench HTTP/1.1\r\nhost: x\r\n"
-                f"authorization: Bearer {platform.token}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+                f"{method} /v1/documents/bench/k{turn}-{number}?app=bench HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+                f"authorization: Bearer {platform.token}\r\n"
+                f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
             )
             started = time.perf_counter()
             writer.write(head.encode() + body)
             answer = await reader.readuntil(b"\r\n\r\n")
             if not answer.startswith(b"HTTP/1.1 20"):
-                raise RuntimeError(answer.decode())
-            length = next(int(line[15:]) for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            await reader.readexactly(length)
+                raise RuntimeError(answer.decode() + (await reader.read(500)).decode())
+            lines = answer.lower().split(b"\r\n")
+            await reader.readexactly(sum(int(line[15:]) for line in lines if line.startswith(b"content-length:")))
             took.append(time.perf_counter() - started)
         writer.close()
 

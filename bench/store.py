@@ -2,9 +2,10 @@
 
     python bench/store.py [--transactions 4000] [--rounds 3] [--folder .] [--postgres]
 
-`--postgres`: the same store on a PostgreSQL server that is started for it, in turns with the embedded engine. One transaction reads a row, writes it (500 bytes) and an index row, and appends a log entry. "direct" is apsw on the same
+One transaction reads a row, writes it (500 bytes) and an index row, and appends a log entry. "direct" is apsw on the same
 tables without the store: one COMMIT (fsync) for each transaction, in a loop. Ratios are against it. Put `--folder` on
-the disk that matters: a tmpfs has no fsync to save.
+the disk that matters: a tmpfs has no fsync to save. `--postgres`: the same store on a PostgreSQL server that is started
+for it, in turns with the embedded engine.
 """
 
 from __future__ import annotations

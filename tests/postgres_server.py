@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 Schemas = Callable[[], str]  # the address of a schema that nobody has used yet
 
@@ -137,7 +138,7 @@ class PostgresServer:
         if found.returncode:
             raise RuntimeError(f"{program}: {found.stdout[-1000:]}{found.stderr[-1000:]}")
 
-    def _as_user(self) -> dict[str, object]:
+    def _as_user(self) -> dict[str, Any]:
         if self._user is None:
             return {"cwd": "/"}
         return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": [], "cwd": "/"}

@@ -30,7 +30,7 @@ from martlet.apps.layers import Layers
 from martlet.apps.stacks.api import CloudFormation
 from martlet.apps.stacks.assembly import open_stacks, stored_code
 from martlet.apps.stacks.finding import stack_name, template_of
-from martlet.apps.stacks.stacks import StackDeployment
+from martlet.apps.stacks.stacks import StackDeployment, Stacks
 from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
@@ -344,7 +344,7 @@ class Server:
             inside = self.settings.sandbox == "isolated"
             return "http://127.0.0.1:9001" if inside else f"http://{self.settings.host}:{self.api_port}"
 
-        self.stacks = open_stacks(
+        self.stacks: Stacks = open_stacks(
             self.store,
             self.clock,
             control=self.control,

@@ -2,13 +2,14 @@
 
 Each key holds a list. Transactions append values that occur once and read whole lists, by key or by range: a blind append never
 happens, so a key is a register as well, whose whole past is in its value. Lists tell in which order the writes of one key took
-effect; with who read what, and with real time (a transaction that was answered before another began comes before it), that gives a
-graph that must have no cycle.
+effect; with who read what, and with real time (a transaction that was answered before another began comes before it), that
+gives a graph that must have no cycle.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -39,27 +40,14 @@ def values_of(row: bytes | None) -> tuple[int, ...]:
 
 def check(history: Sequence[Attempt], last: dict[bytes, tuple[int, ...]]) -> list[str]:
     """What is wrong with a history whose keys end as `last` says."""
-    problems: list[str] = []
-    writers: dict[tuple[bytes, int], int] = {}
-    for number, attempt in enumerate(history):
-        for key, value in attempt.appends.items():
-            writers[key, value] = number
-            there = value in last.get(key, ())
-            if attempt.kept is True and not there:
-                problems.append(f"{key!r}: {value} was acknowledged and is lost")
-            if attempt.kept is False and there:
-                problems.append(f"{key!r}: {value} was refused and is there")
-    for key, values in last.items():
-        if len(set(values)) != len(values):
-            problems.append(f"{key!r}: values occur twice: {values}")
+    writers = {(key, value): number for number, attempt in enumerate(history) for key, value in attempt.appends.items()}
+    problems = _lost(history, last)
     after: dict[int, set[int]] = {}
     for key, values in last.items():
-        for one, other in zip(values, values[1:], strict=False):
+        for one, other in itertools.pairwise(values):
             _edge(after, writers.get((key, one)), writers.get((key, other)))
     for number, attempt in enumerate(history):
-        if attempt.kept is not True:
-            continue
-        for key, seen in attempt.reads.items():
+        for key, seen in attempt.reads.items() if attempt.kept is True else ():
             whole = last.get(key, ())
             if whole[: len(seen)] != seen:
                 problems.append(f"{key!r}: {seen} was read, which never was: {whole}")
@@ -73,6 +61,19 @@ def check(history: Sequence[Attempt], last: dict[bytes, tuple[int, ...]]) -> lis
     if circle:
         problems.append("a circle: " + " < ".join(str(history[at]) for at in circle if at < len(history)))
     return problems
+
+
+def _lost(history: Sequence[Attempt], last: dict[bytes, tuple[int, ...]]) -> list[str]:
+    problems = []
+    for attempt in history:
+        for key, value in attempt.appends.items():
+            there = value in last.get(key, ())
+            if attempt.kept is True and not there:
+                problems.append(f"{key!r}: {value} was acknowledged and is lost")
+            if attempt.kept is False and there:
+                problems.append(f"{key!r}: {value} was refused and is there")
+    twice = (key for key, values in last.items() if len(set(values)) != len(values))
+    return problems + [f"{key!r}: values occur twice: {last[key]}" for key in twice]
 
 
 def _edge(after: dict[int, set[int]], one: int | None, other: int | None) -> None:

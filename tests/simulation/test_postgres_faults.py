@@ -1,4 +1,4 @@
-"""What breaks around PostgreSQL: nodes that are killed or stopped, a server that crashes, fills up or is replaced by its standby.
+"""What breaks around PostgreSQL: nodes that are killed or stopped; a server that crashes, fills up, gives way to its standby.
 
 Nothing that was acknowledged is lost, nothing is carried out twice, and nobody is told what is not so.
 """
@@ -20,10 +20,10 @@ from tests.simulation.test_kill import check, life
 
 from martlet.clock import Clock
 from martlet.errors import Conflict, MartletError, Overloaded, StartFailed, StoreFailed, StoreFull
-from martlet.store import Store, Tx, counter_value, shared
+from martlet.store import Store, Tx, counter_value, optimistic
 from martlet.store.engine import LogEntry
 from martlet.store.engines import postgres
-from martlet.store.shared import SharedStore
+from martlet.store.optimistic import SharedStore
 
 ENGINE = "martlet.store.engines.postgres:open_engine"
 
@@ -87,7 +87,7 @@ async def recovered(server: PostgresServer) -> None:
 
 
 async def test_a_database_that_is_away_is_said_to_be(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(optimistic, "_PATIENCE_SECONDS", 0.3)
     store = await opened(server.url())
     await store.transact(lambda tx: tx.put(b"\x40a", b"1"))
     server.kill()
@@ -98,7 +98,7 @@ async def test_a_database_that_is_away_is_said_to_be(server: PostgresServer, mon
     with pytest.raises(Overloaded, match="cannot be reached"):
         store.read(lambda reader: reader.get(b"\x40a"))
     server.start()
-    monkeypatch.setattr(shared, "_PATIENCE_SECONDS", 20)
+    monkeypatch.setattr(optimistic, "_PATIENCE_SECONDS", 20)
     await store.transact(lambda tx: tx.put(b"\x40a", b"4"))
     assert store.read(lambda reader: reader.get(b"\x40a")) == b"4"
     await store.close()
@@ -166,7 +166,7 @@ async def test_a_full_disk_is_named_and_nothing_is_half_there(server: PostgresSe
     store = await opened(url)
     await store.transact(lambda tx: tx.put(b"\x40a", b"1"))
     give_space = _fill_up(server, tmp_path)
-    kept, refused = 0, 0
+    kept, refused = 0, []
     try:
         for number in range(60):
 
@@ -179,9 +179,9 @@ async def test_a_full_disk_is_named_and_nothing_is_half_there(server: PostgresSe
                 await store.transact(add)
                 kept += 1
             except StoreFull as error:
-                refused += 1
-                assert "no space left" in error.message
+                refused.append(error.message)
         assert refused
+        assert all("no space left" in message for message in refused)
         assert len(store.read(lambda reader: reader.scan(b"\x41", b"\x42"))) == kept == store.head
         give_space()
         await store.transact(lambda tx: tx.increment(b"\x40n", 1))
@@ -190,8 +190,12 @@ async def test_a_full_disk_is_named_and_nothing_is_half_there(server: PostgresSe
     finally:
         await store.close()
         server.stop()
-        if os.geteuid() == 0:
-            subprocess.run(["umount", str(server.folder.parent / "small")], check=True)
+        _unmount(server)
+
+
+def _unmount(server: PostgresServer) -> None:
+    if os.geteuid() == 0:
+        subprocess.run(["umount", str(server.folder.parent / "small")], check=True)
 
 
 def _fill_up(server: PostgresServer, tmp_path: Path) -> object:
@@ -199,7 +203,8 @@ def _fill_up(server: PostgresServer, tmp_path: Path) -> object:
         server.sql(
             "CREATE FUNCTION small.full() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on "
             "device' USING ERRCODE = '53100'; END $$ LANGUAGE plpgsql; "
-            "CREATE TRIGGER full BEFORE INSERT ON small.kv FOR EACH ROW WHEN (length(NEW.value) > 100000) EXECUTE FUNCTION small.full()"
+            "CREATE TRIGGER full BEFORE INSERT ON small.kv FOR EACH ROW WHEN (length(NEW.value) > 100000) "
+            "EXECUTE FUNCTION small.full()"
         )
         return lambda: server.sql("DROP TRIGGER full ON small.kv")
     disk = server.folder.parent / "small"
@@ -238,16 +243,16 @@ async def test_one_node_leads_and_the_others_cannot_write(schemas: Schemas) -> N
 async def test_a_leader_that_was_away_is_fenced(schemas: Schemas, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lease ended while it was stopped: what it had begun is refused, and it hears that it leads no more."""
     url = schemas()
-    monkeypatch.setattr(shared, "_LEAD_MS", 300)
-    monkeypatch.setattr(shared, "_SKEW_SECONDS", 0.1)
-    monkeypatch.setattr(shared, "_RENEW_SECONDS", 0.7)  # as if it were stopped
+    monkeypatch.setattr(optimistic, "_LEAD_MS", 300)
+    monkeypatch.setattr(optimistic, "_SKEW_SECONDS", 0.1)
+    monkeypatch.setattr(optimistic, "_RENEW_SECONDS", 0.7)  # as if it were stopped
     one, two = await opened(url), await opened(url)
     lost: list[MartletError] = []
     await one.lead("one", lost.append)
     await one.transact(lambda tx: tx.put(b"\x40a", b"1"))
     await asyncio.sleep(0.35)
     assert not one._is_fresh()
-    monkeypatch.setattr(shared, "_LEAD_MS", 60_000)
+    monkeypatch.setattr(optimistic, "_LEAD_MS", 60_000)
     await two.lead("two", lost.append)
     with pytest.raises(StoreFailed, match="another node leads this database now: two"):
         await one.transact(lambda tx: tx.put(b"\x40a", b"2"))

@@ -1,4 +1,4 @@
-"""Histories of concurrent clients are strictly serializable, on either engine, and on several nodes; planted faults are seen."""
+"""Histories of concurrent clients are strictly serializable, on either engine and on several nodes; planted faults are seen."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tests.postgres_server import Schemas
 from tests.simulation.histories import Attempt, Clients, check, complete
 
 from martlet.clock import Clock
-from martlet.store import Store, shared
+from martlet.store import Store, optimistic
 from martlet.store.engine import Group, Lost
 from martlet.store.engines.postgres import PostgresEngine
-from martlet.store.shared import SharedStore
+from martlet.store.optimistic import SharedStore
 
 ENGINE = "martlet.store.engines.postgres:open_engine"
 
@@ -70,7 +70,7 @@ async def test_several_nodes_on_one_database(nodes: list[SharedStore], keys: int
 
 
 async def test_a_read_that_is_not_validated_is_seen(nodes: list[SharedStore], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared._SharedTx, "touched", lambda *_: False)
+    monkeypatch.setattr(optimistic._SharedTx, "touched", lambda *_: False)
     clients = Clients(nodes, seed=3, keys=2)
     await clients.run(12, 40)
     assert clients.verdict(nodes[0]) != []
@@ -78,7 +78,7 @@ async def test_a_read_that_is_not_validated_is_seen(nodes: list[SharedStore], mo
 
 async def test_a_range_that_is_not_validated_is_seen(nodes: list[SharedStore], monkeypatch: pytest.MonkeyPatch) -> None:
     """Write skew over a range: both see it empty, both put a row into it."""
-    monkeypatch.setattr(shared._SharedTx, "touched", lambda *_: False)
+    monkeypatch.setattr(optimistic._SharedTx, "touched", lambda *_: False)
     assert await phantoms(nodes) > 1
 
 

@@ -1,8 +1,8 @@
 """Moving a store from one engine to another: consistent, resumable, and checked row by row afterwards.
 
 The source is read in one snapshot. The target is compared with it piece by piece, and only what differs is written: so a copy
-that was interrupted goes on where it was, and one whose source changed meanwhile brings the target up to the new snapshot. Until
-the last check has passed, the target carries a mark, and nobody opens it as a store.
+that was interrupted goes on where it was, and one whose source changed meanwhile brings the target up to the new snapshot.
+Until the last check has passed, the target carries a mark, and nobody opens it as a store.
 """
 
 from __future__ import annotations

@@ -28,11 +28,11 @@ _FILE: Final = "store.sqlite"
 
 
 async def lead(store: Store, folder: Path, clock: Clock, lost: Callable[[MartletError], None]) -> None:
-    """Make this process, with its data folder, the one node that uses a shared database. Waits for the lease of a node that died.
+    """Make this process, with its data folder, the one node that writes to a shared database; waits for the lease of one that
+    died. One node at a time, because rooms keep in memory what they wrote, and functions' code and logs are in the folder.
 
-    One node at a time, because rooms keep in memory what they wrote, and functions' code and logs are in the data folder. Raises
-    `StartFailed` while another node lives, and when the database goes with another data folder."""
-    holder = f"{socket.gethostname()} process {os.getpid()}, data folder {folder.resolve()}"
+    Raises `StartFailed` while another node lives, and when the database goes with another data folder."""
+    holder = f"{socket.gethostname()} process {os.getpid()}, data folder {folder}"
     until = clock.now_ms() + _STAND_IN_MS
     while True:
         try:

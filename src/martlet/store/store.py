@@ -127,7 +127,7 @@ class Store:
             raise StartFailed(error.message, remedy=error.remedy) from error
         if not hasattr(opened, "attach"):
             return cls(opened, clock=clock)
-        from martlet.store.shared import SharedStore  # only those who use it pay for it
+        from martlet.store.optimistic import SharedStore  # only those who use it pay for it
 
         return await SharedStore.begin(cast("SharedEngine", opened), clock)
 

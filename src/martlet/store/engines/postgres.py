@@ -2,8 +2,8 @@
 
 The head row is the serial point: a commit names the position that it rests on, and is kept only if the head is still there
 (`try_commit`), or is computed anew while the head row is locked (`hold`). Positions and the log's numbers are dense because
-they are taken from that row. The store drives `SharedEngine` on its event loop; the plain `Engine` half is blocking, on a thread
-with a loop of its own: for reads in the middle of synchronous code, for copies and checks. Reasons: store/DESIGN.md.
+they are taken from that row. The store drives `SharedEngine` on its event loop; the plain `Engine` half is blocking, on a
+thread with a loop of its own: for reads in the middle of synchronous code, for copies and checks. Reasons: store/DESIGN.md.
 """
 
 from __future__ import annotations

@@ -76,6 +76,7 @@ CREATE TABLE {s}.commits (n bigint PRIMARY KEY, node text NOT NULL, batch bigint
 CREATE TABLE {s}.nodes (
     node text PRIMARY KEY, batch bigint NOT NULL, n bigint NOT NULL, at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
+ALTER TABLE {s}.commits ALTER COLUMN keys SET STORAGE EXTERNAL;
 ALTER TABLE {s}.kv SET (autovacuum_vacuum_scale_factor = 0.02);
 ALTER TABLE {s}.commits SET (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_insert_scale_factor = 0.1);
 INSERT INTO {s}.head VALUES (0, 0, 0, 1, {format});

@@ -18,8 +18,8 @@ from typing import Any, Final, TypeVar, cast
 
 from martlet.clock import Clock
 from martlet.errors import Conflict, InvalidInput, MartletError, NotFound, Overloaded, StoreFailed, StoreFull
-from martlet.store.base import Base, Known, Needs, Window
 from martlet.store.engine import Change, Engine, Group, Held, LogEntry, Lost, Seen, SharedEngine, Span
+from martlet.store.known import Base, Known, Needs, Window
 from martlet.store.overlay import MISSING, Overlay
 from martlet.store.store import Store
 from martlet.store.transaction import Lease, Reader, Snapshot, Tx, lease_of, lease_row
