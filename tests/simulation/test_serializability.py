@@ -70,7 +70,7 @@ async def test_several_nodes_on_one_database(nodes: list[SharedStore], keys: int
 
 
 async def test_a_read_that_is_not_validated_is_seen(nodes: list[SharedStore], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimistic._SharedTx, "touched", lambda *_: False)
+    monkeypatch.setattr(optimistic.TrackedTx, "touched", lambda *_: False)
     clients = Clients(nodes, seed=3, keys=2)
     await clients.run(12, 40)
     assert clients.verdict(nodes[0]) != []
@@ -78,7 +78,7 @@ async def test_a_read_that_is_not_validated_is_seen(nodes: list[SharedStore], mo
 
 async def test_a_range_that_is_not_validated_is_seen(nodes: list[SharedStore], monkeypatch: pytest.MonkeyPatch) -> None:
     """Write skew over a range: both see it empty, both put a row into it."""
-    monkeypatch.setattr(optimistic._SharedTx, "touched", lambda *_: False)
+    monkeypatch.setattr(optimistic.TrackedTx, "touched", lambda *_: False)
     assert await phantoms(nodes) > 1
 
 

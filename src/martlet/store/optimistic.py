@@ -11,18 +11,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
-from bisect import bisect_left
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from martlet.clock import Clock
 from martlet.errors import Conflict, InvalidInput, MartletError, NotFound, Overloaded, StoreFailed, StoreFull
 from martlet.store.engine import Change, Engine, Group, Held, LogEntry, Lost, Seen, SharedEngine, Span
 from martlet.store.known import Base, Known, Needs, Window
-from martlet.store.overlay import MISSING, Overlay
+from martlet.store.overlay import Overlay
 from martlet.store.store import Store
 from martlet.store.transaction import Lease, Reader, Snapshot, Tx, lease_of, lease_row
+from martlet.store.underway import Flight, Job, Peek, TrackedTx
 
 __all__ = ["SharedStore"]
 
@@ -42,91 +43,6 @@ _RENEW_SECONDS: Final = 3.0
 _SKEW_SECONDS: Final = 3.0  # what clocks may differ by: so long before its lease ends, a leader no longer trusts it
 _RECENT_ENTRIES: Final = 1_024
 _RECENT_BYTES: Final = 8_192  # of an entry that is kept
-
-
-class _SharedTx(Tx):
-    """A transaction that remembers what it read."""
-
-    __slots__ = ("ranges", "reads")
-
-    def __init__(self, window: Window, pending: Overlay, last_seq: int, now_ms: int) -> None:
-        super().__init__(cast(Engine, window), pending, last_seq, now_ms)
-        self.reads: set[bytes] = set()
-        self.ranges: list[tuple[bytes, bytes]] = []
-
-    def get(self, key: bytes) -> bytes | None:
-        value = self._writes.rows.get(key, MISSING)
-        if value is MISSING:
-            self.reads.add(key)
-            value = self._pending.rows.get(key, MISSING)
-            if value is MISSING:
-                if self._engine is None:
-                    raise RuntimeError("the transaction has ended; use its Tx only inside fn")
-                return self._engine.get(key)
-        return value
-
-    def _scan_below(self, low: bytes, high: bytes, limit: int, reverse: bool) -> list[tuple[bytes, bytes]]:
-        found = super()._scan_below(low, high, limit, reverse)
-        if len(found) < limit:
-            self.ranges.append((low, high))
-        elif reverse:
-            self.ranges.append((found[-1][0], high))
-        else:
-            self.ranges.append((low, found[-1][0] + b"\x00"))
-        return found
-
-    def touched(self, changed: list[bytes], members: frozenset[bytes]) -> bool:
-        """Whether a change of these keys (sorted) could have been seen by this transaction."""
-        if not self.reads.isdisjoint(members):
-            return True
-        for low, high in self.ranges:
-            at = bisect_left(changed, low)
-            if at < len(changed) and changed[at] < high:
-                return True
-        return False
-
-
-class _Job:
-    """A transaction of a caller, until it is told."""
-
-    __slots__ = ("charged", "error", "fn", "future", "known", "result", "rounds", "stale", "tx")
-
-    tx: _SharedTx
-
-    def __init__(self, fn: Callable[[Tx], Any], future: asyncio.Future[Any]) -> None:
-        self.fn = fn
-        self.future = future
-        self.known: list[Known] = []
-        self.result: Any = None
-        self.error: Exception | None = None
-        self.stale = False  # another node changed what it read
-        self.rounds = 0
-        self.charged = 0  # bytes, to the queue's limit
-
-
-class _Peek:
-    """A reading function of a caller that can wait."""
-
-    __slots__ = ("fn", "future", "known", "rounds")
-
-    def __init__(self, fn: Callable[[Reader], Any], future: asyncio.Future[Any]) -> None:
-        self.fn = fn
-        self.future = future
-        self.known: list[Known] = []
-        self.rounds = 0
-
-
-class _Flight:
-    """The group that is being committed."""
-
-    __slots__ = ("group", "jobs", "landed", "number", "position")
-
-    def __init__(self, number: int, jobs: list[_Job]) -> None:
-        self.number = number
-        self.jobs = jobs
-        self.landed = False  # seen in the database before its commit was answered
-        self.position = 0
-        self.group = Group(number, 0, 0, {}, (), 0)  # as it was last sent
 
 
 class _Freshness:
@@ -183,11 +99,11 @@ class SharedStore(Store):
         self._set_up(engine, clock)
         self._shared = engine
         self._base = Base()
-        self._open: list[_Job] = []  # ran, to be committed with the next group
+        self._open: list[Job] = []  # ran, to be committed with the next group
         self._open_bytes = 0
-        self._later: list[_Job] = []  # to run when the group under way is done with
-        self._seeking: list[tuple[_Job | _Peek, Needs]] = []
-        self._flight: _Flight | None = None
+        self._line: deque[Job] = deque()  # not run yet, in the order in which they came
+        self._seeking: list[tuple[Job | Peek, Needs]] = []
+        self._flight: Flight | None = None
         self._held = False
         self._contended = 0
         self._entries_waiting = 0
@@ -291,7 +207,7 @@ class SharedStore(Store):
             raise Overloaded(f"{self._waiting} transactions ({self._waiting_bytes} bytes) wait for the database")
         if self._reading:
             raise RuntimeError("transact was called inside read; use the reader, or leave read first")
-        job = _Job(fn, self._loop.create_future())
+        job = Job(fn, self._loop.create_future())
         self._waiting += 1
         self._attempt(job)
         return cast(T, await job.future)
@@ -327,7 +243,7 @@ class SharedStore(Store):
         """As `read`, without holding up the loop. `fn` may run several times; only the last run counts."""
         if self._closed is not None:
             raise StoreFailed("the store is closed")
-        peek = _Peek(fn, self._loop.create_future())
+        peek = Peek(fn, self._loop.create_future())
         needs, result, error = self._peek(peek)
         if needs or not self._is_fresh():
             self._seek(peek, needs)
@@ -408,15 +324,31 @@ class SharedStore(Store):
         mine = _FRESH.get()
         return mine is not None and mine.until > self._loop.time()
 
-    def _attempt(self, job: _Job) -> None:
-        """Run it on what is known; then it waits for its group, or for rows."""
-        if self._held or self._open_bytes >= self._most_batch_bytes:
-            self._later.append(job)
-            return
-        needs = self._run_job(job)
-        if needs:
+    def _attempt(self, job: Job) -> None:
+        """Transactions take effect in the order in which they came: this one runs when those before it have. Until then it says
+        what it will need."""
+        self._line.append(job)
+        if len(self._line) == 1:
+            self._drain()
+        elif not self._held and (needs := self._run_job(job)):
             self._seek(job, needs)
-            return
+
+    def _drain(self) -> None:
+        """Run those that wait in line, up to the first that needs rows."""
+        line = self._line
+        while line and not self._held and self._open_bytes < self._most_batch_bytes:
+            job = line[0]
+            if not job.ended:
+                if job.sought:
+                    return
+                needs = self._run_job(job)
+                if needs:
+                    self._seek(job, needs)
+                    continue
+                self._join(job)
+            line.popleft()
+
+    def _join(self, job: Job) -> None:
         self._open.append(job)
         self._open_bytes += job.tx.size
         self._charge(job, job.tx.size)
@@ -425,9 +357,9 @@ class SharedStore(Store):
         self._publish(job.tx.writes, self._batches_made)
         self._something_open.set()
 
-    def _run_job(self, job: _Job) -> Needs:
+    def _run_job(self, job: Job) -> Needs:
         window = Window(self._base, [known for known in job.known if self._base.current(known)])
-        tx = _SharedTx(window, self._pending, self._base.seq + self._entries_waiting, self._clock.now_ms())
+        tx = TrackedTx(window, self._pending, self._base.seq + self._entries_waiting, self._clock.now_ms())
         self._inside = tx
         try:
             result, error = self._run(job.fn, tx)
@@ -437,7 +369,7 @@ class SharedStore(Store):
             job.tx, job.result, job.error, job.stale, job.known = tx, result, error, False, []
         return window.needs
 
-    def _charge(self, job: _Job, size: int) -> None:
+    def _charge(self, job: Job, size: int) -> None:
         self._waiting_bytes += size - job.charged
         job.charged = size
 
@@ -446,16 +378,19 @@ class SharedStore(Store):
             self._pending.update(writes)
             self._written_by.update(dict.fromkeys(writes, number))
 
-    def _seek(self, who: _Job | _Peek, needs: Needs) -> None:
+    def _seek(self, who: Job | Peek, needs: Needs) -> None:
         who.rounds += 1
         if who.rounds > _ROUNDS:
             self._end(who, Overloaded("a function needs too many rounds of reads"))
             return
+        if isinstance(who, Job):
+            who.sought = True
         self._seeking.append((who, needs))
         self._something_sought.set()
 
-    def _end(self, who: _Job | _Peek, error: BaseException) -> None:
-        if isinstance(who, _Job):
+    def _end(self, who: Job | Peek, error: BaseException) -> None:
+        if isinstance(who, Job):
+            who.ended = True
             self._waiting -= 1
             self._charge(who, 0)
         if not who.future.done():
@@ -463,7 +398,7 @@ class SharedStore(Store):
 
     # reading functions
 
-    def _peek(self, peek: _Peek) -> tuple[Needs, object, Exception | None]:
+    def _peek(self, peek: Peek) -> tuple[Needs, object, Exception | None]:
         """Run it on what is known."""
         window = Window(self._base, [known for known in peek.known if self._base.current(known)])
         try:
@@ -491,7 +426,7 @@ class SharedStore(Store):
             if group:
                 await self._seek_group(group)
 
-    async def _seek_group(self, group: list[tuple[_Job | _Peek, Needs]]) -> None:
+    async def _seek_group(self, group: list[tuple[Job | Peek, Needs]]) -> None:
         keys = set().union(*(needs.keys for _, needs in group))
         spans = list(set().union(*(needs.spans for _, needs in group)))
         try:
@@ -499,17 +434,20 @@ class SharedStore(Store):
         except MartletError as error:
             for who, _ in group:
                 self._end(who, error)
+            self._drain()
             return
         found = dict(zip(spans, seen.spans, strict=True))
         for who, needs in group:
             who.known = [known for known in who.known if self._base.current(known)]
             who.known += [Known(span, found[span], seen.position) for span in needs.spans]
-            if isinstance(who, _Job):
-                self._attempt(who)
+            if isinstance(who, Job):
+                who.sought = False
             elif not who.future.done():  # done: its caller was cancelled
                 self._answer(who)
 
-    def _answer(self, peek: _Peek) -> None:
+        self._drain()
+
+    def _answer(self, peek: Peek) -> None:
         needs, result, error = self._peek(peek)
         if needs:
             self._seek(peek, needs)
@@ -596,7 +534,7 @@ class SharedStore(Store):
             self._open_bytes = 0
             if not jobs:
                 continue
-            flight = self._flight = _Flight(self._batches_made, jobs)
+            flight = self._flight = Flight(self._batches_made, jobs)
             try:
                 if (refused := self._broken or self._shut_out()) is not None:
                     raise copy.copy(refused)
@@ -608,11 +546,9 @@ class SharedStore(Store):
             finally:
                 self._flight = None
                 self._held = False
-            later, self._later = self._later, []
-            for job in later:
-                self._attempt(job)
+            self._drain()
 
-    async def _land(self, flight: _Flight) -> None:
+    async def _land(self, flight: Flight) -> None:
         if not any(job.tx.effective or job.stale for job in flight.jobs):
             await self._confirm(flight)
             return
@@ -624,7 +560,7 @@ class SharedStore(Store):
                 return
         await self._land_held(flight)
 
-    async def _confirm(self, flight: _Flight) -> None:
+    async def _confirm(self, flight: Flight) -> None:
         """A group that wrote nothing: it stands if what it read is still so."""
         await self.look(_nothing)
         if any(job.stale for job in flight.jobs):
@@ -632,7 +568,7 @@ class SharedStore(Store):
         else:
             self._acknowledge_jobs(flight)
 
-    async def _land_held(self, flight: _Flight) -> None:
+    async def _land_held(self, flight: Flight) -> None:
         self._contended = max(0, self._contended - 1)
 
         async def once() -> None:
@@ -650,7 +586,7 @@ class SharedStore(Store):
         while not flight.landed:
             await self._patient(once)
 
-    async def _renew(self, flight: _Flight, held: Held) -> None:
+    async def _renew(self, flight: Flight, held: Held) -> None:
         """Under the lock: what another node's commits made stale runs again, and with it all that may rest on it."""
         await self._ask(held, set(), [])
         if (refused := self._shut_out()) is not None:
@@ -679,14 +615,14 @@ class SharedStore(Store):
                 job.known += known
         raise Overloaded("transactions need too many rounds of reads")
 
-    def _unpublish(self, flight: _Flight) -> None:
+    def _unpublish(self, flight: Flight) -> None:
         """Nothing of what this node has under way holds any more; what waits behind the group runs after it."""
         self._generation += 1
-        self._later = self._open + self._later
+        self._line.extendleft(reversed(self._open))
         self._open, self._open_bytes = [], 0
         self._pending, self._written_by, self._entries_waiting = Overlay(), {}, 0
 
-    def _group(self, flight: _Flight, position: int, seq: int) -> Group:
+    def _group(self, flight: Flight, position: int, seq: int) -> Group:
         writes: dict[bytes, bytes | None] = {}
         entries: list[LogEntry] = []
         trim = 0
@@ -699,7 +635,7 @@ class SharedStore(Store):
         flight.group = Group(flight.number, position, seq + len(entries), writes, entries, trim)
         return flight.group
 
-    async def _sent(self, flight: _Flight, commit: Callable[[], Awaitable[int | None]]) -> int | None:
+    async def _sent(self, flight: Flight, commit: Callable[[], Awaitable[int | None]]) -> int | None:
         """The position of a commit; None: not kept. If its answer is lost, what became of it is found out."""
         try:
             return await commit()
@@ -715,7 +651,7 @@ class SharedStore(Store):
             self._settle(flight)
         return position
 
-    def _finish(self, flight: _Flight, position: int, group: Group) -> None:
+    def _finish(self, flight: Flight, position: int, group: Group) -> None:
         if not flight.landed:
             flight.landed = True
             self._base.committed(position, group.seq, group.writes, group.trim_through)
@@ -731,7 +667,7 @@ class SharedStore(Store):
         self._acknowledge_jobs(flight)
         self._moved()
 
-    def _settle(self, flight: _Flight) -> None:
+    def _settle(self, flight: Flight) -> None:
         """Its rows are in the base now."""
         written_by, number = self._written_by, flight.number
         done = [key for key in flight.group.writes if written_by.get(key) == number]
@@ -740,7 +676,7 @@ class SharedStore(Store):
         self._pending.forget(done)
         self._entries_waiting -= sum(len(job.tx.entries) for job in flight.jobs)
 
-    def _acknowledge_jobs(self, flight: _Flight) -> None:
+    def _acknowledge_jobs(self, flight: Flight) -> None:
         flight.landed = True
         self._transactions += len(flight.jobs)
         self._waiting -= len(flight.jobs)
@@ -753,7 +689,7 @@ class SharedStore(Store):
             else:
                 job.future.set_exception(job.error)
 
-    def _drop(self, flight: _Flight, failure: MartletError) -> None:
+    def _drop(self, flight: Flight, failure: MartletError) -> None:
         """The group is not kept, or nobody knows; what rests on its rows runs again."""
         if flight.landed:
             return
