@@ -1,6 +1,6 @@
 """The document engine in process: durable writes with one unique and two other indexes, beside the bare store in the same run.
 
-    python bench/documents.py [--documents 20000] [--clients 64] [--folder .] [--growth 10000,1000000]
+    python bench/documents.py [--documents 20000] [--clients 64] [--folder .] [--growth 10000,1000000] [--store postgresql://…]
 
 Ratios are against a store transaction that reads one row, writes two and appends to the log (see bench/store.py).
 """
@@ -52,8 +52,16 @@ async def rate(count: int, clients: int, work: Callable[[int], Awaitable[object]
     return count / (time.perf_counter() - started), statistics.median(took) * 1e6
 
 
-async def measure(folder: Path, count: int, clients: int) -> None:
-    store = await Store.open(folder, clock=Clock())
+async def opened(folder: Path, address: str) -> Store:
+    if not address:
+        return await Store.open(folder, clock=Clock())
+    store = await Store.open(address, clock=Clock(), engine="martlet.store.engines.postgres:open_engine")
+    await store.lead("bench", lambda error: None)
+    return store
+
+
+async def measure(folder: Path, count: int, clients: int, address: str = "") -> None:
+    store = await opened(folder, address)
     room = Documents(store, Clock())
 
     def bare(number: int) -> Awaitable[object]:
@@ -117,9 +125,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--folder", default=".")
     parser.add_argument("--growth", default="")
+    parser.add_argument("--store", default="", help="postgresql://… with a schema that is not there yet, instead of a file")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        asyncio.run(measure(Path(folder) / "a", given.documents, given.clients))
+        asyncio.run(measure(Path(folder) / "a", given.documents, given.clients, given.store))
         if given.growth:
             asyncio.run(growth(Path(folder) / "b", [int(size) for size in given.growth.split(",")]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from tests.postgres_server import PostgresServer, Schemas, new_folder, remove
 from tests.running_platform import RunningPlatform
 
 # One run of a commit finds what the next one finds. To look for more: MARTLET_TEST_EXPLORE=1 pytest …, again and again.
@@ -95,6 +97,25 @@ def _mounts(marks: tuple[str, ...]) -> set[str]:
     """Mount points of ours in this mount namespace: named after Martlet, or below this run's temporary folder."""
     points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
     return {point for point in points if any(mark in point for mark in marks)}
+
+
+@pytest.fixture(scope="session")
+def postgres_server(nothing_is_left: None) -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the whole run, started for the first test that asks."""
+    folder = new_folder()
+    server = PostgresServer(folder / "data")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        remove(folder)
+
+
+@pytest.fixture
+def schemas(postgres_server: PostgresServer) -> Schemas:
+    """A function that gives the address of a store that is not there yet."""
+    return lambda: postgres_server.url(schema=f"t{secrets.token_hex(6)}")
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of one platform."""
 
     data: str = ".martlet"  # folder that holds all state
+    store: str = ""  # postgresql://user@host/database for a database as the store; "": a file in the data folder
     host: str = "127.0.0.1"  # address of both listeners
     port: int = 8700  # app traffic: the public edge
     api_port: int = 0  # platform API; 0: port + 1

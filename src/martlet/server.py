@@ -30,7 +30,7 @@ from martlet.apps.layers import Layers
 from martlet.apps.stacks.api import CloudFormation
 from martlet.apps.stacks.assembly import open_stacks, stored_code
 from martlet.apps.stacks.finding import stack_name, template_of
-from martlet.apps.stacks.stacks import StackDeployment
+from martlet.apps.stacks.stacks import StackDeployment, Stacks
 from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
@@ -70,7 +70,7 @@ from martlet.protocols import app as protocols_app
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.queues import Queues, Sqs
-from martlet.store import Store
+from martlet.store import Store, places
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, Target, Triggers
 from martlet.triggers.destinations import Destinations
@@ -79,7 +79,7 @@ from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route
 
 __all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server", "run"]
 
-ENGINES = {"sqlite": "martlet.store.engines.sqlite:open_engine", "memory": "martlet.store.engines.memory:open_engine"}
+ENGINES = {name: f"martlet.store.engines.{module}:open_engine" for name, module in places.MODULES.items()}
 SANDBOXES = {
     "isolated": "martlet.functions.sandboxes.isolated:IsolatedHost",
     "process": "martlet.functions.sandboxes.process:ProcessHost",
@@ -156,8 +156,7 @@ class Server:
     async def _start(self) -> None:
         self._prepare_data()
         self._raise_descriptors()
-        self.store = await Store.open(self.data / "store", clock=self.clock, engine=ENGINES["sqlite"])
-        self._closers.append(self.store.close)
+        await self._open_store()
         self.auth = Auth(self.store, self.clock)
         await self.auth.ensure_root(self.data / "credentials.json")
         self.ledger = Ledger(self.store, self.clock)
@@ -212,6 +211,21 @@ class Server:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)  # a request makes some thirty objects and leaves no cycle behind
+
+    async def _open_store(self) -> None:
+        """The file in the data folder, or a database, which one node leads at a time."""
+        if not self.settings.store:
+            self.store = await Store.open(self.data / "store", clock=self.clock, engine=ENGINES["sqlite"])
+            self._closers.append(self.store.close)
+            return
+        self.store = await Store.open(self.settings.store, clock=self.clock, engine=ENGINES["postgresql"])
+        self._closers.append(self.store.close)
+        await places.lead(self.store, self.data, self.clock, self._deposed)
+
+    def _deposed(self, why: MartletError) -> None:
+        """Another node leads: whatever this one would still do is refused by the store, so it stops."""
+        print(f"stopping: {why.message}", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _prepare_data(self) -> None:
         remedy = "choose another folder with --data DIR, or make this one writable"
@@ -378,7 +392,7 @@ class Server:
             inside = self.settings.sandbox == "isolated"
             return "http://127.0.0.1:9001" if inside else f"http://{self.settings.host}:{self.api_port}"
 
-        self.stacks = open_stacks(
+        self.stacks: Stacks = open_stacks(
             self.store,
             self.clock,
             control=self.control,

@@ -7,25 +7,33 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.postgres_server import Schemas
 
 from martlet.errors import MartletError
 from martlet.store import Engine, LogEntry
+from martlet.store.engines import postgres
 from martlet.store.engines.memory import Disk, MemoryEngine
 from martlet.store.engines.sqlite import open_engine
 
 Reopen = Callable[[], Engine]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reopen]:
     """Opens the engine; when called again, closes the one before and opens its data anew."""
     opened: list[Engine] = []
     disk = Disk()
+    if request.param == "postgres":
+        schemas: Schemas = request.getfixturevalue("schemas")
+        url = schemas()
 
     def again() -> Engine:
         if opened:
             opened.pop().close()
-        opened.append(MemoryEngine(disk) if request.param == "memory" else open_engine(tmp_path / "data"))
+        if request.param == "postgres":
+            opened.append(postgres.open_engine(url))
+        else:
+            opened.append(MemoryEngine(disk) if request.param == "memory" else open_engine(tmp_path / "data"))
         return opened[-1]
 
     yield again

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from tests.postgres_server import Schemas
 
 from martlet.clock import ManualClock
 from martlet.errors import Conflict
@@ -101,11 +102,11 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        async def opened() -> Store:
-            return Store(type(self).factory(self.folder / "data", self.disk), clock=self.clock)
-
-        self.store = self.runner.run(opened())
+        self.store = self.runner.run(self.opened())
         self.consume(0)  # from now on the cursor keeps the log
+
+    async def opened(self) -> Store:
+        return Store(type(self).factory(self.folder / "data", self.disk), clock=self.clock)
 
     @rule(transactions=st.lists(TRANSACTIONS, min_size=1, max_size=6))
     def transact(self, transactions: list[list[tuple[str, bytes, bytes]]]) -> None:
@@ -168,9 +169,26 @@ class SqliteMachine(Machine):
     factory = staticmethod(lambda folder, disk: open_engine(folder))
 
 
-@pytest.mark.parametrize("machine", [MemoryMachine, SqliteMachine])
-def test_the_store_is_its_model(machine: type[Machine]) -> None:
+class PostgresMachine(Machine):
+    """Each life on a schema of its own."""
+
+    schemas: Schemas
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.url = type(self).schemas()
+
+    async def opened(self) -> Store:
+        return await Store.open(self.url, clock=self.clock, engine="martlet.store.engines.postgres:open_engine")
+
+
+@pytest.mark.parametrize("machine", [MemoryMachine, SqliteMachine, PostgresMachine])
+def test_the_store_is_its_model(machine: type[Machine], schemas: Schemas) -> None:
+    examples = EXAMPLES
+    if machine is PostgresMachine:
+        PostgresMachine.schemas = schemas
+        examples = max(1, EXAMPLES // 10)
     settled = settings(
-        max_examples=EXAMPLES, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+        max_examples=examples, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
     )
     run_state_machine_as_test(machine, settings=settled)

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from tests.simulation.writer import TASKS
 
-from martlet.store import counter_value
+from martlet.store import Engine, counter_value
 from martlet.store.engines import sqlite
-from martlet.store.engines.sqlite import SqliteEngine, open_engine
+from martlet.store.engines.sqlite import open_engine
 
 KILLS = int(os.environ.get("MARTLET_TEST_KILLS", "4"))
 
 
-def life(folder: Path, lines: int) -> dict[int, int]:
+def life(folder: Path | str, lines: int) -> dict[int, int]:
     """Run the writer, kill it after so many acknowledgements; the last one of each task, from all that it printed."""
     source = str(Path(sqlite.__file__).parents[3])
     program = str(Path(__file__).with_name("writer.py"))
@@ -41,7 +41,7 @@ def life(folder: Path, lines: int) -> dict[int, int]:
     return acknowledged
 
 
-def check(engine: SqliteEngine, acknowledged: dict[int, int]) -> None:
+def check(engine: Engine, acknowledged: dict[int, int]) -> None:
     last = {task: counter_value(engine.get(b"\x02last%d" % task)) for task in range(TASKS)}
     for task, number in acknowledged.items():
         assert last[task] >= number, f"task {task}: {number} acknowledged, {last[task]} there"

@@ -13,8 +13,11 @@ from martlet.store import Store, Tx, counter_value
 TASKS = 16
 
 
-async def main(folder: Path) -> None:
-    store = await Store.open(folder, clock=Clock())
+async def main(place: str) -> None:
+    if "://" in place:
+        store = await Store.open(place, clock=Clock(), engine="martlet.store.engines.postgres:open_engine")
+    else:
+        store = await Store.open(Path(place), clock=Clock())
 
     async def write(task: int) -> None:
         number = store.read(lambda reader: counter_value(reader.get(b"\x02last%d" % task)))
@@ -35,4 +38,4 @@ async def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(sys.argv[1]))

@@ -1,9 +1,9 @@
 """Charter of the room cli.
 
 Owns: the `martlet` command: arguments, human output, exit codes.
-Offers: `main(argv)`. Every command but `up` is a plain client of the management API, with the address and credentials
-that the running platform left in its data folder.
-Never: reads the platform's store, or does what only the running platform may do.
+Offers: `main(argv)`. Every command but `up` and `store` is a plain client of the management API, with the address and
+credentials that the running platform left in its data folder.
+Never: reads the store of a running platform, or does what only that may do.
 
 Exit codes: 0 done · 1 the platform or the function said no · 2 wrong usage · 3 the platform is not running or out of reach ·
 4 the deployment failed, what was deployed before still serves · 5 the platform could not start · 130 interrupted.

@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     _documents(commands)
     _destroy(commands)
     _runtimes(commands)
+    _store(commands)
     return root
 
 
@@ -66,6 +67,11 @@ def _up(commands: Commands) -> None:
     up.add_argument("--port", type=_port, help="port of the apps (default 8700; 0: any free one)")
     up.add_argument("--api-port", type=_port, help="port of the platform's API (default: port + 1)")
     _template_options(up)
+    up.add_argument(
+        "--store",
+        metavar="URL",
+        help="postgresql://user@host/database: keep everything in this database (default: a file in the data folder)",
+    )
     up.add_argument("--no-watch", action="store_true", help="do not redeploy when files are saved")
     up.add_argument(
         "--sandbox",
@@ -193,3 +199,15 @@ def _runtimes(commands: Commands) -> None:
     runtimes = _command(commands, "runtimes", "list the runtimes of this host, or install one", example, json=True)
     runtimes.add_argument("action", nargs="?", choices=("list", "install"), default="list", help="list (default) or install")
     runtimes.add_argument("runtime", nargs="?", metavar="RUNTIME", help="what to install, e.g. nodejs22.x or python3.13")
+
+
+def _store(commands: Commands) -> None:
+    example = "martlet store copy .martlet postgresql://martlet@db.example/martlet"
+    store = _command(commands, "store", "copy a store, between a data folder and a database", example, json=True)
+    store.add_argument(
+        "action", choices=("copy",), help="copy: make TO hold what FROM holds now; run it again after an interruption"
+    )
+    store.add_argument(
+        "source", metavar="FROM", help="a data folder whose platform is stopped, or postgresql://user@host/database"
+    )
+    store.add_argument("target", metavar="TO", help="an empty folder or database, or one into which a copy did not end")

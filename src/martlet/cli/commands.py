@@ -92,6 +92,7 @@ def _up(arguments: Arguments) -> int:
                 "port": arguments.port,
                 "api_port": arguments.api_port,
                 "sandbox": arguments.sandbox,
+                "store": arguments.store,
             }
         )
         more: dict[str, Any] = {}
@@ -538,6 +539,38 @@ def _documents(arguments: Arguments) -> int:
     return documents(arguments, _client(arguments), _show_json)
 
 
+def _store(arguments: Arguments) -> int:
+    import msgspec
+
+    from martlet.errors import MartletError
+    from martlet.store.places import copy_store
+
+    shown = [""]
+
+    def progress(phase: str, done: int, size: int) -> None:
+        text = f"{phase}: {done:,} ({size / 1e6:,.1f} MB)"
+        if sys.stderr.isatty() and text != shown[0]:
+            print(f"\r{text:<60}", end="", file=sys.stderr, flush=True)
+        elif not sys.stderr.isatty() and phase != shown[0].partition(":")[0]:
+            print(f"{phase} ...", file=sys.stderr, flush=True)
+        shown[0] = text
+
+    try:
+        done = msgspec.to_builtins(copy_store(arguments.source, arguments.target, progress))
+    except MartletError as error:
+        raise Failure(USAGE if error.code == "invalid_input" else REFUSED, error.message, error.remedy) from error
+    finally:
+        if sys.stderr.isatty() and shown[0]:
+            print(file=sys.stderr)
+    if arguments.json:
+        _show_json(done)
+    else:
+        print(f"{done['rows']:,} rows and {done['entries']:,} log entries, {done['bytes'] / 1e6:,.1f} MB")
+        print(f"both ends have SHA-256 {done['checksum']}")
+        print(f"written now: {done['rows_written']:,} rows, {done['entries_written']:,} entries; the others were there already")
+    return 0
+
+
 _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "up": _up,
     "env": _env,
@@ -552,5 +585,6 @@ _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "destroy": _destroy,
     "runtimes": _runtimes,
     "status": _status,
+    "store": _store,
     "version": _version,
 }

@@ -85,7 +85,7 @@ class Documents:
         self.store = store
         self._clock = clock
         self._record = record
-        self._catalog = Catalog((lambda: store.generation) if exclusive else None)
+        self._catalog = Catalog((lambda: store.generation) if exclusive and not store.shared else None)
         self._pins: dict[int, list[int]] = {}
         self._signer: Signer | None = None
         self.housekeeping = Housekeeping(store, clock, self._catalog, self._pinned, holder or token_hex(8))

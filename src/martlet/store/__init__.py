@@ -1,7 +1,8 @@
 """The store: one transactional store with a change log, the ground floor of everything that is kept.
 
-Owns: the data folder's file, the order of transactions, the log and its retention, cursors, leases. Offers `Store`
-(`transact`, `read`, `tail`, `wait`, `maintain`) and order-preserving `keys`; below it the port `engine.Engine`.
+Owns: the data folder's file or the database's schema, the order of transactions, the log and its retention, cursors, leases.
+Offers `Store` (`transact`, `read`, `look`, `tail`, `wait`, `maintain`) and order-preserving `keys`; below it the port
+`engine.Engine`, and `engine.SharedEngine` for what several nodes share.
 Never: acknowledges what is not durable, names an engine (it takes one), knows what a row means, runs asynchronous code
 inside a transaction, polls.
 """

@@ -6,13 +6,14 @@ that a group of transactions wrote. That keeps an engine small (ten operations) 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-__all__ = ["Engine", "LogEntry"]
+__all__ = ["Change", "Engine", "Group", "Held", "LogEntry", "Lost", "Seen", "SharedEngine", "Span"]
 
 
 class LogEntry(msgspec.Struct, frozen=True):
@@ -64,3 +65,92 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back files and locks. Nothing that was committed needs it."""
+
+
+class Lost(Exception):
+    """The connection to a shared engine broke. `sent`: a commit may have been kept or not; else nothing was asked for."""
+
+    def __init__(self, cause: str, *, sent: bool = False) -> None:
+        super().__init__(cause)
+        self.sent = sent
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A scan that is asked for: see `Engine.scan`."""
+
+    low: bytes
+    high: bytes
+    limit: int
+    reverse: bool
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What one commit changed. Positions are dense: commit number n of the whole database."""
+
+    position: int
+    node: str  # who committed it
+    batch: int  # the node's own number for it
+    keys: list[bytes]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """One snapshot of a shared engine, as far as it was asked for."""
+
+    position: int
+    seq: int  # of the last log entry
+    first: int  # of the oldest log entry that is kept
+    changes: (
+        list[Change] | None
+    )  # after the position that the asker knew; None: those are forgotten, so anything may have changed
+    rows: dict[bytes, bytes]  # of the keys asked for; absent: there is no such row
+    spans: list[list[tuple[bytes, bytes]]]  # for each span asked for
+
+
+class Group(msgspec.Struct, frozen=True):
+    """What one commit of a shared engine is to write, provided that the database is at `position`."""
+
+    batch: int
+    position: int
+    seq: int  # of the last log entry after it
+    writes: Mapping[bytes, bytes | None]
+    entries: Sequence[LogEntry]
+    trim_through: int
+
+
+class Held(Protocol):
+    """The serial point, held: no other node commits meanwhile."""
+
+    async def look(self, after: int, keys: Sequence[bytes], spans: Sequence[Span]) -> Seen:
+        """As `SharedEngine.look`, of the state at the serial point."""
+
+    async def commit(self, group: Group) -> int:
+        """Keep the group, give the serial point back; returns the new position. Errors as `SharedEngine.try_commit`."""
+
+
+class SharedEngine(Engine, Protocol):
+    """An engine that several nodes write to, across a network. All of this is called on the event loop.
+
+    Errors: `Lost` when there is no connection, now or any more; else as `Engine.commit`."""
+
+    node: str  # unique to this engine's life
+
+    async def attach(self, hint: Callable[[], None]) -> None:
+        """Connect; from now on `hint` is called when another node may have committed. It may be late, or not come at all."""
+
+    async def look(self, after: int, keys: Sequence[bytes], spans: Sequence[Span]) -> Seen:
+        """One snapshot, not older than this call."""
+
+    def look_now(self, after: int, keys: Sequence[bytes], spans: Sequence[Span]) -> Seen:
+        """The same, blocking."""
+
+    async def try_commit(self, group: Group) -> int | None:
+        """Keep the group if the database is still at its position; returns the new position, or None: nothing was kept."""
+
+    def hold(self) -> AbstractAsyncContextManager[Held]:
+        """Wait for the serial point and hold it. Leaving without a commit gives it back and keeps nothing."""
+
+    async def resolve(self, batch: int) -> int | None:
+        """After `Lost.sent`: the position of this commit, or None, and then it can never come to be."""
+
+    async def detach(self) -> None:
+        """Disconnect."""

@@ -7,7 +7,8 @@ import copy
 import importlib
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from types import CoroutineType
@@ -16,9 +17,10 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from martlet.clock import Clock
-from martlet.errors import InvalidInput, MartletError, NotFound, Overloaded, StoreFailed, StoreFull
+from martlet.errors import InvalidInput, MartletError, NotFound, Overloaded, StartFailed, StoreFailed, StoreFull
 from martlet.limits import LIMITS
-from martlet.store.engine import Engine, LogEntry
+from martlet.store.copying import refuse_half
+from martlet.store.engine import Engine, LogEntry, SharedEngine
 from martlet.store.overlay import Overlay
 from martlet.store.transaction import Reader, Snapshot, Tx, slowest_cursor
 
@@ -76,8 +78,18 @@ class Store:
     (and errors: they may rest on rows that are not durable yet) reach their callers.
     """
 
+    shared = False  # whether other nodes may write, too
+
     def __init__(self, engine: Engine, *, clock: Clock) -> None:
         """Takes over an open engine. `open` is the usual way."""
+        self._set_up(engine, clock)
+        self._ready: deque[_Batch] = deque()  # under the lock; the last one is open for more
+        self._lock = threading.Lock()
+        self._tokens: SimpleQueue[object] = SimpleQueue()  # one for each batch in `_ready`, then _STOP
+        self._thread = threading.Thread(target=self._write, name="martlet-store", daemon=True)
+        self._thread.start()
+
+    def _set_up(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -99,20 +111,26 @@ class Store:
         self._waiting = self._waiting_bytes = self._transactions = self._commits = 0
         self._generation = 0  # grows when a batch fails: what was computed on top of it fails with it
         self._batches_made = 0
-        self._ready: deque[_Batch] = deque()  # under the lock; the last one is open for more
-        self._lock = threading.Lock()
-        self._tokens: SimpleQueue[object] = SimpleQueue()  # one for each batch in `_ready`, then _STOP
-        self._thread = threading.Thread(target=self._write, name="martlet-store", daemon=True)
-        self._thread.start()
 
     @classmethod
-    async def open(cls, path: Path, *, clock: Clock, engine: str = _DEFAULT_ENGINE) -> Store:
-        """The store in folder `path`, made if there is none; `engine` names a `(path) -> Engine` as "module:function".
+    async def open(cls, path: Path | str, *, clock: Clock, engine: str = _DEFAULT_ENGINE) -> Store:
+        """The store in folder `path` (or at a URL), made if there is none; `engine` names a `(path) -> Engine` as
+        "module:function". An engine that several nodes share makes it a `SharedStore`.
 
         Raises `StartFailed` with the cause and what to do: read-only, full, corrupt, of a newer format, in use."""
         module, _, name = engine.partition(":")
-        factory: Callable[[Path], Engine] = getattr(importlib.import_module(module), name)
-        return cls(await asyncio.to_thread(factory, Path(path)), clock=clock)
+        factory: Callable[[Path | str], Engine] = getattr(importlib.import_module(module), name)
+        opened = await asyncio.to_thread(factory, path if "://" in str(path) else Path(path))
+        try:
+            await asyncio.to_thread(refuse_half, opened)
+        except MartletError as error:
+            await asyncio.to_thread(opened.close)
+            raise StartFailed(error.message, remedy=error.remedy) from error
+        if not hasattr(opened, "attach"):
+            return cls(opened, clock=clock)
+        from martlet.store.optimistic import SharedStore  # only those who use it pay for it
+
+        return await SharedStore.begin(cast("SharedEngine", opened), clock)
 
     # what rooms use
 
@@ -150,6 +168,16 @@ class Store:
         finally:
             self._reading = False
             self._let_go()
+
+    async def look(self, fn: Callable[[Reader], T]) -> T:
+        """As `read`, for callers that can wait: where the engine is across a network, the loop goes on meanwhile, and `fn` may
+        run several times (only its last run counts)."""
+        return self.read(fn)
+
+    @asynccontextmanager
+    async def fresh(self) -> AsyncIterator[None]:
+        """Around one request: its reads need not ask a shared engine again how far other nodes are."""
+        yield
 
     def get(self, key: bytes) -> bytes | None:
         """One row, or None; never older than any acknowledged transaction. What was asked before comes from memory until a
@@ -201,6 +229,12 @@ class Store:
             finally:
                 self._waiters.discard(waiter)
         return self._head
+
+    async def lead(self, holder: str, lost: Callable[[MartletError], None]) -> None:
+        """Be the one node that writes, until `close`: nothing to do here, where the folder's lock says so. In a database that
+        several nodes share it takes a lease, renews it, and reads rest on it instead of asking; `lost` hears when it is gone.
+
+        Raises `Conflict` while another node leads."""
 
     @property
     def generation(self) -> int:

@@ -12,7 +12,7 @@ from martlet.limits import LIMITS, exceeded
 from martlet.store.engine import Engine
 from martlet.store.overlay import MISSING, Overlay
 
-__all__ = ["Lease", "Reader", "Snapshot", "Tx", "counter_value", "slowest_cursor"]
+__all__ = ["Lease", "Reader", "Snapshot", "Tx", "counter_value", "lease_of", "lease_row", "slowest_cursor"]
 
 _KEY_BYTES: Final = LIMITS["key_bytes"].default
 _VALUE_BYTES: Final = LIMITS["value_bytes"].default
@@ -79,7 +79,7 @@ class Snapshot:
         return _cursor_at(self._engine.get(_own(_CURSOR, name)))
 
     def lease(self, name: str) -> Lease | None:
-        return _held(_lease_of(name, self._engine.get(_own(_LEASE, name))))
+        return _held(lease_of(name, self._engine.get(_own(_LEASE, name))))
 
 
 class Tx:
@@ -128,7 +128,7 @@ class Tx:
         return _cursor_at(self.get(_own(_CURSOR, name)))
 
     def lease(self, name: str) -> Lease | None:
-        return _held(_lease_of(name, self.get(_own(_LEASE, name))))
+        return _held(lease_of(name, self.get(_own(_LEASE, name))))
 
     # rows
 
@@ -204,7 +204,7 @@ class Tx:
         `holder` must be unique to one process's life: two processes that share it would share the lease."""
         if not holder or ttl_ms <= 0:
             raise InvalidInput("a lease needs a holder and a time to live above 0 ms")
-        found = _lease_of(name, self.get(_own(_LEASE, name)))
+        found = lease_of(name, self.get(_own(_LEASE, name)))
         alive = found.expires_at_ms > self.now_ms
         if alive and found.holder != holder:
             return None
@@ -215,7 +215,7 @@ class Tx:
 
     def lease_guard(self, lease: Lease) -> None:
         """Fence: raises `Conflict` unless this lease is still the newest, whatever the clocks say."""
-        found = _lease_of(lease.name, self.get(_own(_LEASE, lease.name)))
+        found = lease_of(lease.name, self.get(_own(_LEASE, lease.name)))
         if found.epoch != lease.epoch or found.holder != lease.holder:
             raise Conflict(
                 f"lease {lease.name} of {lease.holder} (epoch {lease.epoch}) is stale: now epoch {found.epoch}",
@@ -225,7 +225,7 @@ class Tx:
 
     def lease_release(self, lease: Lease) -> None:
         """Give the lease back, so that the next taker need not wait; nothing happens if it is stale already."""
-        found = _lease_of(lease.name, self.get(_own(_LEASE, lease.name)))
+        found = lease_of(lease.name, self.get(_own(_LEASE, lease.name)))
         if found.epoch == lease.epoch and found.holder == lease.holder:
             self._write_lease(Lease(lease.name, "", lease.epoch, 0))
 
@@ -312,7 +312,12 @@ def _cursor_at(row: bytes | None) -> int:
     return 0 if row is None else int.from_bytes(row, "big")
 
 
-def _lease_of(name: str, row: bytes | None) -> Lease:
+def lease_row(name: str) -> bytes:
+    """The key under which a lease is kept."""
+    return _own(_LEASE, name)
+
+
+def lease_of(name: str, row: bytes | None) -> Lease:
     if row is None:
         return Lease(name, "", 0, 0)
     epoch, expires_at_ms = _LEASE_ROW.unpack_from(row)
