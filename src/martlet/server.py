@@ -35,10 +35,10 @@ from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
 from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal, with_role
-from martlet.clock import Clock
+from martlet.clock import Clock, uuid4_text
 from martlet.config import Settings
 from martlet.documents import Documents
-from martlet.errors import DeployFailed, InvalidInput, MartletError, StartFailed
+from martlet.errors import AccessDenied, DeployFailed, InvalidInput, MartletError, ServiceError, StartFailed, Unsupported
 from martlet.functions import Functions
 from martlet.functions.control import Control
 from martlet.functions.log_groups import LogGroups
@@ -52,10 +52,15 @@ from martlet.gateway.apis.backend import Backend
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
+from martlet.gateway.http import Request as HttpRequest
+from martlet.limits import LIMITS
 from martlet.metering import Ledger
+from martlet.objects import S3, Lifecycle, Notice, Objects
 from martlet.protocols import Rooms, archives
 from martlet.protocols import app as protocols_app
+from martlet.protocols import s3 as s3_face
 from martlet.queues import Queues, Sqs
+from martlet.queues.queues import Draft
 from martlet.store import Store
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, Target, Triggers
@@ -85,11 +90,16 @@ class Lambda:
         return getattr(self._control, name)
 
 
+BACKENDS = {
+    "disk": "martlet.objects.backends.disk:open_backend",
+    "remote": "martlet.objects.backends.remote:open_backend",
+}
 SERVICES: dict[str, type] = {
     "cloudformation": CloudFormation,
     "iam": Identities,
     "lambda": Lambda,
     "logs": LogGroups,
+    "s3": S3,
     "sqs": Sqs,
     "sts": Sessions,
 }
@@ -144,6 +154,7 @@ class Server:
         await self.documents.start()
         self._closers.append(self.documents.stop)
         await self._start_queues()
+        await self._start_objects()
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
         self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
         self._make_event_sources()
@@ -236,6 +247,56 @@ class Server:
         await self.queues.start()
         self._closers.append(self.queues.stop)
 
+    async def _start_objects(self) -> None:
+        """Buckets: bytes beside the store, or in a remote object store (`objects` of the settings)."""
+        place = self.settings.objects
+        module, _, name = BACKENDS["remote" if "://" in place else "disk"].partition(":")
+        folder = place or str(self.data / "objects")
+        open_backend = getattr(importlib.import_module(module), name)
+        try:
+            backend = await asyncio.to_thread(open_backend, folder)
+        except OSError as error:
+            raise StartFailed(f"objects in {folder}: {error}", remedy="make the folder writable") from error
+        self.objects = Objects(self.store, self.clock, backend=backend, region=self.settings.region, send=self._tell)
+        self.s3 = S3(self.objects, authorize, exists=self._untold, tell=self._tell)
+        await self.objects.start()
+        self._closers.append(self.objects.stop)
+        self.lifecycle = Lifecycle(self.objects)
+        await self.lifecycle.start()
+        self._closers.append(self.lifecycle.stop)
+
+    async def _tell(self, notice: Notice) -> None:
+        """A change of an object reaches its target: a queue, or a function's own queue of events."""
+        kind, name = notice.target.split(":")[2:3], notice.target.rpartition(":")[2]
+        if kind == ["sqs"]:
+            await self.queues.send(name, [Draft(body=json.dumps(notice.payload))])
+        elif kind == ["lambda"]:
+            reference = notice.target.partition(":function:")[2]
+            if not self.control.may_be_invoked_by(reference, "s3.amazonaws.com", notice.source):
+                raise AccessDenied(f"{notice.source} may not invoke {reference}")
+            await self._enqueue(reference, json.dumps(notice.payload).encode(), uuid4_text())
+        else:
+            raise Unsupported(f"events of objects do not reach {notice.target}")
+
+    async def _fetch_code(self, bucket: str, key: str, version: str) -> bytes:
+        """A function's archive from a bucket, or Lambda's error for what is not there."""
+        try:
+            return await self.objects.fetch(bucket, key, version)
+        except ServiceError as error:
+            text = f"Error occurred while GetObject. S3 Error Code: {error.name}. S3 Error Message: {error.message}"
+            raise ServiceError("InvalidParameterValueException", text) from error
+
+    async def _untold(self, arn: str, source: str) -> str:
+        """Why a target of a bucket's events cannot be told; "" if it can."""
+        kind, name = arn.split(":")[2], arn.rpartition(":")[2]
+        if kind == "sqs":
+            return "" if self.queues.find(name) is not None else "The destination queue does not exist"
+        if kind == "lambda":
+            reference = arn.partition(":function:")[2]
+            allowed = self.control.may_be_invoked_by(reference, "s3.amazonaws.com", source)
+            return "" if allowed else f"Not authorized to invoke function [{arn}]"
+        return "Topics are not supported by Martlet"
+
     def _make_event_sources(self) -> None:
         """Event source mappings: queues to functions. Their operations belong to the service "lambda"."""
         self.event_sources = EventSources(
@@ -273,7 +334,7 @@ class Server:
             region=self.settings.region,
             authorize=authorize,
             available=self._lacking_runtime,
-            fetch_object=stored_code(self.data),
+            fetch_object=stored_code(self.data, self._fetch_code),
             on_urls=self._on_urls,
             url_of=lambda id: f"http://{self.settings.host}:{self.port}/_url/{id}/",
         )
@@ -342,9 +403,19 @@ class Server:
         self.edge.set_apis(self.api_edge)
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
         api = AsgiHandler(self._guarded(archives.beside(self.control.download, protocols_app(self._rooms()))))
-        self._api_server = HttpServer(api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)")
+        streams, most = _streams, LIMITS["object_put_bytes"].default
+        self._api_server = HttpServer(
+            api,
+            clock=self.clock,
+            max_body_bytes=UPLOAD_BYTES,
+            name="api listener (--api-port)",
+            streams=streams,
+            stream_body_bytes=most,
+        )
         # Connections from sandboxes have a server, and so a limit of connections, of their own.
-        self._private_server = HttpServer(api, clock=self.clock, name="private endpoints")
+        self._private_server = HttpServer(
+            api, clock=self.clock, name="private endpoints", streams=streams, stream_body_bytes=most
+        )
         self._closers.append(self._shut_listeners)
         self.port = await self._app_server.listen(self.settings.host, self.settings.port)
         self.api_port = await self._api_server.listen(self.settings.host, self.settings.api_port)
@@ -496,6 +567,7 @@ class Server:
             "iam": Identities(self.store),
             "lambda": Lambda(self.control, self.event_sources),
             "logs": self.log_groups,
+            "s3": self.s3,
             "sqs": Sqs(self.queues),
             "sts": Sessions(self.store, self.clock),
         }
@@ -520,11 +592,19 @@ class Server:
         }
 
 
+def _streams(request: HttpRequest) -> bool:
+    headers = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+    return s3_face.streams(request.method, headers, request.query)
+
+
 class _Access:
     """The two halves of the auth room as the protocols want them."""
 
     def __init__(self, auth: Auth) -> None:
         self.authenticate = auth.authenticate
+        self.identify = auth.identify
+        self.identify_query = auth.identify_query
+        self.signed_policy = auth.signed_policy
         self.authorize = authorize
 
 

@@ -64,7 +64,9 @@ def check(
             return
     if bucket is not None and not lists_are_off(bucket) and not blocks(bucket, "IgnorePublicAcls"):
         found: Version | None = version() if version is not None else None
-        if acl.allows_everybody(action, settings.get("acl"), found and found.acl, signed=principal.kind != "anonymous"):
+        if acl.allows_everybody(
+            action, settings.get("acl"), None if found is None else found.acl, signed=principal.kind != "anonymous"
+        ):
             return
     raise _denied(principal, action, resource, "because no identity-based policy allows the action")
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from martlet.errors import MartletError, ServiceError
-from martlet.objects import access, acl, events, policies, rows, settings
+from martlet.objects import access, acl, events, policies, settings
 from martlet.objects.desk import Caller, Desk, Request, when
 from martlet.objects.events import Notice
 from martlet.objects.failures import access_denied, invalid_argument, malformed_xml, not_implemented
@@ -33,9 +33,9 @@ _NOT_FOUND: Final = {
 
 
 class BucketOperations(Desk):
-    """Buckets. `exists(arn)` says whether a queue, topic or function of that ARN can be told of events; None: nobody knows."""
+    """Buckets. `exists(arn, bucket's arn)`: why a queue, topic or function cannot be told of events, "" if it can."""
 
-    exists: Callable[[str], Awaitable[str]]
+    exists: Callable[[str, str], Awaitable[str]]
     tell: Callable[[Notice], Awaitable[None]]
 
     # --- the bucket itself
@@ -135,8 +135,7 @@ class BucketOperations(Desk):
     def _buckets(self, prefix: str, region: str | None, after: str, limit: int) -> list[Bucket]:
         found: list[Bucket] = []
         while len(found) < limit:
-            start = after
-            page = self.objects.store.read(lambda reader: rows.buckets(reader, start, 1_000))
+            page = self.objects.buckets(after, 1_000)
             found += [one for one in page if one.name.startswith(prefix) and region in (None, one.region)]
             if len(page) < 1_000:
                 break
@@ -303,7 +302,7 @@ class BucketOperations(Desk):
         made = events.checked(request.get("NotificationConfiguration") or {})
         fresh = _targets(made) - _targets(bucket.settings.get("notification") or {})
         if not request.get("SkipDestinationValidation"):
-            await self._check_destinations(made)
+            await self._check_destinations(made, arn_of(bucket.name))
         await self.objects.set(bucket.name, "notification", made or None)
         for arn in sorted(fresh):
             if ":function:" not in arn:
@@ -313,11 +312,11 @@ class BucketOperations(Desk):
                 except MartletError as error:
                     raise _bad_destinations([(arn, error.message)]) from error
 
-    async def _check_destinations(self, made: Request) -> None:
+    async def _check_destinations(self, made: Request, source: str) -> None:
         wrong = []
         for kind, (member, _, _) in events.KINDS.items():
             for one in made.get(kind) or ():
-                reason = await self.exists(one[member])
+                reason = await self.exists(one[member], source)
                 if reason:
                     shown = f"{one[member]}, null" if kind == "LambdaFunctionConfigurations" else one[member]
                     wrong.append((shown, reason))

@@ -58,7 +58,7 @@ class Checksum:
 def _crc_function(algorithm: str) -> Callable[[bytes, int], int]:
     if algorithm == "CRC32":
         return zlib.crc32
-    from awscrt import checksums
+    from awscrt import checksums  # type: ignore[import-untyped]
 
     found: Callable[[bytes, int], int] = checksums.crc32c if algorithm == "CRC32C" else checksums.crc64nvme
     return found

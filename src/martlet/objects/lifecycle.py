@@ -104,7 +104,7 @@ class Lifecycle:
     async def run_due(self) -> int:
         """Do what is due by the clock; the number of versions and uploads that went."""
         count, after = 0, ""
-        while found := self._objects.store.read(lambda reader: rows.buckets(reader, after, 100)):
+        while found := self._objects.buckets(after, 100):
             for bucket in found:
                 if any(True for _ in _active(bucket)):
                     count += await self._expire(bucket) + await self._abort(bucket)
@@ -115,14 +115,16 @@ class Lifecycle:
         count = 0
         low, high = keys.prefix_range(rows.OBJECT, bucket.name)
         while True:
-            start = low
-            page = self._objects.store.read(lambda reader: reader.scan(start, high, limit=_PAGE))
+            page = self._page(low, high)
             names = [str(keys.decode(at)[2]) for at, _ in page]
             if names:
                 count += await self._expire_page(bucket.name, names)
             if len(page) < _PAGE:
                 return count
             low = page[-1][0] + b"\x00"
+
+    def _page(self, low: bytes, high: bytes) -> list[tuple[bytes, bytes]]:
+        return self._objects.store.read(lambda reader: reader.scan(low, high, limit=_PAGE))
 
     async def _expire_page(self, name: str, names: list[str]) -> int:
         def commit(tx: Tx) -> tuple[int, list[str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -361,7 +362,7 @@ def _chosen(asked: list[Request], there: dict[int, Part], upload: Upload) -> lis
     numbers = [one.get("PartNumber") for one in asked]
     if any(number is None for number in numbers):
         raise malformed_xml()
-    if any(later <= earlier for earlier, later in zip(numbers, numbers[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(int(number or 0) for number in numbers)):
         text = "The list of parts was not in ascending order. Parts must be ordered by part number."
         raise ServiceError("InvalidPartOrder", text, 400, UploadId=upload.id)
     parts = []

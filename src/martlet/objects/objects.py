@@ -91,6 +91,10 @@ class Objects:
         raw = self.store.get(rows.bucket_key(name)) if len(name) < 256 else None
         return None if raw is None else rows.decode_bucket(raw)
 
+    def buckets(self, after: str = "", limit: int = 1_000) -> list[Bucket]:
+        """Buckets behind that name, in the order of names."""
+        return self.store.read(lambda reader: rows.buckets(reader, after, limit))
+
     def demand(self, name: str) -> Bucket:
         """The bucket, or NoSuchBucket."""
         found = self.find(name)
