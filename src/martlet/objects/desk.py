@@ -189,7 +189,7 @@ class Desk:
         return {
             "ETag": version.quoted,
             "ServerSideEncryption": "AES256",
-            "VersionId": shown_id(bucket, version),
+            "VersionId": version.version_id or None,  # the null version's is not told of what was just put
             "Expiration": lifecycle.header(bucket, key, version),
         }
 
@@ -305,9 +305,7 @@ def version_id_of(request: Request) -> str | None:
 
 def shown_id(bucket: Bucket, version: Version) -> str | None:
     """The version's id as an answer names it: nothing while the bucket never had versions."""
-    if bucket.versioning == "Suspended" or version.version_id:
-        return version.shown_id
-    return version.shown_id if bucket.versioning else None
+    return version.shown_id if bucket.versioning or version.version_id else None
 
 
 def shown_checksum(version: Version) -> Request:

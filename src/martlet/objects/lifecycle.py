@@ -104,6 +104,8 @@ class Lifecycle:
     async def run_due(self) -> int:
         """Do what is due by the clock; the number of versions and uploads that went."""
         count, after = 0, ""
+        while await self._objects.store.transact(lambda tx: rows.drop_done(tx, tx.now_ms - _DAY_MS, _PAGE)):
+            pass  # page by page
         while found := self._objects.buckets(after, 100):
             for bucket in found:
                 if any(True for _ in _active(bucket)):

@@ -192,6 +192,9 @@ class MultipartOperations(Desk):
         key, name = request["Key"], request["Bucket"]
         self.bucket(caller, request, "s3:PutObject", key)
         expected = expected_of(request)
+        again = self.objects.store.read(lambda reader: rows.find_done(reader, name, key, request["UploadId"]))
+        if again is not None:
+            return self._completed(caller, name, key, again)
         upload = self._upload(request)
         asked = (request.get("MultipartUpload") or {}).get("Parts") or []
         if not asked:
@@ -215,6 +218,7 @@ class MultipartOperations(Desk):
             dropped[:] = rows.release_parts(tx, unused)
             made = _whole(still, request, parts, made)
             rows.put_parts(tx, made.seq, tuple(parts))
+            rows.put_done(tx, upload.id, rows.Done(name, key, tx.now_ms, made))
             return made
 
         made = await self.objects.publish(
@@ -227,6 +231,9 @@ class MultipartOperations(Desk):
             event="ObjectCreated:CompleteMultipartUpload",
         )
         await self.objects.blobs.remove(dropped)
+        return self._completed(caller, name, key, made)
+
+    def _completed(self, caller: Caller, name: str, key: str, made: Version) -> Request:
         return {
             "Location": f"{caller.endpoint}/{name}/{quote(key)}",
             "Bucket": name,

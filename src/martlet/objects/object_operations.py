@@ -141,6 +141,7 @@ class ObjectOperations(Desk):
             "LastModified": seconds(version.modified_at_ms),
             "ContentLength": version.size,
             **self.described(bucket, key, version),
+            "VersionId": shown_id(bucket, version),
             **version.headers,
             "Metadata": version.metadata,
             "StorageClass": None if version.storage_class == "STANDARD" else version.storage_class,

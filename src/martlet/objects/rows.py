@@ -42,6 +42,7 @@ VERSION: Final = "s3.version"
 PARTS: Final = "s3.parts"
 UPLOAD: Final = "s3.upload"
 UPLOADED: Final = "s3.uploaded"
+DONE: Final = "s3.done"
 BLOB: Final = "s3.blob"
 _COUNTER: Final = keys.encode("s3.counter")
 _VERSION_ID = re.compile(r"[A-Za-z0-9._]{32}")
@@ -323,6 +324,38 @@ def drop_upload(tx: Tx, upload: Upload) -> list[Part]:
         tx.delete(keys.encode(UPLOADED, upload.id, part.number))
     tx.delete(upload_key(upload.bucket, upload.key, upload.id))
     return parts
+
+
+class Done(msgspec.Struct, frozen=True):
+    """A completed upload."""
+
+    bucket: str
+    key: str
+    at_ms: int
+    version: Version
+
+
+_DONE: Final = msgspec.json.Decoder(Done)
+
+
+def put_done(tx: Tx, id: str, done: Done) -> None:
+    tx.put(keys.encode(DONE, id), _ENCODE.encode(done))
+
+
+def find_done(reader: Reader, bucket: str, key: str, id: str) -> Version | None:
+    """What the upload became, if it was completed lately."""
+    raw = reader.get(keys.encode(DONE, id)) if len(id) < 200 else None
+    found = None if raw is None else _DONE.decode(raw)
+    return found.version if found is not None and (found.bucket, found.key) == (bucket, key) else None
+
+
+def drop_done(tx: Tx, before_ms: int, most: int) -> bool:
+    """Forget completions that are older; whether there may be more. Ids grow with time."""
+    page = tx.scan(*keys.prefix_range(DONE), limit=most)
+    old = [key for key, raw in page if _DONE.decode(raw).at_ms < before_ms]
+    for key in old:
+        tx.delete(key)
+    return len(old) == most
 
 
 # --- blobs

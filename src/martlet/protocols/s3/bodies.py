@@ -62,7 +62,7 @@ def body_of(
 
 def decoded_encoding(text: str) -> str:
     """Content-Encoding as the object has it: aws-chunked is not part of it."""
-    return ",".join(part.strip() for part in text.split(",") if part.strip().lower() not in ("aws-chunked", ""))
+    return re.sub(r"(?i)^\s*aws-chunked\s*(,\s*|$)|\s*,\s*aws-chunked\s*(?=,|$)", "", text)
 
 
 class PlainBody:
