@@ -34,7 +34,17 @@ from martlet.apps.stacks.stacks import StackDeployment
 from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
-from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal, with_role
+from martlet.auth import (
+    INVOKE,
+    Auth,
+    Identities,
+    Sessions,
+    authorize,
+    check_host,
+    function_principal,
+    presigned_query,
+    with_role,
+)
 from martlet.clock import Clock, uuid4_text
 from martlet.config import Settings
 from martlet.documents import Documents
@@ -55,7 +65,7 @@ from martlet.gateway.http import HttpServer
 from martlet.gateway.http import Request as HttpRequest
 from martlet.limits import LIMITS
 from martlet.metering import Ledger
-from martlet.objects import S3, Lifecycle, Notice, Objects
+from martlet.objects import S3, AppBuckets, Lifecycle, Notice, Objects
 from martlet.protocols import Rooms, archives
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
@@ -65,7 +75,7 @@ from martlet.store import Store
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, Target, Triggers
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
-from martlet.types import ACCOUNT, FunctionVersion, Principal, Route
+from martlet.types import ACCOUNT, AppGraph, FunctionVersion, Principal, Route
 
 __all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server", "run"]
 
@@ -166,7 +176,7 @@ class Server:
             on_routes=self._on_routes,
             clock=self.clock,
             settings=self.settings,
-            consumers=self.event_sources,
+            consumers=_Both(self.event_sources, AppBuckets(self.objects)),
             also_used=lambda: self.control.addresses() | self.stacks.referenced(),
         )
         self._closers.append(self.apps.close)
@@ -286,6 +296,23 @@ class Server:
             text = f"Error occurred while GetObject. S3 Error Code: {error.name}. S3 Error Message: {error.message}"
             raise ServiceError("InvalidParameterValueException", text) from error
 
+    async def _presign(self, principal: Principal, method: str, path: str, seconds: int) -> str:
+        """A URL of the api listener that does for so long what `principal` may do now."""
+        found = await Sessions(self.store, self.clock).issue(seconds, principal)
+        host = f"{self.settings.host}:{self.api_port}"
+        query = presigned_query(
+            found["AccessKeyId"],
+            found["SecretAccessKey"],
+            found["SessionToken"],
+            region=self.settings.region,
+            now_ms=self.clock.now_ms(),
+            seconds=seconds,
+            method=method,
+            host=host,
+            path=path,
+        )
+        return f"http://{host}{path}?{query}"
+
     async def _untold(self, arn: str, source: str) -> str:
         """Why a target of a bucket's events cannot be told; "" if it can."""
         kind, name = arn.split(":")[2], arn.rpartition(":")[2]
@@ -393,6 +420,7 @@ class Server:
             invoke_base=lambda: f"http://{self.settings.host}:{self.port}",
             sandbox_base=sandbox_base,
             endpoint=lambda: f"http://{self.settings.host}:{self.api_port}",
+            buckets=self.s3,
             nearest=lambda runtime: nearest(self.functions.runtimes.programs, runtime),
         )
         self._closers.append(self.stacks.close)
@@ -558,6 +586,7 @@ class Server:
             region=self.settings.region,
             stacks=self.stacks,
             failures=self.control,
+            presign=self._presign,
         )
 
     def _services(self) -> dict[str, object]:
@@ -595,6 +624,21 @@ class Server:
 def _streams(request: HttpRequest) -> bool:
     headers = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
     return s3_face.streams(request.method, headers, request.query)
+
+
+class _Both:
+    """Queues and buckets of apps, as one port."""
+
+    def __init__(self, *parts: Any) -> None:
+        self._parts = parts
+
+    async def prepare(self, app: str, graph: AppGraph) -> None:
+        for part in self._parts:
+            await part.prepare(app, graph)
+
+    async def consume(self, app: str, graph: AppGraph) -> None:
+        for part in self._parts:
+            await part.consume(app, graph)
 
 
 class _Access:

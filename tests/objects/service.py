@@ -67,7 +67,7 @@ class Service:
     async def heard(self, count: int) -> list[Notice]:
         """What was told, once that many were."""
         async with asyncio.timeout(5):
-            while len(self.told) < count:
+            while len(self.told) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         return self.told
 

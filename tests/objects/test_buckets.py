@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.objects.service import Service, anybody
 
+from martlet.errors import ServiceError
 from martlet.objects import Lifecycle
 from martlet.types import Principal
 
@@ -142,7 +143,15 @@ async def test_conditions_of_policies(s3: Service) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{", "{}", '{"Statement": []}', policy({"Effect": "Allow"}), policy(ALLOW_ALL | {"Resource": "arn:aws:s3:::x/*"})],
+    [
+        "",
+        "[]",
+        "{",
+        "{}",
+        '{"Statement": []}',
+        policy({"Effect": "Allow"}),
+        policy(ALLOW_ALL | {"Resource": "arn:aws:s3:::x/*"}),
+    ],
 )
 async def test_policies_that_are_none(s3: Service, text: str) -> None:
     await s3.bucket()
@@ -231,7 +240,7 @@ async def test_expiry_by_the_clock(s3: Service) -> None:
 async def test_rules_that_are_none(s3: Service, rule: dict[str, Any]) -> None:
     await s3.bucket()
     error = "NotImplemented" if "Transitions" in rule else None
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(ServiceError) as caught:
         await s3("PutBucketLifecycleConfiguration", Bucket="bucket", LifecycleConfiguration={"Rules": [rule]})
     name = getattr(caught.value, "name", "")
     assert name == (error or name)

@@ -83,9 +83,7 @@ async def test_an_aborted_upload_leaves_nothing(s3: Service, tmp_path: Path) -> 
 async def test_checksums_of_the_whole(s3: Service) -> None:
     upload = await begin(s3, ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT")
     parts = [await part(s3, upload, 1, FIRST), await part(s3, upload, 2, SECOND)]
-    await s3.fails(
-        "BadDigest", "CompleteMultipartUpload", **upload, MultipartUpload={"Parts": parts}, ChecksumCRC32="AAAAAA=="
-    )
+    await s3.fails("BadDigest", "CompleteMultipartUpload", **upload, MultipartUpload={"Parts": parts}, ChecksumCRC32="AAAAAA==")
     done = await s3("CompleteMultipartUpload", **upload, MultipartUpload={"Parts": parts})
     expected = base64.b64encode(zlib.crc32(FIRST + SECOND).to_bytes(4, "big")).decode()
     assert (done["ChecksumCRC32"], done["ChecksumType"]) == (expected, "FULL_OBJECT")
@@ -101,7 +99,12 @@ async def test_composite_checksums(s3: Service) -> None:
     assert done["ChecksumSHA256"] == base64.b64encode(hashlib.sha256(digest).digest()).decode() + "-1"
     await s3.fails("InvalidRequest", "CreateMultipartUpload", Bucket="bucket", Key="k", ChecksumType="FULL_OBJECT")
     await s3.fails(
-        "InvalidRequest", "CreateMultipartUpload", Bucket="bucket", Key="k", ChecksumAlgorithm="SHA1", ChecksumType="FULL_OBJECT"
+        "InvalidRequest",
+        "CreateMultipartUpload",
+        Bucket="bucket",
+        Key="k",
+        ChecksumAlgorithm="SHA1",
+        ChecksumType="FULL_OBJECT",
     )
 
 
@@ -136,9 +139,7 @@ async def test_conditional_completion(s3: Service) -> None:
     upload = await begin(s3)
     one = await part(s3, upload, 1, SECOND)
     await s3.put("k", b"there")
-    await s3.fails(
-        "PreconditionFailed", "CompleteMultipartUpload", **upload, MultipartUpload={"Parts": [one]}, IfNoneMatch="*"
-    )
+    await s3.fails("PreconditionFailed", "CompleteMultipartUpload", **upload, MultipartUpload={"Parts": [one]}, IfNoneMatch="*")
     assert await s3.read("k") == b"there"
     await s3("CompleteMultipartUpload", **upload, MultipartUpload={"Parts": [one]})
     assert await s3.read("k") == SECOND

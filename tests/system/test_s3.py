@@ -12,7 +12,6 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -115,7 +114,7 @@ def ask(platform: Platform, method: str, path: str, body: bytes = b"", headers: 
     connection = http.client.HTTPConnection(platform.url.removeprefix("http://"))
     connection.request(method, path, body, headers or {})
     answer = connection.getresponse()
-    found = answer.status, dict(answer.getheaders()), answer.read()
+    found = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
     connection.close()
     return found
 
@@ -153,9 +152,7 @@ def test_forms(platform: Platform, s3: Any, bucket: str) -> None:
         parts = [f'--XX\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()]
         head = b'--XX\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
         body = b"".join(parts) + head + content + b"\r\n--XX--\r\n"
-        status, _, answer = ask(
-            platform, "POST", f"/{bucket}", body, {"content-type": "multipart/form-data; boundary=XX"}
-        )
+        status, _, answer = ask(platform, "POST", f"/{bucket}", body, {"content-type": "multipart/form-data; boundary=XX"})
         return status, answer
 
     assert send(b"form")[0] == 204
@@ -177,7 +174,12 @@ def test_cross_origin(platform: Platform, s3: Any, bucket: str) -> None:
     preflight = {"origin": "http://a.test", "access-control-request-method": "PUT", "access-control-request-headers": "x-y"}
     status, _, body = ask(platform, "OPTIONS", f"/{bucket}/k", headers=preflight)
     assert (status, b"CORS is not enabled" in body) == (403, True)
-    rule = {"AllowedMethods": ["PUT", "GET"], "AllowedOrigins": ["http://*.test"], "AllowedHeaders": ["x-*"], "MaxAgeSeconds": 5}
+    rule = {
+        "AllowedMethods": ["PUT", "GET"],
+        "AllowedOrigins": ["http://*.test"],
+        "AllowedHeaders": ["x-*"],
+        "MaxAgeSeconds": 5,
+    }
     s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [rule]})
     status, headers, _ = ask(platform, "OPTIONS", f"/{bucket}/k", headers=preflight)
     assert (status, headers["access-control-allow-origin"], headers["access-control-max-age"]) == (200, "http://a.test", "5")

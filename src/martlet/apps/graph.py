@@ -19,6 +19,8 @@ from martlet.types import AppGraph, ConsumerConfig, Cors, FunctionConfig, QueueC
 
 __all__ = ["check", "full_name"]
 
+_BUCKET = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_BUCKET_EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # Lambda: FunctionName
 _VARIABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")  # Lambda: environment variable names
 _HANDLER = re.compile(r"[^\s:]+:[^\s:]+|[^\s:.]+(?:\.[^\s:.]+)+")
@@ -65,7 +67,28 @@ def check(app: str, emitted: object, check_schedule: CheckSchedule) -> AppGraph:
     for schedule in graph.schedules:
         _schedule(schedule, names, check_schedule)
     _queues(app, graph, names)
+    _buckets(app, graph, names)
     return graph
+
+
+def _buckets(app: str, graph: AppGraph, names: frozenset[str]) -> None:
+    buckets = _unique((bucket.name for bucket in graph.buckets), "bucket")
+    for bucket in graph.buckets:
+        if not _BUCKET.fullmatch(bucket.name) or len(app) + len(bucket.name) > 62:  # S3: 63, with "-"
+            where = f"bucket {bucket.name!r}"
+            raise _refuse(where, 'a name has lower-case letters, digits and "-", with the app\'s name 62 at most')
+    for one in graph.subscriptions:
+        where = f"subscription to bucket {one.bucket!r}"
+        if one.function not in names:
+            raise _refuse(where, f"leads to {one.function!r}, which is not a function of this app")
+        if one.bucket not in buckets:
+            raise _refuse(where, "which is not a bucket of this app")
+        if not one.events or not all(event in _BUCKET_EVENTS for event in one.events):
+            raise _refuse(where, f"events are {', '.join(one.events) or 'none'}; there are {', '.join(_BUCKET_EVENTS)}")
+    for function in graph.functions:
+        for used in function.buckets:
+            if used not in buckets:
+                raise _refuse(f"function {function.name!r}", f"buckets {used!r}, which is not a bucket of this app")
 
 
 def _queues(app: str, graph: AppGraph, names: frozenset[str]) -> None:

@@ -8,11 +8,22 @@ from typing import TypeAlias
 import msgspec
 
 from martlet.apps.graph import full_name
-from martlet.types import AppGraph, ConsumerConfig, FunctionConfig, FunctionVersion, QueueConfig, Route, ScheduleConfig
+from martlet.types import (
+    AppGraph,
+    BucketConfig,
+    ConsumerConfig,
+    FunctionConfig,
+    FunctionVersion,
+    QueueConfig,
+    Route,
+    ScheduleConfig,
+    SubscriptionConfig,
+)
 
 __all__ = [
     "AppRecord",
     "PublishFunction",
+    "PutBuckets",
     "PutQueues",
     "PutRoutes",
     "PutSchedule",
@@ -107,7 +118,20 @@ class PutQueues(msgspec.Struct, frozen=True, tag="put_queues"):
         return f"put queues        {', '.join(told) or 'none'}"
 
 
-Step: TypeAlias = PublishFunction | RemoveFunction | PutRoutes | PutSchedule | RemoveSchedule | PutQueues
+class PutBuckets(msgspec.Struct, frozen=True, tag="put_buckets"):
+    """Make the app's buckets, and tell these functions of their changes. A bucket that the app no longer has stays, with its
+    objects."""
+
+    buckets: tuple[BucketConfig, ...]
+    subscriptions: tuple[SubscriptionConfig, ...]
+
+    def text(self) -> str:
+        told = [bucket.name for bucket in self.buckets]
+        told += [f"{one.bucket} → {one.function}" for one in self.subscriptions]
+        return f"put buckets       {', '.join(told) or 'none'}"
+
+
+Step: TypeAlias = PublishFunction | RemoveFunction | PutRoutes | PutSchedule | RemoveSchedule | PutQueues | PutBuckets
 
 
 def plan(
@@ -136,6 +160,8 @@ def plan(
     steps.extend(RemoveSchedule(schedule.name) for schedule in old.schedules if schedule.name not in kept)
     if (graph.queues, graph.consumers) != (old.queues, old.consumers):
         steps.append(PutQueues(graph.queues, graph.consumers))
+    if (graph.buckets, graph.subscriptions) != (old.buckets, old.subscriptions):
+        steps.append(PutBuckets(graph.buckets, graph.subscriptions))
     wanted = {full_name(app, config.name) for config in graph.functions}
     steps.extend(RemoveFunction(name) for name, version in sorted(serving.items()) if version.app == app and name not in wanted)
     return tuple(steps)

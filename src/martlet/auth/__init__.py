@@ -13,6 +13,7 @@ from martlet.auth.hosts import check_host
 from martlet.auth.identities import Identities
 from martlet.auth.policy import DOCUMENT_ACTIONS, INVOKE, authorize, function_principal
 from martlet.auth.sessions import Sessions, with_role
+from martlet.auth.sigv4 import presigned_query
 
 __all__ = [
     "DOCUMENT_ACTIONS",
@@ -25,5 +26,6 @@ __all__ = [
     "authorize",
     "check_host",
     "function_principal",
+    "presigned_query",
     "with_role",
 ]

@@ -154,6 +154,10 @@ class Sessions:
             answer["SourceIdentity"] = request["SourceIdentity"]
         return answer
 
+    async def issue(self, seconds: int, principal: Principal) -> dict[str, Any]:
+        """Credentials that act as `principal` is now, for so long: for what it hands to others."""
+        return await self._issue(seconds, principal)
+
     async def _issue(self, seconds: int, principal: Principal, role: str = "", role_id: str = "") -> dict[str, Any]:
         key_id = "ASIA" + roles.random_id(16)
         secret = base64.b64encode(os.urandom(30)).decode()

@@ -32,6 +32,7 @@ __all__ = [
     "claim_of",
     "fields_of",
     "policy_signature",
+    "presigned_query",
     "verify",
 ]
 
@@ -150,6 +151,27 @@ class ChunkSigner:
     def _matches(self, text: str, signature: str) -> bool:
         self._previous = hmac.digest(self._key, text.encode(), "sha256").hex()
         return hmac.compare_digest(self._previous.encode(), signature.encode())
+
+
+def presigned_query(
+    key_id: str, secret: str, token: str, *, region: str, now_ms: int, seconds: int, method: str, host: str, path: str
+) -> str:
+    """The query of an S3 URL that whoever has it may use for so long. `path` as it is sent."""
+    timestamp = _basic_form(now_ms / 1000)
+    scope = f"{timestamp[:8]}/{region}/s3/aws4_request"
+    pairs = {
+        "X-Amz-Algorithm": ALGORITHM,
+        "X-Amz-Credential": f"{key_id}/{scope}",
+        "X-Amz-Date": timestamp,
+        "X-Amz-Expires": str(seconds),
+        "X-Amz-Security-Token": token,
+        "X-Amz-SignedHeaders": "host",
+    }
+    query = "&".join(f"{_encoded(name)}={_encoded(value)}" for name, value in sorted(pairs.items()))
+    request = "\n".join((method, path, query, f"host:{host}", "", "host", _UNSIGNED))
+    text = "\n".join((ALGORITHM, timestamp, scope, hashlib.sha256(request.encode()).hexdigest()))
+    key = _signing_key(secret, timestamp[:8], region, "s3")
+    return f"{query}&X-Amz-Signature={hmac.digest(key, text.encode(), 'sha256').hex()}"
 
 
 def policy_signature(secret: str, date: str, region: str, service: str, policy: str) -> str:

@@ -12,7 +12,7 @@ _AHEAD_BYTES = 262_144  # waiting for the reader; then the connection stops read
 
 
 class BodyStream:
-    """The connection feeds, one reader takes. `on_demand` is called when the reader first asks, and when there is room again."""
+    """The connection feeds, one reader takes. `on_demand` is called when the reader asks and there is room again."""
 
     __slots__ = ("_parts", "_waiter", "asked", "failed", "finished", "on_demand", "size")
 

@@ -68,7 +68,7 @@ def of_request(request: Mapping[str, Any], *, of_object: bool) -> Acl | None:
         return canned(check_acl_name(name, of_object=of_object))
     if headers:
         return {"Owner": OWNER, "Grants": [one for key, text in headers.items() for one in _header_grants(key, text)]}
-    return _checked(body) if body else None
+    return None if body is None else _checked(body)
 
 
 def _header_grants(member: str, text: str) -> list[dict[str, Any]]:

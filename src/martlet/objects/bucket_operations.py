@@ -44,7 +44,7 @@ class BucketOperations(Desk):
         name = request["Bucket"]
         self.allow(caller, "s3:CreateBucket", None, name)
         configuration = request.get("CreateBucketConfiguration") or {}
-        region = self._region(configuration)
+        region = self._region(caller, configuration)
         ownership = settings.ownership_header(request.get("ObjectOwnership"))
         if request.get("ObjectLockEnabledForBucket"):
             raise not_implemented("object lock")
@@ -63,18 +63,25 @@ class BucketOperations(Desk):
         if asked is not None:
             made["acl"] = asked
         if configuration.get("Tags"):
+            if any(str(tag.get("Key", "")).startswith("aws:") for tag in configuration["Tags"]):
+                text = 'User-defined tag keys can\'t start with "aws:". This prefix is reserved for system tags. Remove "aws:" '
+                raise ServiceError("InvalidTag", text + "from your tag keys and try again.", 400)
             made["tags"] = settings.tag_set(configuration["Tags"], of_object=False)
         try:
             bucket = await self.objects.create(name, made, region)
         except ServiceError as error:
-            if error.name != "BucketAlreadyOwnedByYou" or self.objects.region != "us-east-1" or region != "us-east-1":
+            if error.name != "BucketAlreadyOwnedByYou" or region != "us-east-1":
                 raise
-            bucket = self.objects.demand(name)  # S3 in us-east-1 takes a repetition for a success
+            bucket = self.objects.demand(name)
+            if bucket.settings.get("tags", {}) != made.get("tags", {}):
+                raise
+            # S3 in us-east-1 takes a repetition for a success
         location = f"/{name}" if bucket.region == "us-east-1" else f"http://{name}.s3.amazonaws.com/"
         return {"Location": location, "BucketArn": arn_of(name)}
 
-    def _region(self, configuration: Request) -> str:
-        own = self.objects.region
+    def _region(self, caller: Caller, configuration: Request) -> str:
+        """Where the bucket is to be: the region that the request is signed for is the endpoint's."""
+        own = caller.region if caller.region in REGIONS else self.objects.region
         asked = configuration.get("LocationConstraint")
         if configuration.get("Location") or configuration.get("Bucket"):
             raise not_implemented("a directory bucket")
@@ -258,9 +265,10 @@ class BucketOperations(Desk):
         text = str(request.get("Policy") or "")
         policies.check(text, bucket.name)
         if access.blocks(bucket, "BlockPublicPolicy") and policies.is_public(text):
+            who, what = access.arn_of_principal(caller.principal), arn_of(bucket.name)
             raise access_denied(
-                f"User: {access.arn_of_principal(caller.principal)} is not authorized to perform: s3:PutBucketPolicy on resource: "
-                f'"{arn_of(bucket.name)}" because public policies are blocked by the BlockPublicPolicy block public access setting.'
+                f'User: {who} is not authorized to perform: s3:PutBucketPolicy on resource: "{what}" because public policies '
+                "are blocked by the BlockPublicPolicy block public access setting."
             )
         await self.objects.set(bucket.name, "policy", text)
 

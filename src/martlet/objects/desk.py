@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from martlet.errors import ServiceError
-from martlet.objects import access, acl, checksums, lifecycle, rows, settings
+from martlet.objects import access, acl, checksums, lifecycle, rows, settings, words
 from martlet.objects.access import Asker
 from martlet.objects.blobs import Body, Plain, Staged
 from martlet.objects.checksums import ALGORITHMS, member_of
@@ -48,6 +48,8 @@ class Caller(Protocol):
 
     @property
     def principal(self) -> Principal: ...
+    @property
+    def region(self) -> str: ...
     @property
     def request_id(self) -> str: ...
     @property
@@ -150,7 +152,7 @@ class Desk:
 
     async def stage(self, body: Any, request: Request, *, extra: tuple[str, ...] = (), default: str = "") -> tuple[Staged, str]:
         """Keep a body whose digests are as the request says. Returns it with the algorithm that the client chose, "" for none;
-        `default` is computed then. Raises BadDigest, InvalidDigest, InvalidRequest, EntityTooLarge, and what the body raises."""
+        then it is `default`. Raises BadDigest, InvalidDigest, InvalidRequest, EntityTooLarge, and what the body raises."""
         given = body if not isinstance(body, bytes | type(None)) else Plain(body or b"")
         md5 = _given_md5(request.get("ContentMD5"))
         algorithm, wanted = given_checksum(request, given)
@@ -262,7 +264,7 @@ def refuse_unsupported(request: Request) -> None:
 
 def user_metadata(found: Mapping[str, str] | None) -> dict[str, str]:
     """By lower-case names. Raises MetadataTooLarge."""
-    metadata = {name.lower(): value for name, value in (found or {}).items()}
+    metadata = {name.lower(): words.decoded(value) for name, value in (found or {}).items()}
     size = sum(len(name.encode()) + len(value.encode("utf-8", "surrogateescape")) for name, value in metadata.items())
     if size > _USER_METADATA_BYTES:
         text = "Your metadata headers exceed the maximum allowed metadata size"

@@ -51,7 +51,7 @@ def _earliest(bucket: Bucket, key: str, version: Version) -> tuple[int, str] | N
             times.append(
                 (int(datetime.fromisoformat(expiration["Date"].replace("Z", "+00:00")).timestamp() * 1000), rule["ID"])
             )
-    return min(times, default=None)
+    return min(times, default=None, key=lambda pair: pair[0])
 
 
 def _active(bucket: Bucket) -> Iterator[Mapping[str, Any]]:
@@ -156,10 +156,8 @@ class Lifecycle:
         found = None if newest.marker else _earliest(bucket, key, newest)
         if found is not None and found[0] <= tx.now_ms:
             done.append(self._objects.delete_in(tx, bucket.name, key, None, Cause(), event=_EVENT).gone)
-        elif newest.marker and next(rows.noncurrent(tx, bucket.name, key), None) is None:
-            if any((rule.get("Expiration") or {}).get("ExpiredObjectDeleteMarker") for rule in _active(bucket)):
-                cause = Cause()
-                done.append(self._objects.delete_in(tx, bucket.name, key, newest.shown_id, cause, event=_EVENT).gone)
+        elif newest.marker and _drops_markers(bucket) and next(rows.noncurrent(tx, bucket.name, key), None) is None:
+            done.append(self._objects.delete_in(tx, bucket.name, key, newest.shown_id, Cause(), event=_EVENT).gone)
         return done
 
     def _due_noncurrent(self, tx: Tx, bucket: Bucket, key: str, newest: Version) -> list[str]:
@@ -169,10 +167,10 @@ class Lifecycle:
             for rule in _active(bucket):
                 expiration = rule.get("NoncurrentVersionExpiration") or {}
                 days, kept = expiration.get("NoncurrentDays"), expiration.get("NewerNoncurrentVersions") or 0
-                if days and place > kept and applies(rule, key, version):
-                    if midnight_after(since_ms + days * _DAY_MS) <= tx.now_ms and not is_held(version, tx.now_ms):
-                        due.append(version.shown_id)
-                        break
+                is_due = days and place > kept and midnight_after(since_ms + days * _DAY_MS) <= tx.now_ms
+                if is_due and applies(rule, key, version) and not is_held(version, tx.now_ms):
+                    due.append(version.shown_id)
+                    break
             since_ms = version.modified_at_ms
         return due
 
@@ -197,6 +195,10 @@ class Lifecycle:
         count, gone = await self._objects.store.transact(commit)
         await self._objects.blobs.remove(gone)
         return count
+
+
+def _drops_markers(bucket: Bucket) -> bool:
+    return any((rule.get("Expiration") or {}).get("ExpiredObjectDeleteMarker") for rule in _active(bucket))
 
 
 def is_held(version: Version, now_ms: int) -> bool:

@@ -41,7 +41,7 @@ class ListOperations(Desk):
         bucket = self._listed(caller, request, "s3:ListBucket")
         most, encode = _most(request.get("MaxKeys"), "max-keys"), _encoding(request)
         marker = request.get("Marker") or ""
-        page = self.objects.store.read(lambda reader: objects_page(reader, bucket, prefix, delimiter, marker, most))
+        page = self.objects.store.read(lambda reader: objects_page(reader, bucket, prefix, delimiter, marker, most, True))
         answer: Request = {
             "IsTruncated": page.truncated,
             "Marker": encode(marker),
@@ -77,7 +77,7 @@ class ListOperations(Desk):
             "KeyCount": len(page.entries),
             "ContinuationToken": token,
             "NextContinuationToken": _as_token(page.last) if page.truncated else None,
-            "StartAfter": encode(after) if request.get("StartAfter") is not None else None,
+            "StartAfter": encode(after) if request.get("StartAfter") is not None and token is None else None,
         }
 
     async def list_object_versions(self, caller: Caller, request: Request) -> Request:
@@ -204,8 +204,8 @@ def beyond(kind: str, bucket: str, prefix: str) -> bytes:
     return keys.encode(kind, bucket, prefix)[:-1] + b"\xff"
 
 
-def objects_page(reader: Reader, bucket: str, prefix: str, delimiter: str, after: str, most: int) -> Page:
-    """Current objects behind `after`, `most` entries of them."""
+def objects_page(reader: Reader, bucket: str, prefix: str, delimiter: str, after: str, most: int, whole: bool = False) -> Page:
+    """Current objects behind `after`, `most` entries of them. `whole`: a common prefix that `after` lies in is behind, too."""
     page = Page([])
     if most == 0:
         return page
@@ -213,8 +213,9 @@ def objects_page(reader: Reader, bucket: str, prefix: str, delimiter: str, after
     high = beyond(rows.OBJECT, bucket, prefix)
     if after:
         low = max(low, keys.encode(rows.OBJECT, bucket, after) + b"\x00")
-        if delimiter and common_prefix(after, prefix, delimiter) == after:
-            low = max(low, beyond(rows.OBJECT, bucket, after))
+        common = common_prefix(after, prefix, delimiter) if after.startswith(prefix) else ""
+        if common and (whole or common == after):
+            low = max(low, beyond(rows.OBJECT, bucket, common))
     while low < high:
         found = reader.scan(low, high, limit=min(most - len(page.entries) + 1, _SCAN))
         if not found:
@@ -263,8 +264,9 @@ def _versions(
     if after:
         behind = b"" if after_id else b"\x00"
         low = max(low, keys.encode(rows.OBJECT, bucket, after) + behind)
-        if delimiter and common_prefix(after, prefix, delimiter) == after:
-            low = max(low, beyond(rows.OBJECT, bucket, after))
+        common = common_prefix(after, prefix, delimiter) if after.startswith(prefix) else ""
+        if common:
+            low = max(low, beyond(rows.OBJECT, bucket, common))
     while low < high:
         found = reader.scan(low, high, limit=_SCAN)
         if not found:
@@ -284,8 +286,9 @@ def _of_key(
     reader: Reader, bucket: str, key: str, newest: Version, after_id: str
 ) -> Iterator[tuple[str, Version | None, bool]]:
     passed = not after_id
+    place = 0 if after_id in ("", "null") else rows.seq_of(after_id)  # also of a version that is gone
     for version, is_latest in _chain(reader, bucket, key, newest):
-        if passed:
+        if passed or version.seq < place:
             yield key, version, is_latest
         passed = passed or version.shown_id == after_id
 

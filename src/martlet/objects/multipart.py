@@ -207,8 +207,7 @@ class MultipartOperations(Desk):
             still = rows.find_upload(tx, name, key, upload.id)
             if still is None:
                 raise no_such_upload(upload.id)
-            before = rows.current(tx, name, key)
-            if (expected.none_match or expected.match is not None) and _changed_since(before, upload):
+            if (expected.match is not None and still.touched) or (expected.none_match and still.touched == "delete"):
                 condition = "If-None-Match" if expected.none_match else "If-Match"
                 text = "The conditional request cannot succeed due to a conflicting operation against this resource."
                 raise ServiceError("ConditionalRequestConflict", text, 409, Condition=condition, Key=key)
@@ -273,7 +272,7 @@ class MultipartOperations(Desk):
             "NextPartNumberMarker": shown[-1].number if shown else 0,
             "MaxParts": most,
             "IsTruncated": len(found) > len(shown),
-            "Parts": [_part(part) for part in shown] or None,
+            "Parts": [_part(part, bool(upload.algorithm)) for part in shown] or None,
             "Initiator": _INITIATOR,
             "Owner": acl.OWNER,
             "StorageClass": upload.template.storage_class,
@@ -298,7 +297,7 @@ class MultipartOperations(Desk):
         args = (bucket.name, prefix, delimiter, key_marker, id_marker, most)
         found, truncated = store.read(lambda reader: _uploads_page(reader, *args))
         uploads = [one for _, one in found if one is not None]
-        last = found[-1] if found else None
+        last = next(((name, one) for name, one in reversed(found) if one is not None), found[-1] if truncated else None)
         answer: Request = {
             "Bucket": bucket.name,
             "KeyMarker": encode(key_marker),
@@ -403,7 +402,7 @@ def _check_part(one: Request, part: Part, upload: Upload) -> None:
             f"It was missing for part {part.number} in the request."
         )
     for name, value in given.items():
-        if upload.algorithm == name and value != part.checksum:
+        if part.algorithm != name and value:
             text = f"The {name.lower()} you specified for part {part.number} did not match what we received."
             raise ServiceError("BadDigest", text, 400)
         if part.algorithm == name and value != part.checksum:
@@ -456,22 +455,17 @@ def _check_whole(request: Request, algorithm: str, checksum: str) -> None:
             raise ServiceError("BadDigest", f"The {name.lower()} you specified did not match the calculated checksum.", 400)
 
 
-def _changed_since(before: Version | None, upload: Upload) -> bool:
-    """Whether somebody made the object a delete marker since the upload began."""
-    return before is not None and before.marker and before.modified_at_ms >= upload.started_at_ms
-
-
 # --- answers
 
 
-def _part(part: Part) -> Request:
+def _part(part: Part, with_checksum: bool) -> Request:
     found: Request = {
         "PartNumber": part.number,
         "LastModified": seconds(part.modified_at_ms),
         "ETag": f'"{part.etag}"',
         "Size": part.size,
     }
-    if part.algorithm:
+    if part.algorithm and with_checksum:
         found[member_of(part.algorithm)] = part.checksum
     return found
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from martlet.errors import MartletError, ServiceError
-from martlet.objects import acl, rows, settings
+from martlet.objects import acl, rows, settings, words
 from martlet.objects.blobs import Opened, slice_segments
 from martlet.objects.checksums import member_of
 from martlet.objects.desk import (
@@ -103,10 +103,10 @@ class ObjectOperations(Desk):
         if version.storage_class in _ARCHIVED and not is_head:
             text = "The operation is not valid for the object's storage class"
             raise ServiceError("InvalidObjectState", text, 403, StorageClass=version.storage_class)
-        check_conditions(request, version)
+        check_conditions(request, version, self.objects.clock.now_ms())
         version, opened = self.objects.open(bucket.name, key, version.shown_id if version_id is not None else None)
         try:
-            return self._answer(request, bucket, key, version, opened), opened
+            return self._answer(request, bucket, key, version, opened, version_id is None), opened
         except BaseException:
             opened.drop()
             raise
@@ -135,19 +135,22 @@ class ObjectOperations(Desk):
         except MartletError:
             raise access_denied() from None
 
-    def _answer(self, request: Request, bucket: Bucket, key: str, version: Version, opened: Opened) -> Request:
+    def _answer(
+        self, request: Request, bucket: Bucket, key: str, version: Version, opened: Opened, is_current: bool
+    ) -> Request:
         answer: Request = {
             "AcceptRanges": "bytes",
             "LastModified": seconds(version.modified_at_ms),
             "ContentLength": version.size,
             **self.described(bucket, key, version),
+            **({} if is_current else {"Expiration": None}),
             "VersionId": shown_id(bucket, version),
             **version.headers,
-            "Metadata": version.metadata,
+            "Metadata": {name: words.encoded(value) for name, value in version.metadata.items()},
             "StorageClass": None if version.storage_class == "STANDARD" else version.storage_class,
             "TagCount": len(version.tags) or None,
         }
-        with_checksum = request.get("ChecksumMode") == "ENABLED"
+        with_checksum = str(request.get("ChecksumMode") or "").upper() == "ENABLED"
         number, wanted = request.get("PartNumber"), request.get("Range")
         if number is not None:
             if wanted is not None:
@@ -159,7 +162,7 @@ class ObjectOperations(Desk):
                 start, size = chosen
                 opened.limit(start, size)
                 answer |= {"ContentLength": size, "ContentRange": f"bytes {start}-{start + size - 1}/{version.size}"}
-            elif with_checksum:
+            if with_checksum and chosen in (None, (0, version.size)):
                 answer |= shown_checksum(version)
         for member in _OVERRIDES:
             if request.get(member) is not None:
@@ -219,7 +222,7 @@ class ObjectOperations(Desk):
     def _object_parts(self, version: Version, request: Request) -> Request:
         parts = self.objects.store.read(lambda reader: rows.parts_of(reader, version))
         found: Request = {"TotalPartsCount": version.parts}
-        if not any(part.algorithm and part.algorithm == version.algorithm for part in parts):
+        if version.checksum_type != "COMPOSITE":
             return found
         after, most = request.get("PartNumberMarker") or 0, min(request.get("MaxParts") or 1_000, 1_000)
         rest = [part for part in parts if part.number > after]
@@ -273,7 +276,7 @@ class ObjectOperations(Desk):
             if version.storage_class in _ARCHIVED:
                 text = "The source object of the COPY action is not in the active tier and is only stored in Amazon S3 Glacier."
                 raise ServiceError("ObjectNotInActiveTierError", text, 403)
-            check_conditions(request, version, "CopySource")
+            check_conditions(request, version, self.objects.clock.now_ms(), "CopySource")
         except BaseException:
             opened.drop()
             raise
@@ -400,7 +403,9 @@ class ObjectOperations(Desk):
             for key, version_id, etag in allowed:
                 try:
                     expected = expected_of({"IfMatch": None if etag == "*" else etag})
-                    removed = self.objects.delete_in(tx, bucket.name, key, version_id, cause, expected=expected)
+                    removed = self.objects.delete_in(
+                        tx, bucket.name, key, version_id, cause, expected=expected, tell_absent=True
+                    )
                 except ServiceError as error:
                     failed.append({"Key": key, "VersionId": version_id, "Code": error.name, "Message": error.message})
                     continue
@@ -436,7 +441,23 @@ class ObjectOperations(Desk):
         version_id = version_id_of(request)
         action = f"s3:{verb}Object{'Version' if version_id is not None else ''}Tagging"
         bucket = self.bucket(caller, request, action, request["Key"])
-        return bucket, self._look(caller, bucket, request["Key"], version_id, method)
+        try:
+            return bucket, self._there(caller, bucket, request["Key"], version_id, method)
+        except ServiceError as error:
+            if error.name == "NoSuchKey" and method == "GET":  # S3 names the bucket too, here and nowhere else
+                error.members["Key"] = f"{bucket.name}/{request['Key']}"
+            raise
+
+    def _there(self, caller: Caller, bucket: Bucket, key: str, version_id: str | None, method: str) -> Version:
+        """`_look`, where a delete marker is one also without a version id."""
+        try:
+            return self._look(caller, bucket, key, version_id, method)
+        except ServiceError as error:
+            if "marker" in error.details:
+                refused = method_not_allowed(method, "DeleteMarker")
+                refused.details["headers"] = error.details["headers"]
+                raise refused from error
+            raise
 
     async def _tag(self, caller: Caller, bucket: Bucket, request: Request, tags: Mapping[str, str], event: str) -> Request:
         made = await self.objects.amend(
@@ -454,13 +475,13 @@ class ObjectOperations(Desk):
     async def get_object_acl(self, caller: Caller, request: Request) -> Request:
         version_id = version_id_of(request)
         bucket = self.bucket(caller, request, f"s3:GetObject{'Version' if version_id else ''}Acl", request["Key"])
-        version = self._look(caller, bucket, request["Key"], version_id, "GET")
+        version = self._there(caller, bucket, request["Key"], version_id, "GET")
         return version.acl or acl.canned("private")
 
     async def put_object_acl(self, caller: Caller, request: Request) -> Request:
         version_id = version_id_of(request)
         bucket = self.bucket(caller, request, f"s3:PutObject{'Version' if version_id else ''}Acl", request["Key"])
-        self._look(caller, bucket, request["Key"], version_id, "PUT")
+        self._there(caller, bucket, request["Key"], version_id, "PUT")
         if acl.of_request(request, of_object=True) is None:
             text = "Your request was missing a required header"
             raise ServiceError("MissingSecurityHeader", text, 400, MissingHeaderName="x-amz-acl")
@@ -479,7 +500,7 @@ class ObjectOperations(Desk):
 # --- conditions and ranges
 
 
-def check_conditions(request: Request, version: Version, prefix: str = "") -> None:
+def check_conditions(request: Request, version: Version, now_ms: int, prefix: str = "") -> None:
     """RFC 9110 section 13.2.2, as S3 has it. `prefix` "CopySource": those of a copy's source, where nothing is 304."""
     named = {
         name: request.get(f"{prefix}{name}") for name in ("IfMatch", "IfNoneMatch", "IfModifiedSince", "IfUnmodifiedSince")
@@ -494,7 +515,7 @@ def check_conditions(request: Request, version: Version, prefix: str = "") -> No
     if named["IfNoneMatch"] is not None:
         if _is_listed(named["IfNoneMatch"], version.etag):
             raise precondition_failed(f"{header}If-None-Match") if prefix else _not_modified(version)
-    elif named["IfModifiedSince"] is not None and at <= _epoch(named["IfModifiedSince"]):
+    elif named["IfModifiedSince"] is not None and at <= _epoch(named["IfModifiedSince"]) <= now_ms / 1000:
         raise precondition_failed(f"{header}If-Modified-Since") if prefix else _not_modified(version)
 
 
@@ -544,7 +565,7 @@ def byte_range(text: str | None, size: int) -> tuple[int, int] | None:
 
 def _override(member: str, value: Any) -> Any:
     if isinstance(value, datetime):
-        return value
+        return _http_date(int(value.timestamp() * 1000))
     try:
         str(value).encode("latin-1")
     except UnicodeEncodeError:

@@ -289,8 +289,9 @@ class Objects:
         expected: Expected = NOTHING,
         check: Callable[[Bucket, Version], None] | None = None,
         event: str = "ObjectRemoved",
+        tell_absent: bool = False,
     ) -> versions.Removed:
-        """`delete` in a transaction; its blobs are removed after the commit."""
+        """`delete` in a transaction; its blobs are removed after the commit. `tell_absent`: also of what was not there."""
         found = rows.demand_bucket(tx, bucket)
         if version_id is None:
             expected.check(rows.current(tx, bucket, key), key)
@@ -304,6 +305,9 @@ class Objects:
                 check(found, version)
             gone = versions.remove_version(tx, bucket, key, version, is_current)
             removed = versions.Removed(version, version.marker, True, gone)
+        if removed.version is None and tell_absent:
+            absent = Version(seq=rows.next_seq(tx), modified_at_ms=tx.now_ms)
+            self.notices.note(tx, found, f"{event}:Delete", key, absent, cause)
         if removed.version is not None:
             made_marker = removed.marker and version_id is None
             told = removed.version

@@ -109,6 +109,8 @@ def _check_policy(posted: Posted, fields: Mapping[str, str], now_ms: int, bucket
     if "awsaccesskeyid" in fields or ("signature" in fields and "x-amz-signature" not in fields):
         needed: tuple[str, ...] = ("awsaccesskeyid", "signature")
     else:
+        if not any(name in fields for name in _SHOWN):
+            raise access_denied()
         needed = ("x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature")
     for name in needed:
         if name not in fields:

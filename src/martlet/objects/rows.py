@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -121,6 +122,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     template: Version  # what the object will be, but for its bytes
     algorithm: str = ""
     checksum_type: str = ""
+    touched: str = ""  # what has happened to the object since: "put", "delete"
 
 
 _ENCODE: Final = msgspec.json.Encoder()
@@ -182,16 +184,25 @@ def next_seq(tx: Tx) -> int:
 
 def new_version_id(seq: int) -> str:
     """32 characters that look like nothing, from which the version's place can be told."""
-    noise = os.urandom(16)
-    place = (seq ^ int.from_bytes(noise[:8], "big")).to_bytes(8, "big")
-    return base64.b64encode(place + noise, b"._").decode()
+    noise = os.urandom(12)
+    place = (seq ^ int.from_bytes(noise[:8], "big")).to_bytes(8, "big") + noise
+    return base64.b64encode(place + _seal(place), b"._").decode()
 
 
 def is_version_id(text: str) -> bool:
-    return text == "null" or _VERSION_ID.fullmatch(text) is not None
+    """Whether it is "null", or an id that we may have made: any other is refused, as S3 does with ids that are not its own."""
+    if text == "null" or not _VERSION_ID.fullmatch(text):
+        return text == "null"
+    raw = base64.b64decode(text, b"._")
+    return _seal(raw[:20]) == raw[20:]
 
 
-def _seq_of(version_id: str) -> int:
+def _seal(raw: bytes) -> bytes:
+    return zlib.crc32(raw, 0x5345414C).to_bytes(4, "big")
+
+
+def seq_of(version_id: str) -> int:
+    """The place that an id speaks of."""
     raw = base64.b64decode(version_id, b"._")
     return int.from_bytes(raw[:8], "big") ^ int.from_bytes(raw[8:16], "big")
 
@@ -242,7 +253,7 @@ def find_version(reader: Reader, bucket: str, key: str, version_id: str) -> tupl
                 if not one.version_id:
                     return one, False
         else:
-            raw = reader.get(version_key(bucket, key, _seq_of(version_id)))
+            raw = reader.get(version_key(bucket, key, seq_of(version_id)))
             if raw is not None and (found := _VERSIONS.decode(raw)).version_id == version_id:
                 return found, False
     raise no_such_version(key, version_id)
@@ -315,6 +326,12 @@ def uploaded_part(reader: Reader, id: str, number: int) -> Part | None:
 
 def put_uploaded(tx: Tx, id: str, part: Part) -> None:
     tx.put(keys.encode(UPLOADED, id, part.number), _ENCODE.encode(part))
+
+
+def touch_uploads(tx: Tx, bucket: str, key: str, what: str) -> None:
+    """Something happened to the object: uploads under way with a condition will want to know."""
+    for at, raw in tx.scan(*keys.prefix_range(UPLOAD, bucket, key), limit=1_000):
+        tx.put(at, _ENCODE.encode(msgspec.structs.replace(_UPLOADS.decode(raw), touched=what)))
 
 
 def drop_upload(tx: Tx, upload: Upload) -> list[Part]:

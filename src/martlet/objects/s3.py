@@ -19,8 +19,8 @@ __all__ = ["S3"]
 
 
 class S3(BucketOperations, ListOperations, MultipartOperations, ObjectOperations):
-    """Amazon S3. `authorize(principal, action, resource)` are the caller's own grants; `exists(arn, bucket's arn)` says why a target of
-    notifications cannot be told ("" if it can); `tell` tells it."""
+    """Amazon S3. `authorize(principal, action, resource)` are the caller's own grants; `exists(arn, bucket's arn)` says why a
+    target of notifications cannot be told ("" if it can); `tell` tells it."""
 
     def __init__(
         self,

@@ -46,7 +46,6 @@ ENCRYPTION: Final[Settings] = {
         {
             "ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"},
             "BucketKeyEnabled": False,
-            "BlockedEncryptionTypes": {"EncryptionType": ["SSE-C"]},
         }
     ]
 }
@@ -89,7 +88,8 @@ def tags_of_header(text: str | None) -> dict[str, str]:
     if not text:
         return {}
     wrong = invalid_argument(
-        "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.",
+        "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name "
+        "duplicates.",
         "x-amz-tagging",
         text,
     )
@@ -245,7 +245,9 @@ def _rule(rule: Mapping[str, Any]) -> Settings:
     if rule.get("Expiration") is not None:
         made["Expiration"] = _expiration(rule["Expiration"], made)
     days = (rule.get("NoncurrentVersionExpiration") or {}).get("NoncurrentDays")
-    if rule.get("NoncurrentVersionExpiration") is not None and (days is None or days < 1):
+    if rule.get("NoncurrentVersionExpiration") is not None and days is None:
+        raise malformed_xml()
+    if days is not None and days < 1:
         text = "'NoncurrentDays' for NoncurrentVersionExpiration action must be a positive integer"
         raise invalid_argument(text)
     abort = rule.get("AbortIncompleteMultipartUpload")

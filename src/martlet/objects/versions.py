@@ -32,6 +32,7 @@ def identity(tx: Tx, bucket: Bucket) -> tuple[int, str]:
 def place(tx: Tx, bucket: Bucket, key: str, version: Version) -> list[str]:
     """`version` is the current one from here on."""
     before = rows.current(tx, bucket.name, key)
+    rows.touch_uploads(tx, bucket.name, key, "delete" if version.marker else "put")
     gone: list[str] = []
     if before is not None:
         if version.version_id or before.version_id:
@@ -60,6 +61,7 @@ def expire_current(tx: Tx, bucket: Bucket, key: str, now_ms: int) -> Removed:
         if before is None:
             return Removed(None, False, False, [])
         tx.delete(rows.object_key(bucket.name, key))
+        rows.touch_uploads(tx, bucket.name, key, "delete")
         return Removed(before, False, True, rows.release(tx, before))
     seq, version_id = identity(tx, bucket)
     marker = Version(seq=seq, modified_at_ms=now_ms, version_id=version_id, marker=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -228,3 +228,4 @@ class Rooms:
     collections: CollectionsRoom | None = None  # the whole of documents; its face authorizes each operation itself
     stacks: Stacks | None = None
     failures: Failures | None = None
+    presign: Callable[[Principal, str, str, int], Awaitable[str]] | None = None  # (who, method, raw path, seconds) → an S3 URL

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, TypedDict, Unpack
 
+    from martlet.sdk.bucket import Bucket, BucketEvents
     from martlet.sdk.documents import Collection
     from martlet.sdk.queue import Queue
 
-    Uses = Iterable[Function | Collection | Queue | str]
+    Uses = Iterable[Function | Collection | Queue | Bucket | str]
 
     class Options(TypedDict, total=False):
         """Settings of a function; each left out takes the platform's default (`martlet.types.FunctionConfig`)."""
@@ -119,8 +120,10 @@ class App:
 
     def on(
         self,
-        source: Queue,
+        source: Queue | BucketEvents,
         *,
+        prefix: str = "",
+        suffix: str = "",
         batch: int = 10,
         window: int = 0,
         filter: Mapping[str, Any] | Iterable[Mapping[str, Any]] = (),
@@ -130,10 +133,21 @@ class App:
     ) -> Decorator:
         """The decorated function takes the queue's messages, up to `batch` of them in one event (Lambda's SQS event); `window`
         seconds may pass to fill it. `filter`: event patterns, of which one must match; what none matches is dropped.
+        `on(bucket.created, prefix="in/", suffix=".csv")`: it is told of the bucket's changes (S3's event).
         `consumers`: most events at one time. `partial`: it returns {"batchItemFailures": [{"itemIdentifier": messageId}]}."""
+        from martlet.sdk.bucket import BucketEvents, Subscription
         from martlet.sdk.queue import Consumer
 
         where = _caller()
+        if isinstance(source, BucketEvents):
+            told = source
+
+            def subscribe(target: Callable[..., Any]) -> Function:
+                function = self._declare(target, dict(options), where)
+                function.subscriptions.append(Subscription(told, prefix, suffix, where))
+                return function
+
+            return subscribe
         filters: list[Any] = [filter] if hasattr(filter, "keys") else list(filter)
 
         def decorate(target: Callable[..., Any]) -> Function:

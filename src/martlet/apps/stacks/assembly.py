@@ -19,6 +19,7 @@ from martlet.apps.stacks.providers.custom import CustomProvider, Invoke, Respons
 from martlet.apps.stacks.providers.functions import Control, FunctionProvider
 from martlet.apps.stacks.providers.identity import Identities, identity_providers
 from martlet.apps.stacks.providers.lambda_ import lambda_providers
+from martlet.apps.stacks.providers.objects import Buckets, bucket_providers
 from martlet.apps.stacks.providers.remembered import remembered_providers
 from martlet.apps.stacks.providers.schedules import Schedules, schedule_providers
 from martlet.apps.stacks.reading import TemplateFault
@@ -42,6 +43,7 @@ def providers_of(
     schedules: Schedules,
     custom: CustomProvider,
     nearest: Callable[[str], str] = str,
+    buckets: Buckets = None,
 ) -> dict[str, Any]:
     """Every provider by its type."""
     found = [
@@ -51,6 +53,7 @@ def providers_of(
         *remembered_providers(),
         *schedule_providers(store, schedules),
         *api_providers(apis),
+        *bucket_providers(buckets),
         custom,
     ]
     return {provider.kind.type: provider for provider in found}
@@ -80,6 +83,7 @@ def open_stacks(
     sandbox_base: Callable[[], str],
     endpoint: Callable[[], str] = lambda: "",
     nearest: Callable[[str], str] = str,
+    buckets: Buckets = None,
 ) -> Stacks:
     """All stacks over these rooms. `build` makes an `ApiConfig` of ("rest" or "http", parts, app, warn); `invoke_base` is where
     APIs answer, `sandbox_base` where the platform's API answers inside a sandbox. Call `load` on what it gives."""
@@ -88,7 +92,7 @@ def open_stacks(
     engine = Engine(
         store,
         clock,
-        providers=providers_of(store, control, identities, apis, schedules, custom, nearest),
+        providers=providers_of(store, control, identities, apis, schedules, custom, nearest, buckets),
         groups=(ApiGroup(apis, build),),
         translation=Translation(region),
         region=region,

@@ -39,7 +39,7 @@ def is_s3(request: WireRequest) -> bool:
     host = bucket_of_host(headers.get("host", ""))
     if host is not None and (not authorization or host == "" or ".s3" in headers.get("host", "")):
         return True
-    if authorization.startswith("AWS ") or authorization.startswith("AWS4-HMAC-SHA256"):
+    if authorization.startswith(("AWS ", "AWS4-HMAC-SHA256")):
         return authorization.startswith("AWS ") or "x-amz-content-sha256" in headers
     if authorization or "x-amz-target" in headers:
         return False

@@ -42,8 +42,6 @@ def preflight(
     found = list(_told(rule, origin))
     if asked:
         found.append(("access-control-allow-headers", ", ".join(asked)))
-    if rule.get("MaxAgeSeconds") is not None:
-        found.append(("access-control-max-age", str(rule["MaxAgeSeconds"])))
     return tuple(found)
 
 
@@ -64,6 +62,8 @@ def _told(rule: Mapping[str, Any], origin: str) -> Headers:
     ]
     if rule.get("ExposeHeaders"):
         found.append(("access-control-expose-headers", ", ".join(rule["ExposeHeaders"])))
+    if rule.get("MaxAgeSeconds") is not None:
+        found.append(("access-control-max-age", str(rule["MaxAgeSeconds"])))
     if not anybody:
         found.append(("access-control-allow-credentials", "true"))
     return (*found, _VARY)

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from martlet.errors import MartletError, ServiceError, Unauthenticated, Unsupported
+from martlet.errors import InvalidInput, MartletError, ServiceError, Unauthenticated, Unsupported
 from martlet.protocols import asgi, codec
 from martlet.protocols.asgi import Answer, ASGIApp, Request
 from martlet.protocols.codec import Caller, Malformed, OperationModel, Wire, WireAnswer, WireRequest
@@ -29,10 +29,12 @@ _log = logging.getLogger("martlet.protocols")
 
 _DOCUMENT_BYTES: Final = 4_194_304  # of a body that is no object: a list of 10,000 parts is the longest
 _STREAMED: Final = frozenset({"PutObject", "UploadPart"})
+_PRESIGN: Final = "x-martlet-presign"
 _RANGED: Final = frozenset({"GetObject", "HeadObject"})
 _OF_CONDITIONS: Final = ("user-agent", "referer")
 _ABOUT_OBJECTS: Final = frozenset({"CompleteMultipartUpload", "CopyObject"})  # whose checksum headers are not of their body
-_MD5_NEEDED: Final = frozenset({"DeleteObjects"})
+_STATUS: Final = {"PutBucketPolicy": 204, "PutBucketTagging": 204}  # where it is not the model's
+_CAPITALS: Final = {"etag": "ETag", "content-md5": "Content-MD5"}
 
 
 def app(rooms: Rooms) -> ASGIApp:
@@ -43,7 +45,7 @@ def app(rooms: Rooms) -> ASGIApp:
 class _Visit:
     """One request on its way; what is known of it so far decides in which form it is answered."""
 
-    __slots__ = ("bucket", "key", "operation", "principal", "request", "wire", "wire_request")
+    __slots__ = ("bucket", "key", "operation", "principal", "region", "request", "wire", "wire_request")
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -57,6 +59,7 @@ class _Visit:
         self.wire: Wire | None = None
         self.operation: OperationModel | None = None
         self.principal: Principal = ANONYMOUS
+        self.region = ""  # that the request is signed for
 
 
 class _Face:
@@ -100,6 +103,8 @@ class _Face:
         routed = codec.route(("s3",), visit.wire_request)
         visit.operation = routed.operation
         payload, signer = self._authenticate(visit)
+        if _PRESIGN in request.headers and request.context is not None:
+            return await self._presigned(visit)
         body: PlainBody | ChunkedBody | None = None
         wire_request = visit.wire_request
         streamed = routed.operation.name in _STREAMED
@@ -116,6 +121,16 @@ class _Face:
             value["Body"] = body
         return await self._perform(visit, value)
 
+    async def _presigned(self, visit: _Visit) -> WireAnswer:
+        """A sandbox asks for a URL that it may hand to others: "GET 900" in a header of ours."""
+        method, _, seconds = visit.request.headers[_PRESIGN].partition(" ")
+        if method not in ("GET", "PUT", "HEAD", "DELETE") or not seconds.isdigit() or not 1 <= int(seconds) <= 604_800:
+            raise InvalidInput(f"{_PRESIGN} is a method and 1 to 604800 seconds")
+        if self._rooms.presign is None:
+            raise Unsupported("this platform signs no URLs")
+        url = await self._rooms.presign(visit.principal, method, visit.wire_request.path.decode("latin-1"), int(seconds))
+        return WireAnswer(200, (("content-type", "text/plain"),), url.encode())
+
     async def _perform(self, visit: _Visit, value: dict[str, Any]) -> WireAnswer:
         operation, wire = visit.operation, visit.wire
         assert operation is not None
@@ -123,6 +138,8 @@ class _Face:
         method = codec.method_of(self._service, operation)
         result = await method(self._caller(visit), value) or {}
         answer = wire.encode(operation, {**result, "Body": None} if "Body" in result else result, visit.request.id)
+        if operation.name in _STATUS:
+            return msgspec.structs.replace(answer, status=_STATUS[operation.name])
         if operation.name == "HeadBucket":
             return msgspec.structs.replace(answer, headers=(*answer.headers, ("content-type", "application/xml")))
         if operation.name in _RANGED:
@@ -155,6 +172,7 @@ class _Face:
             return said if said.startswith("STREAMING-UNSIGNED") else "", None
         visit.principal = signed.principal
         self._check_region(signed.claim)
+        visit.region = signed.claim.region if signed.claim is not None else ""
         return signed.payload, signed.signer
 
     def _check_region(self, claim: Any) -> None:
@@ -174,7 +192,7 @@ class _Face:
                 conditions[f"s3:{name}"] = value
         return Caller(
             principal=visit.principal,
-            region=self._rooms.region,
+            region=visit.region or self._rooms.region,
             account=ACCOUNT,
             request_id=request.id,
             endpoint=f"http://{request.headers.get('host', '127.0.0.1')}",
@@ -191,11 +209,6 @@ class _Face:
         raw = b"".join([part async for part in body])
         headers = visit.request.headers
         _check_md5(headers.get("content-md5"), raw)
-        if visit.operation is not None and visit.operation.name in _MD5_NEEDED:
-            has_checksum = any(name.startswith("x-amz-checksum-") for name in (*headers, *body.trailer_names))
-            if "content-md5" not in headers and not has_checksum:
-                text = "Missing required header for this request: Content-MD5"
-                raise ServiceError("InvalidRequest", text, 400)
         if visit.operation is None or visit.operation.name not in _ABOUT_OBJECTS:
             self._service.check_document(headers | dict(body.trailers), raw)
         return msgspec.structs.replace(visit.wire_request, body=raw)
@@ -213,6 +226,10 @@ class _Face:
         result = await self._service.put_object(self._caller(visit), value, event="ObjectCreated:Post")
         status, headers, body = given.answer(result, f"http://{request.headers.get('host', '')}", visit.bucket)
         found = (("etag", result["ETag"]), ("x-amz-request-id", request.id), *headers)
+        for name, value in result.items():
+            if name.startswith("Checksum"):
+                header = "type" if name == "ChecksumType" else name.removeprefix("Checksum").lower()
+                found = (*found, (f"x-amz-checksum-{header}", value))
         if result.get("VersionId"):
             found = (*found, ("x-amz-version-id", result["VersionId"]))
         return WireAnswer(status, found, body)
@@ -245,7 +262,15 @@ class _Face:
             headers = (*headers, ("x-amz-id-2", base64.b64encode(visit.request.id.encode()).decode()))
         if "origin" in visit.request.headers and visit.request.method != "OPTIONS":
             headers = (*headers, *cors.headers_for(visit.request.headers, visit.request.method, self._rules(visit)))
-        return Answer(answer.status, answer.body, (*headers, ("server", "AmazonS3")))
+        named = tuple((_spelled(name), value) for name, value in headers)
+        return Answer(answer.status, answer.body, (*named, ("server", "AmazonS3")))
+
+
+def _spelled(name: str) -> str:
+    """A header's name as S3 spells it: its own in lower case, HTTP's in capitals. Some clients tell them apart."""
+    if name.startswith("x-amz-") or name in ("accept-ranges", "server", "content-length"):
+        return name
+    return _CAPITALS.get(name) or name.title()
 
 
 def _is_form(visit: _Visit) -> bool:

@@ -67,7 +67,8 @@ def _incomplete(presigned: dict[str, str], error: Unauthenticated) -> ServiceErr
     if seconds < 0:
         return ServiceError(code, "X-Amz-Expires must be non-negative", 400)
     if seconds > 604_800:
-        text = "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than 604800 seconds"
+        text = "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than "
+        text += "604800 seconds"
         return ServiceError(code, text, 400)
     return ServiceError(code, error.message, 400)
 
