@@ -26,11 +26,12 @@ from martlet import __version__
 from martlet.apps import Apps, Deployment
 from martlet.apps.apis import Apis, http_api_from, rest_api_from
 from martlet.apps.archive import UPLOAD_BYTES
+from martlet.apps.declared import Declared
 from martlet.apps.layers import Layers
 from martlet.apps.stacks.api import CloudFormation
 from martlet.apps.stacks.assembly import open_stacks, stored_code
 from martlet.apps.stacks.finding import stack_name, template_of
-from martlet.apps.stacks.stacks import StackDeployment
+from martlet.apps.stacks.stacks import StackDeployment, Stacks
 from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
@@ -42,13 +43,12 @@ from martlet.auth import (
     authorize,
     check_host,
     function_principal,
-    presigned_query,
     with_role,
 )
-from martlet.clock import Clock, uuid4_text
+from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
-from martlet.errors import AccessDenied, DeployFailed, InvalidInput, MartletError, ServiceError, StartFailed, Unsupported
+from martlet.errors import DeployFailed, InvalidInput, MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.control import Control
 from martlet.functions.log_groups import LogGroups
@@ -62,20 +62,18 @@ from martlet.gateway.apis.backend import Backend
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
-from martlet.gateway.http import Request as HttpRequest
 from martlet.limits import LIMITS
 from martlet.metering import Ledger
-from martlet.objects import S3, AppBuckets, Lifecycle, Notice, Objects
+from martlet.objects import S3, AppBuckets, Lifecycle, Objects
 from martlet.protocols import Rooms, archives
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
 from martlet.queues import Queues, Sqs
-from martlet.queues.queues import Draft
 from martlet.store import Store
 from martlet.telemetry import Registry
-from martlet.triggers import EventSources, Target, Triggers
+from martlet.triggers import EventSources, ObjectTargets, Target, Triggers
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
-from martlet.types import ACCOUNT, AppGraph, FunctionVersion, Principal, Route
+from martlet.types import ACCOUNT, FunctionVersion, Principal, Route
 
 __all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server", "run"]
 
@@ -176,7 +174,7 @@ class Server:
             on_routes=self._on_routes,
             clock=self.clock,
             settings=self.settings,
-            consumers=_Both(self.event_sources, AppBuckets(self.objects)),
+            consumers=Declared(self.event_sources, AppBuckets(self.objects)),
             also_used=lambda: self.control.addresses() | self.stacks.referenced(),
         )
         self._closers.append(self.apps.close)
@@ -267,62 +265,14 @@ class Server:
             backend = await asyncio.to_thread(open_backend, folder)
         except OSError as error:
             raise StartFailed(f"objects in {folder}: {error}", remedy="make the folder writable") from error
-        self.objects = Objects(self.store, self.clock, backend=backend, region=self.settings.region, send=self._tell)
-        self.s3 = S3(self.objects, authorize, exists=self._untold, tell=self._tell)
+        targets = ObjectTargets(self.queues, self.control.may_be_invoked_by, self._enqueue)
+        self.objects = Objects(self.store, self.clock, backend=backend, region=self.settings.region, send=targets.tell)
+        self.s3 = S3(self.objects, authorize, exists=targets.why_not, tell=targets.tell)
         await self.objects.start()
         self._closers.append(self.objects.stop)
         self.lifecycle = Lifecycle(self.objects)
         await self.lifecycle.start()
         self._closers.append(self.lifecycle.stop)
-
-    async def _tell(self, notice: Notice) -> None:
-        """A change of an object reaches its target: a queue, or a function's own queue of events."""
-        kind, name = notice.target.split(":")[2:3], notice.target.rpartition(":")[2]
-        if kind == ["sqs"]:
-            await self.queues.send(name, [Draft(body=json.dumps(notice.payload))])
-        elif kind == ["lambda"]:
-            reference = notice.target.partition(":function:")[2]
-            if not self.control.may_be_invoked_by(reference, "s3.amazonaws.com", notice.source):
-                raise AccessDenied(f"{notice.source} may not invoke {reference}")
-            await self._enqueue(reference, json.dumps(notice.payload).encode(), uuid4_text())
-        else:
-            raise Unsupported(f"events of objects do not reach {notice.target}")
-
-    async def _fetch_code(self, bucket: str, key: str, version: str) -> bytes:
-        """A function's archive from a bucket, or Lambda's error for what is not there."""
-        try:
-            return await self.objects.fetch(bucket, key, version)
-        except ServiceError as error:
-            text = f"Error occurred while GetObject. S3 Error Code: {error.name}. S3 Error Message: {error.message}"
-            raise ServiceError("InvalidParameterValueException", text) from error
-
-    async def _presign(self, principal: Principal, method: str, path: str, seconds: int) -> str:
-        """A URL of the api listener that does for so long what `principal` may do now."""
-        found = await Sessions(self.store, self.clock).issue(seconds, principal)
-        host = f"{self.settings.host}:{self.api_port}"
-        query = presigned_query(
-            found["AccessKeyId"],
-            found["SecretAccessKey"],
-            found["SessionToken"],
-            region=self.settings.region,
-            now_ms=self.clock.now_ms(),
-            seconds=seconds,
-            method=method,
-            host=host,
-            path=path,
-        )
-        return f"http://{host}{path}?{query}"
-
-    async def _untold(self, arn: str, source: str) -> str:
-        """Why a target of a bucket's events cannot be told; "" if it can."""
-        kind, name = arn.split(":")[2], arn.rpartition(":")[2]
-        if kind == "sqs":
-            return "" if self.queues.find(name) is not None else "The destination queue does not exist"
-        if kind == "lambda":
-            reference = arn.partition(":function:")[2]
-            allowed = self.control.may_be_invoked_by(reference, "s3.amazonaws.com", source)
-            return "" if allowed else f"Not authorized to invoke function [{arn}]"
-        return "Topics are not supported by Martlet"
 
     def _make_event_sources(self) -> None:
         """Event source mappings: queues to functions. Their operations belong to the service "lambda"."""
@@ -361,7 +311,7 @@ class Server:
             region=self.settings.region,
             authorize=authorize,
             available=self._lacking_runtime,
-            fetch_object=stored_code(self.data, self._fetch_code),
+            fetch_object=stored_code(self.data, lambda *place: self.objects.fetch_code(*place)),
             on_urls=self._on_urls,
             url_of=lambda id: f"http://{self.settings.host}:{self.port}/_url/{id}/",
         )
@@ -405,7 +355,7 @@ class Server:
             inside = self.settings.sandbox == "isolated"
             return "http://127.0.0.1:9001" if inside else f"http://{self.settings.host}:{self.api_port}"
 
-        self.stacks = open_stacks(
+        self.stacks: Stacks = open_stacks(
             self.store,
             self.clock,
             control=self.control,
@@ -431,7 +381,7 @@ class Server:
         self.edge.set_apis(self.api_edge)
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
         api = AsgiHandler(self._guarded(archives.beside(self.control.download, protocols_app(self._rooms()))))
-        streams, most = _streams, LIMITS["object_put_bytes"].default
+        streams, most = s3_face.streams, LIMITS["object_put_bytes"].default
         self._api_server = HttpServer(
             api,
             clock=self.clock,
@@ -601,6 +551,11 @@ class Server:
             "sts": Sessions(self.store, self.clock),
         }
 
+    async def _presign(self, principal: Principal, method: str, path: str, seconds: int) -> str:
+        host = f"{self.settings.host}:{self.api_port}"
+        sessions = Sessions(self.store, self.clock)
+        return await sessions.presigned(principal, seconds, region=self.settings.region, method=method, host=host, path=path)
+
     def _usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
         import msgspec
 
@@ -619,26 +574,6 @@ class Server:
             "apps": len(self.apps.list()) + len(self.stacks.list()),
             **found,
         }
-
-
-def _streams(request: HttpRequest) -> bool:
-    headers = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
-    return s3_face.streams(request.method, headers, request.query)
-
-
-class _Both:
-    """Queues and buckets of apps, as one port."""
-
-    def __init__(self, *parts: Any) -> None:
-        self._parts = parts
-
-    async def prepare(self, app: str, graph: AppGraph) -> None:
-        for part in self._parts:
-            await part.prepare(app, graph)
-
-    async def consume(self, app: str, graph: AppGraph) -> None:
-        for part in self._parts:
-            await part.consume(app, graph)
 
 
 class _Access:

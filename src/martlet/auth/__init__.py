@@ -13,7 +13,6 @@ from martlet.auth.hosts import check_host
 from martlet.auth.identities import Identities
 from martlet.auth.policy import DOCUMENT_ACTIONS, INVOKE, authorize, function_principal
 from martlet.auth.sessions import Sessions, with_role
-from martlet.auth.sigv4 import presigned_query
 
 __all__ = [
     "DOCUMENT_ACTIONS",
@@ -26,6 +25,5 @@ __all__ = [
     "authorize",
     "check_host",
     "function_principal",
-    "presigned_query",
     "with_role",
 ]

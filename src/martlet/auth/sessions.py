@@ -154,9 +154,15 @@ class Sessions:
             answer["SourceIdentity"] = request["SourceIdentity"]
         return answer
 
-    async def issue(self, seconds: int, principal: Principal) -> dict[str, Any]:
-        """Credentials that act as `principal` is now, for so long: for what it hands to others."""
-        return await self._issue(seconds, principal)
+    async def presigned(self, principal: Principal, seconds: int, *, region: str, method: str, host: str, path: str) -> str:
+        """An S3 URL that lets whoever has it do for so long what `principal` may do now. `path` as it is sent."""
+        found = await self._issue(seconds, principal)
+        key_id, secret, token = found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"]
+        now_ms = self._clock.now_ms()
+        query = sigv4.presigned_query(
+            key_id, secret, token, region=region, now_ms=now_ms, seconds=seconds, method=method, host=host, path=path
+        )
+        return f"http://{host}{path}?{query}"
 
     async def _issue(self, seconds: int, principal: Principal, role: str = "", role_id: str = "") -> dict[str, Any]:
         key_id = "ASIA" + roles.random_id(16)

@@ -20,7 +20,7 @@ from martlet.errors import InvalidInput, MartletError, Overloaded, StartFailed
 from martlet.gateway.answer import Headers, field_block, problem, status_line
 from martlet.gateway.chunked import ChunkedBody
 from martlet.gateway.head import Fields, Refused, Request, join, parse_fields, parse_line, partial_fault
-from martlet.gateway.stream import BodyStream
+from martlet.gateway.stream import BodyStream, Upload
 from martlet.limits import LIMITS, exceeded
 
 __all__ = ["Exchange", "Headers", "HttpServer", "Request"]
@@ -187,21 +187,6 @@ def _connection_line(request: Request, keep: bool) -> bytes:
     return b"\r\n" if request.version == "1.1" else b"connection: keep-alive\r\n\r\n"
 
 
-class _Upload:
-    """A request whose body is on its way."""
-
-    __slots__ = ("body", "chunked", "missing", "received", "request", "started_ns", "stream")
-
-    def __init__(self, request: Request, chunked: ChunkedBody | None, missing: int, started_ns: int) -> None:
-        self.request = request
-        self.stream: BodyStream | None = None  # a body that is served while it comes in
-        self.received = 0
-        self.chunked = chunked
-        self.missing = missing
-        self.body = bytearray() if chunked is None else chunked.body
-        self.started_ns = started_ns
-
-
 class _Connection(asyncio.Protocol):
     """One client connection."""
 
@@ -231,7 +216,7 @@ class _Connection(asyncio.Protocol):
         self.context = context
         self.transport: asyncio.Transport
         self.exchange: Exchange | None = None  # the request in service
-        self.upload: _Upload | None = None
+        self.upload: Upload | None = None
         self.fields: Fields | None = None  # of the last request: clients repeat themselves
         self.unread = b""
         self.parsing = False
@@ -401,7 +386,7 @@ class _Connection(asyncio.Protocol):
         if fields.expect is not None and request.version == "1.1" and at == len(data):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         chunked = ChunkedBody(server.request_header_bytes) if fields.chunked else None
-        self.upload = _Upload(request, chunked, length, server.now)
+        self.upload = Upload(request, chunked, length, server.now)
         self.deadline = server.now + server.body_read_ns
         return at
 
@@ -412,7 +397,7 @@ class _Connection(asyncio.Protocol):
             allowed = server.stream_body_bytes
             raise Refused(413, exceeded("request_body_bytes", fields.content_length, "request body", allowed))
         chunked = ChunkedBody(server.request_header_bytes) if fields.chunked else None
-        upload = self.upload = _Upload(request, chunked, fields.content_length, server.now)
+        upload = self.upload = Upload(request, chunked, fields.content_length, server.now)
         expects = [fields.expect is not None and request.version == "1.1"]
 
         def demand() -> None:
@@ -432,7 +417,7 @@ class _Connection(asyncio.Protocol):
             self.deadline = server.now + server.body_read_ns
         return at
 
-    def _feed_stream(self, upload: _Upload, stream: BodyStream, data: bytes, at: int) -> int:
+    def _feed_stream(self, upload: Upload, stream: BodyStream, data: bytes, at: int) -> int:
         start = at
         if upload.chunked is not None:
             at = upload.chunked.feed(data, at, len(data))
@@ -473,7 +458,7 @@ class _Connection(asyncio.Protocol):
 
     def _take_body(self, data: bytes, at: int) -> int:
         """Read body from `at`; returns where it stopped. Raises `Refused`."""
-        upload = cast(_Upload, self.upload)
+        upload = cast(Upload, self.upload)
         server = self.server
         if upload.stream is not None:
             return self._feed_stream(upload, upload.stream, data, at)

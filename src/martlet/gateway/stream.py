@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
-__all__ = ["BodyStream"]
+__all__ = ["BodyStream", "Upload"]
 
 _AHEAD_BYTES = 262_144  # waiting for the reader; then the connection stops reading
 
@@ -64,3 +65,18 @@ class BodyStream:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+class Upload:
+    """A request whose body is on its way."""
+
+    __slots__ = ("body", "chunked", "missing", "received", "request", "started_ns", "stream")
+
+    def __init__(self, request: Any, chunked: Any, missing: int, started_ns: int) -> None:
+        self.request = request
+        self.stream: BodyStream | None = None  # a body that is served while it comes in
+        self.received = 0
+        self.chunked = chunked
+        self.missing = missing
+        self.body = bytearray() if chunked is None else chunked.body
+        self.started_ns = started_ns

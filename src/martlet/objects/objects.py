@@ -325,6 +325,14 @@ class Objects:
         _, opened = self.open(bucket, key, version_id or None)
         return await opened.bytes()
 
+    async def fetch_code(self, bucket: str, key: str, version_id: str) -> bytes:
+        """A function's archive. Raises Lambda's error for what is not there."""
+        try:
+            return await self.fetch(bucket, key, version_id)
+        except ServiceError as error:
+            text = f"Error occurred while GetObject. S3 Error Code: {error.name}. S3 Error Message: {error.message}"
+            raise ServiceError("InvalidParameterValueException", text) from error
+
     async def store_bytes(self, bucket: str, key: str, data: bytes, content_type: str = "binary/octet-stream") -> Version:
         """Put a whole object, on the platform's own account."""
         staged = await self.blobs.stage(Plain(data), ("CRC64NVME",))

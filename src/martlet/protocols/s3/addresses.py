@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from martlet.protocols import codec
 from martlet.protocols.codec import WireRequest
@@ -49,11 +48,20 @@ def is_s3(request: WireRequest) -> bool:
     return not request.path.startswith(b"/service/")
 
 
-def streams(method: str, headers: Mapping[str, str], query: bytes) -> bool:
+class Head(Protocol):
+    """A request whose body is still to come, as the listener has it."""
+
+    method: str
+    query: bytes
+
+    def header(self, name: bytes) -> bytes | None: ...
+
+
+def streams(request: Head) -> bool:
     """Whether the body of a request is taken as it comes: it may be an object's."""
-    if method not in ("PUT", "POST"):
+    if request.method not in ("PUT", "POST"):
         return False
-    authorization = headers.get("authorization", "")
-    if "/s3/aws4_request" in authorization or b"aws4_request" in query or authorization.startswith("AWS "):
+    authorization = request.header(b"authorization") or b""
+    if b"/s3/aws4_request" in authorization or b"aws4_request" in request.query or authorization.startswith(b"AWS "):
         return True
-    return not authorization and "x-amz-target" not in headers
+    return not authorization and request.header(b"x-amz-target") is None
