@@ -133,7 +133,10 @@ class Auth:
             secret, principal = self._secret_of(credential, token)
             if not hmac.compare_digest(sigv2.policy_signature(secret, policy).encode(), signature.encode("utf-8", "replace")):
                 raise sigv4.refused(
-                    "SignatureDoesNotMatch", "the signature of the policy does not match", string_to_sign=policy
+                    "SignatureDoesNotMatch",
+                    "the signature of the policy does not match",
+                    string_to_sign=policy,
+                    provided=signature,
                 )
             return principal()
         parts = credential.split("/")
@@ -142,7 +145,9 @@ class Auth:
         secret, principal = self._secret_of(parts[0], token)
         expected = sigv4.policy_signature(secret, parts[1], parts[2], parts[3], policy)
         if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")):
-            raise sigv4.refused("SignatureDoesNotMatch", "the signature of the policy does not match", string_to_sign=policy)
+            raise sigv4.refused(
+                "SignatureDoesNotMatch", "the signature of the policy does not match", string_to_sign=policy, provided=signature
+            )
         return principal()
 
     def _verified(

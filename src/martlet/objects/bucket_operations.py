@@ -11,7 +11,7 @@ import msgspec
 
 from martlet.errors import MartletError, ServiceError
 from martlet.objects import access, acl, events, policies, settings
-from martlet.objects.desk import Caller, Desk, Request, when
+from martlet.objects.desk import Caller, Desk, Request, seconds
 from martlet.objects.events import Notice
 from martlet.objects.failures import access_denied, invalid_argument, malformed_xml, not_implemented
 from martlet.objects.names import REGIONS, arn_of
@@ -62,6 +62,8 @@ class BucketOperations(Desk):
         made: dict[str, Any] = {"ownership": ownership, "public_access_block": dict.fromkeys(settings.PUBLIC_ACCESS, True)}
         if asked is not None:
             made["acl"] = asked
+        if configuration.get("LocationConstraint") == "EU":
+            made["location"] = "EU"  # the old name, which S3 remembers
         if configuration.get("Tags"):
             if any(str(tag.get("Key", "")).startswith("aws:") for tag in configuration["Tags"]):
                 text = 'User-defined tag keys can\'t start with "aws:". This prefix is reserved for system tags. Remove "aws:" '
@@ -90,7 +92,9 @@ class BucketOperations(Desk):
                 raise _illegal_location("unspecified")
             return own
         if asked == "EU":
-            asked = "eu-west-1"
+            if own not in ("us-east-1", "eu-west-1"):
+                raise _illegal_location(asked)
+            return "eu-west-1"
         if asked == "us-east-1" or asked not in REGIONS:
             if own == "us-east-1":
                 text = "The specified location-constraint is not valid"
@@ -121,7 +125,7 @@ class BucketOperations(Desk):
             "Buckets": [
                 {
                     "Name": one.name,
-                    "CreationDate": when(one.created_at_ms),
+                    "CreationDate": seconds(one.created_at_ms),
                     "BucketRegion": one.region,
                     "BucketArn": arn_of(one.name),
                 }
@@ -150,7 +154,8 @@ class BucketOperations(Desk):
         return found[:limit]
 
     async def get_bucket_location(self, caller: Caller, request: Request) -> Request:
-        region = self.bucket(caller, request, "s3:GetBucketLocation").region
+        bucket = self.bucket(caller, request, "s3:GetBucketLocation")
+        region = bucket.settings.get("location") or bucket.region
         return {"LocationConstraint": None if region == "us-east-1" else region}
 
     # --- versions

@@ -316,10 +316,6 @@ def shown_checksum(version: Version) -> Request:
     return {member_of(version.algorithm): version.checksum, "ChecksumType": version.checksum_type}
 
 
-def when(at_ms: int) -> datetime:
-    return datetime.fromtimestamp(at_ms / 1000, UTC)
-
-
 def seconds(at_ms: int) -> datetime:
     """S3 tells times of objects in whole seconds."""
     return datetime.fromtimestamp(at_ms // 1000, UTC)

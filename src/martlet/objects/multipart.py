@@ -27,7 +27,6 @@ from martlet.objects.desk import (
     replaced,
     seconds,
     shown_checksum,
-    when,
 )
 from martlet.objects.failures import (
     invalid_argument,
@@ -474,7 +473,7 @@ def _upload_shown(upload: Upload, key: str) -> Request:
     return {
         "UploadId": upload.id,
         "Key": key,
-        "Initiated": when(upload.started_at_ms),
+        "Initiated": seconds(upload.started_at_ms),
         "StorageClass": upload.template.storage_class,
         "Owner": acl.OWNER,
         "Initiator": _INITIATOR,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import unquote_plus
 
 from martlet.errors import ServiceError
 from martlet.objects.failures import invalid_argument
@@ -64,7 +64,7 @@ def copy_source(text: str) -> tuple[str, str, str | None]:
     path, separator, version_id = text.rpartition("?versionId=")
     if not separator:
         path, version_id = text, ""
-    bucket, slash, key = unquote(path).removeprefix("/").partition("/")
+    bucket, slash, key = unquote_plus(path).removeprefix("/").partition("/")
     if bucket.startswith("arn:"):
         raise ServiceError("NotImplemented", "access points are not supported by Martlet", 501)
     if not slash or not bucket or not key:

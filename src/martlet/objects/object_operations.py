@@ -257,6 +257,7 @@ class ObjectOperations(Desk):
         return {
             **answer,
             "CopyObjectResult": result,
+            "VersionId": shown_id(self.objects.demand(bucket.name), made),
             "CopySourceVersionId": shown_id(origin, before) if origin is not None else None,
         }
 
@@ -481,7 +482,7 @@ class ObjectOperations(Desk):
     async def put_object_acl(self, caller: Caller, request: Request) -> Request:
         version_id = version_id_of(request)
         bucket = self.bucket(caller, request, f"s3:PutObject{'Version' if version_id else ''}Acl", request["Key"])
-        self._there(caller, bucket, request["Key"], version_id, "PUT")
+        self._look(caller, bucket, request["Key"], version_id, "PUT")
         if acl.of_request(request, of_object=True) is None:
             text = "Your request was missing a required header"
             raise ServiceError("MissingSecurityHeader", text, 400, MissingHeaderName="x-amz-acl")

@@ -89,7 +89,7 @@ def read(fields: Mapping[str, str], now_ms: int, bucket: str) -> Posted:
     key = fields.get("key")
     if key is None:
         raise _lacks("key")
-    key = key.replace("${filename}", fields.get("file.name", ""))
+    key = key.replace("${filename}", fields.get("file.name", "${filename}"))
     if not key:
         raise invalid_argument("User key must have a length greater than 0.", "key", "")
     request: dict[str, Any] = {"Key": key}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from email.errors import HeaderParseError
 from email.header import decode_header
 from typing import Final
 
@@ -18,7 +19,7 @@ def decoded(text: str) -> str:
         try:
             parts = decode_header(text)
             return "".join(part if isinstance(part, str) else part.decode(charset or "latin-1") for part, charset in parts)
-        except (ValueError, LookupError):
+        except (ValueError, LookupError, HeaderParseError):
             return text
     try:
         return text.encode("latin-1").decode()

@@ -25,12 +25,12 @@ def preflight(
     origin, method = headers.get("origin"), headers.get("access-control-request-method")
     if not origin:
         raise ServiceError("BadRequest", "Insufficient information. Origin request header needed.", 400)
-    if method not in _METHODS:
-        raise ServiceError("BadRequest", f"Invalid Access-Control-Request-Method: {method or 'null'}", 400)
     if not exists:
         raise _forbidden("CORSResponse: Bucket not found", "OPTIONS", "BUCKET")
     if not rules:
-        raise _forbidden("CORSResponse: CORS is not enabled for this bucket.", str(method), "BUCKET")
+        raise _forbidden("CORSResponse: CORS is not enabled for this bucket.", method or "OPTIONS", "BUCKET")
+    if method not in _METHODS:
+        raise ServiceError("BadRequest", f"Invalid Access-Control-Request-Method: {method or 'null'}", 400)
     asked = [name.strip().lower() for name in headers.get("access-control-request-headers", "").split(",") if name.strip()]
     rule = _fitting(rules, origin, str(method), asked)
     if rule is None:

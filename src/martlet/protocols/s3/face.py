@@ -29,6 +29,7 @@ _log = logging.getLogger("martlet.protocols")
 
 _DOCUMENT_BYTES: Final = 4_194_304  # of a body that is no object: a list of 10,000 parts is the longest
 _STREAMED: Final = frozenset({"PutObject", "UploadPart"})
+_EMPTY: Final = (b"part-number-marker=", b"max-parts=", b"max-keys=", b"max-uploads=")  # numbers that are not there
 _PRESIGN: Final = "x-martlet-presign"
 _RANGED: Final = frozenset({"GetObject", "HeadObject"})
 _OF_CONDITIONS: Final = ("user-agent", "referer")
@@ -298,7 +299,8 @@ def _adjusted(request: WireRequest) -> WireRequest:
             del headers["content-encoding"]
     if "x-amz-decoded-content-length" in headers:
         headers["content-length"] = headers["x-amz-decoded-content-length"]
-    return msgspec.structs.replace(request, headers=headers)
+    query = b"&".join(part for part in request.query.split(b"&") if part not in _EMPTY)
+    return msgspec.structs.replace(request, headers=headers, query=query)
 
 
 def _check_md5(text: str | None, raw: bytes) -> None:

@@ -89,7 +89,12 @@ def _expired(presigned: dict[str, str], now_ms: int) -> ServiceError:
 
 def _mismatch(error: Unauthenticated, presigned: dict[str, str], authorization: str) -> ServiceError:
     text = str(error.details["string_to_sign"])
-    provided = presigned.get("X-Amz-Signature") or presigned.get("Signature") or authorization.rpartition("Signature=")[2]
+    provided = (
+        str(error.details.get("provided", ""))
+        or presigned.get("X-Amz-Signature")
+        or presigned.get("Signature")
+        or authorization.rpartition("Signature=")[2]
+    )
     members: dict[str, Any] = {
         "AWSAccessKeyId": _key_id(presigned, authorization),
         "StringToSign": text,
