@@ -30,7 +30,8 @@ def app(rooms: Rooms) -> ASGIApp:
             name = "management"
         else:
             request = Request.of(scope, receive)
-            name = "s3" if s3.is_s3(aws.wire_request(request)) else "aws" if aws.is_aws(request) else "management"
+            is_s3 = "s3" in rooms.services and s3.is_s3(aws.wire_request(request))
+            name = "s3" if is_s3 else "aws" if aws.is_aws(request) else "management"
         await apps[name](scope, receive, send)
 
     return serve
