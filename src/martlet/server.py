@@ -43,12 +43,13 @@ from martlet.auth import (
     authorize,
     check_host,
     function_principal,
+    role_for_service,
     with_role,
 )
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
-from martlet.errors import DeployFailed, InvalidInput, MartletError, StartFailed
+from martlet.errors import AccessDenied, DeployFailed, InvalidInput, MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.control import Control
 from martlet.functions.log_groups import LogGroups
@@ -65,15 +66,16 @@ from martlet.gateway.http import HttpServer
 from martlet.limits import LIMITS
 from martlet.metering import Ledger
 from martlet.objects import S3, AppBuckets, Lifecycle, Objects
-from martlet.protocols import Rooms, archives
+from martlet.protocols import Forward, Rooms, archives
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
+from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.queues import Queues, Sqs
 from martlet.store import Store
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, ObjectTargets, Target, Triggers
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
-from martlet.types import ACCOUNT, FunctionVersion, Principal, Route
+from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route
 
 __all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server", "run"]
 
@@ -129,6 +131,7 @@ class Server:
         self.port = self.api_port = 0
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._principals: dict[tuple[str, int], Principal] = {}
+        self._forward: Forward | None = None
         self._started_at_ms = self.clock.now_ms()
 
     # --- start ----------------------------------------------------------------------------------------------------
@@ -175,10 +178,11 @@ class Server:
             clock=self.clock,
             settings=self.settings,
             consumers=Declared(self.event_sources, AppBuckets(self.objects)),
+            schemas=AppSchemas(self.documents),
             also_used=lambda: self.control.addresses() | self.stacks.referenced(),
         )
         self._closers.append(self.apps.close)
-        self.apis = Apis(self.store, on_apis=self._on_apis, check=check_api)
+        self.apis = Apis(self.store, on_apis=self._on_apis, check=_check_api)
         self._open_stacks()
         await self._listen()
         self._closers.append(self._release_receivers)
@@ -257,14 +261,9 @@ class Server:
 
     async def _start_objects(self) -> None:
         """Buckets: bytes beside the store, or in a remote object store (`objects` of the settings)."""
-        place = self.settings.objects
+        place = self.settings.objects or str(self.data / "objects")
         module, _, name = BACKENDS["remote" if "://" in place else "disk"].partition(":")
-        folder = place or str(self.data / "objects")
-        open_backend = getattr(importlib.import_module(module), name)
-        try:
-            backend = await asyncio.to_thread(open_backend, folder)
-        except OSError as error:
-            raise StartFailed(f"objects in {folder}: {error}", remedy="make the folder writable") from error
+        backend = await asyncio.to_thread(getattr(importlib.import_module(module), name), place)
         targets = ObjectTargets(self.queues, self.control.may_be_invoked_by, self._enqueue)
         self.objects = Objects(self.store, self.clock, backend=backend, region=self.settings.region, send=targets.tell)
         self.s3 = S3(self.objects, authorize, exists=targets.why_not, tell=targets.tell)
@@ -381,19 +380,12 @@ class Server:
         self.edge.set_apis(self.api_edge)
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
         api = AsgiHandler(self._guarded(archives.beside(self.control.download, protocols_app(self._rooms()))))
-        streams, most = s3_face.streams, LIMITS["object_put_bytes"].default
+        streamed: dict[str, Any] = {"streams": s3_face.streams, "stream_body_bytes": LIMITS["object_put_bytes"].default}
         self._api_server = HttpServer(
-            api,
-            clock=self.clock,
-            max_body_bytes=UPLOAD_BYTES,
-            name="api listener (--api-port)",
-            streams=streams,
-            stream_body_bytes=most,
+            api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)", **streamed
         )
         # Connections from sandboxes have a server, and so a limit of connections, of their own.
-        self._private_server = HttpServer(
-            api, clock=self.clock, name="private endpoints", streams=streams, stream_body_bytes=most
-        )
+        self._private_server = HttpServer(api, clock=self.clock, name="private endpoints", **streamed)
         self._closers.append(self._shut_listeners)
         self.port = await self._app_server.listen(self.settings.host, self.settings.port)
         self.api_port = await self._api_server.listen(self.settings.host, self.settings.api_port)
@@ -406,6 +398,7 @@ class Server:
         edge = ApiEdge(
             self.functions.dispatch,
             access_log=log.add,
+            ask_service=self._ask_service,
             clock=self.clock,
             region=self.settings.region,
             backend=Backend(hosts),
@@ -417,6 +410,15 @@ class Server:
         )
         self._closers.append(edge.close)
         return edge
+
+    async def _ask_service(self, service: str, role: str, *request: Any) -> tuple[int, list[tuple[str, str]], bytes]:
+        """A call of an API's integration to one of our own services, by the role that it names."""
+        principal = self.store.read(lambda reader: role_for_service(reader, role, ACCOUNT, "apigateway.amazonaws.com"))
+        if principal is None:
+            raise AccessDenied(f"API Gateway may not take the role {role}")
+        if self._forward is None:
+            self._forward = Forward(self._rooms())
+        return await self._forward(service, principal, *request)
 
     async def _shut_listeners(self) -> None:
         await asyncio.gather(self._app_server.shutdown(_GRACE_SECONDS), self._api_server.shutdown(2.0))
@@ -536,7 +538,9 @@ class Server:
             region=self.settings.region,
             stacks=self.stacks,
             failures=self.control,
-            presign=self._presign,
+            presign=Sessions(self.store, self.clock).presigner(
+                self.settings.region, lambda: f"{self.settings.host}:{self.api_port}"
+            ),
         )
 
     def _services(self) -> dict[str, object]:
@@ -550,11 +554,6 @@ class Server:
             "sqs": Sqs(self.queues),
             "sts": Sessions(self.store, self.clock),
         }
-
-    async def _presign(self, principal: Principal, method: str, path: str, seconds: int) -> str:
-        host = f"{self.settings.host}:{self.api_port}"
-        sessions = Sessions(self.store, self.clock)
-        return await sessions.presigned(principal, seconds, region=self.settings.region, method=method, host=host, path=path)
 
     def _usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
         import msgspec
@@ -574,6 +573,15 @@ class Server:
             "apps": len(self.apps.list()) + len(self.stacks.list()),
             **found,
         }
+
+
+def _check_api(config: ApiConfig) -> None:
+    """Raises `MartletError` for what the edge cannot serve: a fault in the configuration, or a service that is not here."""
+    check_api(config)
+    for route in config.routes:
+        service = route.integration.service
+        if service and service not in SERVICES:
+            raise InvalidInput(f"API {config.name}: {route.method} {route.path} calls {service}, which is not supported yet")
 
 
 class _Access:

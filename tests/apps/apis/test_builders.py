@@ -259,6 +259,9 @@ def test_a_stage_has_an_access_log(arn: str) -> None:
     assert (stage.access_log_group, stage.access_log_format) == ("calls", "$context.requestId $context.status")
 
 
+SERVICE = "arn:aws:apigateway:us-east-1:{}"
+
+
 def resources(*more: Part) -> list[Part]:
     return [
         API,
@@ -341,6 +344,9 @@ def test_a_body_and_its_stages() -> None:
         (resources(method(Frobnicate=1)), "Frobnicate"),
         (resources(method(Integration={"Type": "AWS_PROXY", "Uri": URI, "Frob": 1})), "Frob"),
         (resources(method(RequestValidatorId="nope")), "nope"),
+        (resources(method(Integration={"Type": "AWS", "Uri": SERVICE.format("sqs:path/1/q")})), "credentials is missing"),
+        (resources(method(Integration={"Type": "AWS", "Uri": SERVICE.format("translate:path//")})), "service 'translate'"),
+        (resources(method(Integration={"Type": "AWS_PROXY", "Uri": SERVICE.format("sqs:path/1/q")})), "service 'sqs'"),
         (resources(part("ApiGateway::Stage", "s", StageName="x", CacheClusterEnabled=True)), "CacheClusterEnabled"),
         (
             resources(part("ApiGateway::Stage", "s", StageName="x", AccessLogSetting={"Format": "x"})),
@@ -432,7 +438,11 @@ def test_quick_create() -> None:
         ([part("ApiGatewayV2::Api", ID, ProtocolType="WEBSOCKET")], "WEBSOCKET"),
         (
             [HTTP, part("ApiGatewayV2::Integration", "i", IntegrationType="AWS_PROXY", IntegrationSubtype="SQS-SendMessage")],
-            "ubtype",
+            "credentials is missing",
+        ),
+        (
+            [HTTP, part("ApiGatewayV2::Integration", "i", IntegrationType="AWS_PROXY", IntegrationSubtype="Kinesis-PutRecord")],
+            "Kinesis-PutRecord is not supported",
         ),
         ([HTTP, part("ApiGatewayV2::Route", "r", RouteKey="GET /", Target="integrations/none")], "not an integration"),
         ([HTTP, part("ApiGatewayV2::Authorizer", "a", AuthorizerType="JWT", JwtConfiguration={})], "JWT"),

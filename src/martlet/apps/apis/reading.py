@@ -10,14 +10,15 @@ import msgspec
 
 from martlet.errors import DeployFailed
 
-__all__ = ["Part", "Place", "Warn", "access_log", "function_of", "throttle_numbers", "truth"]
+__all__ = ["Part", "Place", "Warn", "access_log", "function_of", "service_of", "throttle_numbers", "truth"]
 
 Warn = Callable[[str], None]
 
 _FUNCTION: Final = re.compile(r"(?:.*:)?function:([^:/]+(?:\$\{stageVariables\.[^}]+\})?(?::[^/]+)?)")
 _INVOCATIONS: Final = re.compile(r"arn:[^:]*:apigateway:[^:]*:lambda:path/[^/]+/functions/(.+)/(invocations|[\w-]+)")
 _LOG_GROUP: Final = re.compile(r"arn:[^:]*:logs:[^:]*:[^:]*:log-group:([^:*]+)(?::\*)?")
-_SERVICE: Final = re.compile(r"arn:[^:]*:apigateway:[^:]*:([^:]+):(path|action)/.*", re.DOTALL)
+_SERVICE: Final = re.compile(r"arn:[^:]*:apigateway:[^:]*:([^:]+):((?:path|action)/.*)", re.DOTALL)
+_SERVICES: Final = frozenset(("dynamodb", "events", "logs", "s3", "sns", "sqs"))  # those that may be here; the edge knows
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +161,14 @@ def function_of(place: Place, key: str, uri: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_$.{}-]+(?::[A-Za-z0-9_$.{}-]+)?", uri) and not uri.startswith("http"):
         return uri
     raise place.wrong(key, f"{uri[:200]!r} names no function")
+
+
+def service_of(place: Place, key: str, uri: str) -> tuple[str, str]:
+    """(service, "path/…" or "action/…") of an integration's URI with a service of the platform; ("", "") for any other URI."""
+    found = _SERVICE.fullmatch(uri)
+    if found is None or found[1] == "lambda" or found[1] not in _SERVICES:
+        return "", ""
+    return found[1], found[2]
 
 
 def throttle_numbers(place: Place) -> tuple[float, int] | None:

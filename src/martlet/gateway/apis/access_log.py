@@ -99,13 +99,14 @@ class AccessLog:
 
     async def close(self) -> None:
         """Write what waits."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if self._flushing is not None:
             await self._flushing
+        self._disarm()
         if self._waiting:
             await self._flush()
+        self._disarm()
+
+    def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

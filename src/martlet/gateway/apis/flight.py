@@ -17,10 +17,13 @@ from martlet.gateway.http import Exchange
 from martlet.gateway.payload import MalformedAnswer
 from martlet.types import Invocation, Outcome
 
-__all__ = ["TIMED_OUT", "ApiFlight", "Edge", "Enqueue"]
+__all__ = ["TIMED_OUT", "ApiFlight", "AskService", "Edge", "Enqueue", "ServiceAnswer"]
 
 TIMED_OUT: Final = "Sandbox.Timedout"
 Enqueue = Callable[[str, bytes, str], Awaitable[None]]
+ServiceAnswer = tuple[int, list[tuple[str, str]], bytes]
+# (service, role, method, "path/…" or "action/…", raw query, headers, body) -> the service's answer, errors included
+AskService = Callable[[str, str, str, str, str, list[tuple[str, str]], bytes], Awaitable[ServiceAnswer]]
 Verify = Callable[[Exchange, str], Any]
 Permit = Callable[[Any, str, str], None]
 
@@ -37,6 +40,7 @@ class Edge(Protocol):
     under_way: set[Any]
     authorizers: Any
     access_log: Callable[[str, int, str], None]  # (log group, epoch ms, line)
+    ask_service: AskService | None
 
     def count(self, status: int) -> None: ...
     def spawn(self, work: Awaitable[None]) -> None: ...
@@ -154,6 +158,23 @@ class ApiFlight:
     def outcome(self, outcome: Outcome) -> None:
         """What a function said."""
         raise NotImplementedError
+
+    async def served(
+        self, method: str, uri: str, query: str, headers: list[tuple[str, str]], body: bytes
+    ) -> ServiceAnswer | None:
+        """What the integration's service answers; None: it took too long, and that is answered."""
+        integration = self.plan.route.integration
+        if self.edge.ask_service is None:
+            self.fail("API_CONFIGURATION_ERROR")
+            return None
+        asked = self.edge.ask_service(integration.service, integration.credentials, method, uri, query, headers, body)
+        try:
+            answer = await asyncio.wait_for(asked, integration.timeout_ms / 1000)
+        except TimeoutError:
+            self.fail("INTEGRATION_TIMEOUT")
+            return None
+        self.returned(answer[0])
+        return answer
 
     def expire(self) -> None:
         """The integration took too long. What it says comes too late."""

@@ -9,14 +9,19 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from martlet.errors import StartFailed
+
 __all__ = ["DiskBackend", "open_backend"]
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
 
 def open_backend(place: str) -> DiskBackend:
-    """The folder `place`, made if it is not there. Blocks; raises `OSError`."""
-    return DiskBackend(Path(place))
+    """The folder `place`, made if it is not there. Blocks; raises `StartFailed`."""
+    try:
+        return DiskBackend(Path(place))
+    except OSError as error:
+        raise StartFailed(f"objects in {place}: {error}", remedy="make the folder writable") from error
 
 
 class DiskBackend:

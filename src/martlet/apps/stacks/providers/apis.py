@@ -55,7 +55,7 @@ def _made_of(context: Context, length: int) -> str:
 _NOT_YET: Final = frozenset(
     (
         "ApiKeyRequired", "AuthorizationScopes", "BodyS3Location", "CacheClusterEnabled", "CanarySetting",
-        "ClientCertificateId", "CloneFrom", "DeploymentCanarySettings", "IntegrationSubtype", "MinimumCompressionSize", "Policy",
+        "ClientCertificateId", "CloneFrom", "DeploymentCanarySettings", "MinimumCompressionSize", "Policy",
         "TemplateSelectionExpression", "TlsConfig",
     )
 )  # fmt: skip
