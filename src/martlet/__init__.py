@@ -2,6 +2,7 @@
 
 from martlet.sdk.answer import Response
 from martlet.sdk.app import App
+from martlet.sdk.bucket import Bucket
 from martlet.sdk.documents import Collection, Document, Transaction
 from martlet.sdk.errors import (
     AccessDenied,
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessDenied",
     "App",
+    "Bucket",
     "Collection",
     "Conflict",
     "DeclarationError",

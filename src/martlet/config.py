@@ -30,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stem_cells: int = 4  # isolated blank instances parked for each hot zygote
     keep_alive_seconds: float = 300.0  # an idle instance is kept this long at most
     region: str = "us-east-1"  # named in ARNs and in AWS request signatures
+    objects: str = ""  # where bytes of objects are: a folder, or s3://, gs://, az:// (obstore); "": in the data folder
     integration_hosts: str = ""  # hosts that HTTP integrations may call although they are this machine's or local; "*": all
     quiet: bool = False  # print nothing but errors
 

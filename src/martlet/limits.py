@@ -95,6 +95,7 @@ _ALL = (
     Limit("delivery_age_seconds", 21_600, "seconds", "Lambda: longest time an event is tried while it is throttled"),
     Limit("delivery_concurrency", 64, "events", "events of triggers that run at one time"),
     Limit("dead_letter_days", 14, "days", "SQS: longest retention; older dead letters are removed"),
+    Limit("object_put_bytes", 5_368_709_120 + 67_108_864, "bytes", "S3: one PUT or part, 5 GB; and what its chunks add"),
     Limit("queue_in_flight", 120_000, "messages", "SQS: messages of one queue that are received and neither deleted nor back"),
     Limit("change_consumers", 100, "batches", "of one trigger on changes that run at one time; Lambda has 10 for each shard"),
     Limit("change_backlog_bytes", 33_554_432, "bytes", "changes in memory that wait for the function of one trigger"),

@@ -26,6 +26,7 @@ from martlet import __version__
 from martlet.apps import Apps, Deployment
 from martlet.apps.apis import Apis, http_api_from, rest_api_from
 from martlet.apps.archive import UPLOAD_BYTES
+from martlet.apps.declared import Declared
 from martlet.apps.layers import Layers
 from martlet.apps.stacks.api import CloudFormation
 from martlet.apps.stacks.assembly import open_stacks, stored_code
@@ -48,7 +49,7 @@ from martlet.auth import (
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents, Usage
-from martlet.documents.declared import Declared
+from martlet.documents.declared import Declared as DeclaredCollections
 from martlet.documents.dynamodb import DynamoDb, DynamoDbStreams, Tables
 from martlet.errors import AccessDenied, DeployFailed, InvalidInput, MartletError, StartFailed
 from martlet.functions import Functions
@@ -64,15 +65,18 @@ from martlet.gateway.apis.backend import Backend
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
+from martlet.limits import LIMITS
 from martlet.metering import DocumentLedger, Ledger
+from martlet.objects import S3, AppBuckets, Lifecycle, Objects
 from martlet.protocols import Forward, Rooms, archives
 from martlet.protocols import app as protocols_app
+from martlet.protocols import s3 as s3_face
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.queues import Queues, Sqs
 from martlet.store import Store, places
 from martlet.telemetry import Registry
-from martlet.triggers import EventSources, Target, Triggers
+from martlet.triggers import EventSources, ObjectTargets, Target, Triggers
 from martlet.triggers.destinations import Destinations
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
 from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route
@@ -112,6 +116,10 @@ class Lambda:
         return await self._tagged(request).untag_resource(caller, request)  # type: ignore[no-any-return]
 
 
+BACKENDS = {
+    "disk": "martlet.objects.backends.disk:open_backend",
+    "remote": "martlet.objects.backends.remote:open_backend",
+}
 SERVICES: dict[str, type] = {
     "cloudformation": CloudFormation,
     "dynamodb": DynamoDb,
@@ -119,6 +127,7 @@ SERVICES: dict[str, type] = {
     "iam": Identities,
     "lambda": Lambda,
     "logs": LogGroups,
+    "s3": S3,
     "sqs": Sqs,
     "sts": Sessions,
 }
@@ -173,6 +182,7 @@ class Server:
         await self._start_documents()
         await self._start_tables()
         await self._start_queues()
+        await self._start_objects()
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
         self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
         self._make_event_sources()
@@ -184,9 +194,9 @@ class Server:
             on_routes=self._on_routes,
             clock=self.clock,
             settings=self.settings,
-            consumers=self.event_sources,
+            consumers=Declared(self.event_sources, AppBuckets(self.objects)),
             schemas=AppSchemas(self.documents),
-            collections=Declared(self.documents),
+            collections=DeclaredCollections(self.documents),
             also_used=self._used_elsewhere,
         )
         self._closers.append(self.apps.close)
@@ -308,6 +318,20 @@ class Server:
         codes = self.control.addresses() | self.stacks.referenced()
         return codes | self.functions.runtimes.ahead.layers(codes)
 
+    async def _start_objects(self) -> None:
+        """Buckets: bytes beside the store, or in a remote object store (`objects` of the settings)."""
+        place = self.settings.objects or str(self.data / "objects")
+        module, _, name = BACKENDS["remote" if "://" in place else "disk"].partition(":")
+        backend = await asyncio.to_thread(getattr(importlib.import_module(module), name), place)
+        targets = ObjectTargets(self.queues, self.control.may_be_invoked_by, self._enqueue)
+        self.objects: Objects = Objects(self.store, self.clock, backend=backend, region=self.settings.region, send=targets.tell)
+        self.s3 = S3(self.objects, authorize, exists=targets.why_not, tell=targets.tell)
+        await self.objects.start()
+        self._closers.append(self.objects.stop)
+        self.lifecycle = Lifecycle(self.objects)
+        await self.lifecycle.start()
+        self._closers.append(self.lifecycle.stop)
+
     def _make_event_sources(self) -> None:
         """Event source mappings, of queues, collections and streams of tables. Their operations are the service "lambda"'s."""
         self.event_sources = EventSources(
@@ -348,7 +372,7 @@ class Server:
             region=self.settings.region,
             authorize=authorize,
             available=self._lacking_runtime,
-            fetch_object=stored_code(self.data),
+            fetch_object=stored_code(self.data, lambda *place: self.objects.fetch_code(*place)),
             on_urls=self._on_urls,
             url_of=lambda id: f"http://{self.settings.host}:{self.port}/_url/{id}/",
         )
@@ -409,6 +433,7 @@ class Server:
             invoke_base=lambda: f"http://{self.settings.host}:{self.port}",
             sandbox_base=sandbox_base,
             endpoint=lambda: f"http://{self.settings.host}:{self.api_port}",
+            buckets=self.s3,
             nearest=lambda runtime: nearest(self.functions.runtimes.programs, runtime),
             look_ahead=self.functions.look_ahead if self.settings.sandbox == "isolated" else None,
             tables=DynamoDb(self.tables, authorize),
@@ -421,9 +446,12 @@ class Server:
         self.edge.set_apis(self.api_edge)
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
         api = AsgiHandler(self._guarded(archives.beside(self.control.download, protocols_app(self._rooms()))))
-        self._api_server = HttpServer(api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)")
+        streamed: dict[str, Any] = {"streams": s3_face.streams, "stream_body_bytes": LIMITS["object_put_bytes"].default}
+        self._api_server = HttpServer(
+            api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)", **streamed
+        )
         # Connections from sandboxes have a server, and so a limit of connections, of their own.
-        self._private_server = HttpServer(api, clock=self.clock, name="private endpoints")
+        self._private_server = HttpServer(api, clock=self.clock, name="private endpoints", **streamed)
         self._closers.append(self._shut_listeners)
         self.port = await self._app_server.listen(self.settings.host, self.settings.port)
         self.api_port = await self._api_server.listen(self.settings.host, self.settings.api_port)
@@ -587,6 +615,9 @@ class Server:
             region=self.settings.region,
             stacks=self.stacks,
             failures=self.control,
+            presign=Sessions(self.store, self.clock).presigner(
+                self.settings.region, lambda: f"{self.settings.host}:{self.api_port}"
+            ),
         )
 
     def _services(self) -> dict[str, object]:
@@ -598,6 +629,7 @@ class Server:
             "iam": Identities(self.store),
             "lambda": Lambda(self.control, self.event_sources),
             "logs": self.log_groups,
+            "s3": self.s3,
             "sqs": Sqs(self.queues),
             "sts": Sessions(self.store, self.clock),
         }
@@ -642,6 +674,9 @@ class _Access:
 
     def __init__(self, auth: Auth) -> None:
         self.authenticate = auth.authenticate
+        self.identify = auth.identify
+        self.identify_query = auth.identify_query
+        self.signed_policy = auth.signed_policy
         self.authorize = authorize
 
 

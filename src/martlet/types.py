@@ -24,6 +24,7 @@ __all__ = [
     "ApiRoute",
     "ApiStage",
     "AppGraph",
+    "BucketConfig",
     "ConsumerConfig",
     "Cors",
     "FunctionConfig",
@@ -34,6 +35,7 @@ __all__ = [
     "QueueConfig",
     "Route",
     "ScheduleConfig",
+    "SubscriptionConfig",
     "Throttle",
 ]
 
@@ -76,6 +78,7 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     uses: tuple[str, ...] = ()  # functions of the same app that this one may invoke
     documents: tuple[str, ...] = ()  # collections that this one may read and write
     queues: tuple[str, ...] = ()  # queues of the app that this one may send to
+    buckets: tuple[str, ...] = ()  # buckets of the app that this one may read and write
     description: str = ""
 
 
@@ -270,6 +273,23 @@ class ChangesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     on_failure: str = ""  # "queue:NAME" or "function:NAME" of the app; "": the dead letters
 
 
+class BucketConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A bucket of an app; on the platform it is "<app>-<name>"."""
+
+    name: str
+    versioning: bool = False
+
+
+class SubscriptionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A function that is told of changes in a bucket of its app. `events` are S3's, such as "s3:ObjectCreated:*"."""
+
+    bucket: str
+    function: str
+    events: tuple[str, ...]
+    prefix: str = ""
+    suffix: str = ""
+
+
 class AppGraph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An app as a graph of typed resources; every source (decorators, templates) yields this."""
 
@@ -280,6 +300,8 @@ class AppGraph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     consumers: tuple[ConsumerConfig, ...] = ()
     collections: tuple[CollectionDeclaration, ...] = ()
     changes: tuple[ChangesConfig, ...] = ()
+    buckets: tuple[BucketConfig, ...] = ()
+    subscriptions: tuple[SubscriptionConfig, ...] = ()
 
 
 class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):

@@ -84,7 +84,7 @@ def test_a_full_graph() -> None:
 BROKEN: dict[str, tuple[object, str]] = {
     "not an object": ([], "Expected `object`"),
     "nothing": ({}, "declares no function"),
-    "unknown resource": ({"functions": [function()], "buckets": []}, "buckets"),
+    "unknown resource": ({"functions": [function()], "streams": []}, "streams"),
     "unknown field": (with_function(memory=1), "memory"),
     "wrong type": (with_function(memory_mb="128"), "memory_mb"),
     "bool for int": (with_function(memory_mb=True), "memory_mb"),

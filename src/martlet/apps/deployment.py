@@ -26,6 +26,7 @@ from martlet.apps.package import DigestCache, Package, app_name, check_app_name,
 from martlet.apps.plan import (
     AppRecord,
     PublishFunction,
+    PutBuckets,
     PutCollection,
     PutGraphql,
     PutQueues,
@@ -349,7 +350,7 @@ class Apps:
             raise
         self._records[after.name] = after
         self._on_routes()
-        if self._consumers is not None and any(isinstance(step, PutQueues) for step in steps):
+        if self._consumers is not None and any(isinstance(step, PutQueues | PutBuckets) for step in steps):
             await self._consumers.consume(after.name, after.graph)
         await self._remove_functions(steps, say)
         return after
@@ -441,14 +442,16 @@ class Apps:
 
     async def _prepare_queues(self, after: AppRecord) -> None:
         """Before the commit, since it may be refused; queues that a deployment made and did not commit are empty."""
-        if not after.graph.queues and not after.graph.changes:
+        if not (after.graph.queues or after.graph.changes or after.graph.buckets):
             return
         if self._consumers is None:
-            raise DeployFailed("this platform has no queues", remedy="remove the queues from the app")
+            raise DeployFailed("this platform has no queues and buckets", remedy="remove them from the app")
         try:
             await self._consumers.prepare(after.name, after.graph)
         except MartletError as error:
-            raise DeployFailed(f"the app's queues: {error.message}", remedy=error.remedy or "fix the declaration") from error
+            raise DeployFailed(
+                f"the app's queues and buckets: {error.message}", remedy=error.remedy or "fix the declaration"
+            ) from error
 
     async def _commit(self, steps: tuple[Step, ...], after: AppRecord) -> None:
         value = msgspec.json.encode(after)

@@ -19,6 +19,8 @@ from martlet.types import AppGraph, ChangesConfig, ConsumerConfig, Cors, Functio
 
 __all__ = ["check", "full_name"]
 
+_BUCKET = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_BUCKET_EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # Lambda: FunctionName
 _VARIABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")  # Lambda: environment variable names
 _HANDLER = re.compile(r"[^\s:]+:[^\s:]+|[^\s:.]+(?:\.[^\s:.]+)+")
@@ -72,6 +74,7 @@ def check(app: str, emitted: object, check_schedule: CheckSchedule) -> AppGraph:
     for one in graph.changes:
         _changes(one, names, graph)
     _unique((f"changes of {one.collection} → {one.function}" for one in graph.changes), "trigger")
+    _buckets(app, graph, names)
     return graph
 
 
@@ -89,6 +92,26 @@ def _changes(config: ChangesConfig, names: frozenset[str], graph: AppGraph) -> N
     known = {"queue": queues, "function": names}.get(kind, frozenset())
     if config.on_failure and name not in known:
         raise _refuse(where, f"on_failure {config.on_failure!r} is neither a queue nor a function of this app")
+
+
+def _buckets(app: str, graph: AppGraph, names: frozenset[str]) -> None:
+    buckets = _unique((bucket.name for bucket in graph.buckets), "bucket")
+    for bucket in graph.buckets:
+        if not _BUCKET.fullmatch(bucket.name) or len(app) + len(bucket.name) > 62:  # S3: 63, with "-"
+            where = f"bucket {bucket.name!r}"
+            raise _refuse(where, 'a name has lower-case letters, digits and "-", with the app\'s name 62 at most')
+    for one in graph.subscriptions:
+        where = f"subscription to bucket {one.bucket!r}"
+        if one.function not in names:
+            raise _refuse(where, f"leads to {one.function!r}, which is not a function of this app")
+        if one.bucket not in buckets:
+            raise _refuse(where, "which is not a bucket of this app")
+        if not one.events or not all(event in _BUCKET_EVENTS for event in one.events):
+            raise _refuse(where, f"events are {', '.join(one.events) or 'none'}; there are {', '.join(_BUCKET_EVENTS)}")
+    for function in graph.functions:
+        for used in function.buckets:
+            if used not in buckets:
+                raise _refuse(f"function {function.name!r}", f"buckets {used!r}, which is not a bucket of this app")
 
 
 def _queues(app: str, graph: AppGraph, names: frozenset[str]) -> None:

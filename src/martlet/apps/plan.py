@@ -10,6 +10,7 @@ import msgspec
 from martlet.apps.graph import full_name
 from martlet.types import (
     AppGraph,
+    BucketConfig,
     ChangesConfig,
     CollectionDeclaration,
     ConsumerConfig,
@@ -18,11 +19,13 @@ from martlet.types import (
     QueueConfig,
     Route,
     ScheduleConfig,
+    SubscriptionConfig,
 )
 
 __all__ = [
     "AppRecord",
     "PublishFunction",
+    "PutBuckets",
     "PutCollection",
     "PutQueues",
     "PutRoutes",
@@ -131,6 +134,19 @@ class PutQueues(msgspec.Struct, frozen=True, tag="put_queues"):
         return f"put queues        {', '.join(told) or 'none'}"
 
 
+class PutBuckets(msgspec.Struct, frozen=True, tag="put_buckets"):
+    """Make the app's buckets, and tell these functions of their changes. A bucket that the app no longer has stays, with its
+    objects."""
+
+    buckets: tuple[BucketConfig, ...]
+    subscriptions: tuple[SubscriptionConfig, ...]
+
+    def text(self) -> str:
+        told = [bucket.name for bucket in self.buckets]
+        told += [f"{one.bucket} → {one.function}" for one in self.subscriptions]
+        return f"put buckets       {', '.join(told) or 'none'}"
+
+
 class PutGraphql(msgspec.Struct, frozen=True, tag="put_graphql"):
     """Make the GraphQL API of the app's database what `schema.graphql` says; "": there is no such file any more."""
 
@@ -142,7 +158,15 @@ class PutGraphql(msgspec.Struct, frozen=True, tag="put_graphql"):
 
 
 Step: TypeAlias = (
-    PublishFunction | RemoveFunction | PutRoutes | PutSchedule | RemoveSchedule | PutQueues | PutCollection | PutGraphql
+    PublishFunction
+    | RemoveFunction
+    | PutRoutes
+    | PutSchedule
+    | RemoveSchedule
+    | PutQueues
+    | PutBuckets
+    | PutCollection
+    | PutGraphql
 )
 
 
@@ -172,6 +196,8 @@ def plan(
     steps.extend(RemoveSchedule(schedule.name) for schedule in old.schedules if schedule.name not in kept)
     if (graph.queues, graph.consumers, graph.changes) != (old.queues, old.consumers, old.changes):
         steps.append(PutQueues(graph.queues, graph.consumers, graph.changes))
+    if (graph.buckets, graph.subscriptions) != (old.buckets, old.subscriptions):
+        steps.append(PutBuckets(graph.buckets, graph.subscriptions))
     wanted = {full_name(app, config.name) for config in graph.functions}
     steps.extend(RemoveFunction(name) for name, version in sorted(serving.items()) if version.app == app and name not in wanted)
     return tuple(steps)

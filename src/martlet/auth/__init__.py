@@ -8,7 +8,7 @@ Never: lets something pass that nothing grants, says in an error what the right 
 reads a socket.
 """
 
-from martlet.auth.credentials import Auth, Credentials
+from martlet.auth.credentials import Auth, Credentials, Signed
 from martlet.auth.hosts import check_host
 from martlet.auth.identities import Identities
 from martlet.auth.policy import DOCUMENT_ACTIONS, INVOKE, authorize, function_principal
@@ -21,6 +21,7 @@ __all__ = [
     "Credentials",
     "Identities",
     "Sessions",
+    "Signed",
     "authorize",
     "check_host",
     "function_principal",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from martlet.auth import sigv4
+from martlet.auth import sigv2, sigv4
 from martlet.auth.instances import InstanceKeys
 from martlet.auth.sessions import find_session
 from martlet.clock import Clock, token_hex
@@ -21,7 +22,7 @@ from martlet.errors import StartFailed
 from martlet.store import Store, Tx, keys
 from martlet.types import Principal
 
-__all__ = ["Auth", "Credentials"]
+__all__ = ["Auth", "Credentials", "Signed"]
 
 _KEY: Final = "auth.key"  # (.., access key id) -> _StoredKey
 _TOKEN: Final = "auth.token"  # (.., SHA-256 of the token) -> Principal
@@ -36,6 +37,16 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def __repr__(self) -> str:
         return f"Credentials(access_key_id={self.access_key_id!r}, secret_access_key=…, token=…)"
+
+
+class Signed(msgspec.Struct, frozen=True):
+    """Who signed, and what the body must be: its SHA-256 in hexadecimal, UNSIGNED-PAYLOAD, "" (nothing was said), or a
+    STREAMING- form, with the signer of its chunks."""
+
+    principal: Principal
+    payload: str
+    signer: sigv4.ChunkSigner | None = None
+    claim: sigv4.Claim | None = None
 
 
 class _StoredKey(msgspec.Struct, frozen=True):
@@ -89,10 +100,7 @@ class Auth:
         AWS's error code for the case, and neither it nor the message tells anything about the right secret.
         """
         fields = sigv4.fields_of(headers)
-        values = fields.get("authorization", ())
-        if len(values) > 1:
-            raise sigv4.refused("IncompleteSignature", "header Authorization must appear once")
-        authorization = values[0].strip().decode("latin-1") if values else ""
+        authorization = _authorization(fields)
         claim = sigv4.claim_of(query, fields, authorization)
         if claim is None:
             return self._by_token(authorization)
@@ -100,27 +108,89 @@ class Auth:
             raise sigv4.refused(
                 "SignatureDoesNotMatch", f"the request is signed for service {claim.service!r}, not {service!r}"
             )
-        session = find_session(self._store, claim.access_key_id)
-        now_ms = self._clock.now_ms()
+        return self._verified(claim, method, path, query, fields, body).principal
+
+    def identify(self, method: str, path: bytes, query: bytes, headers: sigv4.Headers) -> Signed | None:
+        """Who signed a request whose body is still to come; None if it carries no signature at all. The caller holds the body
+        against `payload`. Raises `Unauthenticated`."""
+        fields = sigv4.fields_of(headers)
+        authorization = _authorization(fields)
+        claim = sigv4.claim_of(query, fields, authorization)
+        if claim is None:
+            return Signed(self._by_token(authorization), "UNSIGNED-PAYLOAD") if authorization else None
+        return self._verified(claim, method, path, query, fields, None)
+
+    def identify_query(self, method: str, path: bytes, query: bytes, headers: Mapping[str, str]) -> Signed | None:
+        """Who presigned an S3 URL with version 2; None if nobody did. `path` begins with the bucket. Raises
+        `Unauthenticated`."""
+        claim = sigv2.claim_of(query)
+        if claim is None:
+            return None
+        secret, principal = self._secret_of(claim.access_key_id, claim.session_token)
+        sigv2.verify(claim, secret, self._clock.now_ms(), method, path, query, headers)
+        return Signed(principal(), "UNSIGNED-PAYLOAD")
+
+    def signed_policy(self, credential: str, policy: str, signature: str, token: str) -> Principal:
+        """Who signed the policy of a form: its `credential` is "key id/date/region/service/aws4_request", or, of version 2,
+        the key id alone. Raises `Unauthenticated`."""
+        if "/" not in credential:
+            secret, principal = self._secret_of(credential, token)
+            if not hmac.compare_digest(sigv2.policy_signature(secret, policy).encode(), signature.encode("utf-8", "replace")):
+                raise sigv4.refused(
+                    "SignatureDoesNotMatch",
+                    "the signature of the policy does not match",
+                    string_to_sign=policy,
+                    provided=signature,
+                )
+            return principal()
+        parts = credential.split("/")
+        if len(parts) != 5 or parts[4] != "aws4_request":
+            raise sigv4.refused("IncompleteSignature", "the credential is malformed")
+        secret, principal = self._secret_of(parts[0], token)
+        expected = sigv4.policy_signature(secret, parts[1], parts[2], parts[3], policy)
+        if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")):
+            raise sigv4.refused(
+                "SignatureDoesNotMatch", "the signature of the policy does not match", string_to_sign=policy, provided=signature
+            )
+        return principal()
+
+    def _verified(
+        self, claim: sigv4.Claim, method: str, path: bytes, query: bytes, fields: sigv4.Fields, body: bytes | None
+    ) -> Signed:
+        secret, principal = self._secret_of(claim.access_key_id, claim.session_token)
+        payload = sigv4.verify(claim, secret, self._clock.now_ms(), method, path, query, fields, body)
+        signer = sigv4.ChunkSigner(claim, secret) if payload.startswith("STREAMING-AWS4") else None
+        return Signed(principal(), payload, signer, claim)
+
+    def _secret_of(self, key_id: str, token: str) -> tuple[str, Callable[[], Principal]]:
+        """(secret, who it is). Whether a session is still good is checked with the second, after the signature."""
+        session = find_session(self._store, key_id)
         if session is not None:
-            sigv4.verify(claim, session.secret, now_ms, method, path, query, fields, body)
-            session.check(claim.session_token, now_ms)
-            return self._store.read(session.acting) if session.role_id else session.principal
-        instance = self.instances.secret_of(claim.access_key_id, claim.session_token) if claim.session_token else None
+
+            def of_session() -> Principal:
+                session.check(token, self._clock.now_ms())
+                return self._store.read(session.acting) if session.role_id else session.principal
+
+            return session.secret, of_session
+        instance = self.instances.secret_of(key_id, token) if token else None
         if instance is not None:
-            sigv4.verify(claim, instance[0], now_ms, method, path, query, fields, body)
-            principal = self.acting(instance[1])
-            if principal is None:
-                raise sigv4.refused("InvalidClientTokenId", "the function that this key was given to is not there any more")
-            return principal
-        raw = self._store.get(keys.encode(_KEY, claim.access_key_id))
+            secret, function = instance
+
+            def of_instance() -> Principal:
+                principal = self.acting(function)
+                if principal is None:
+                    gone = "the function that this key was given to is not there any more"
+                    raise sigv4.refused("InvalidClientTokenId", gone)
+                return principal
+
+            return secret, of_instance
+        raw = self._store.get(keys.encode(_KEY, key_id))
         if raw is None:
             raise sigv4.refused("InvalidClientTokenId", "the access key id is not known")
         stored = _DECODE_KEY.decode(raw)
-        if claim.session_token:
+        if token:
             raise sigv4.refused("InvalidToken", "the session token is not valid: this key has none")
-        sigv4.verify(claim, stored.secret, now_ms, method, path, query, fields, body)
-        return stored.principal
+        return stored.secret, lambda: stored.principal
 
     def _by_token(self, authorization: str) -> Principal:
         scheme, _, token = authorization.partition(" ")
@@ -134,6 +204,13 @@ class Auth:
         if raw is None:
             raise sigv4.refused("InvalidClientTokenId", "the bearer token is not known")
         return _DECODE_TOKEN.decode(raw)
+
+
+def _authorization(fields: sigv4.Fields) -> str:
+    values = fields.get("authorization", ())
+    if len(values) > 1:
+        raise sigv4.refused("IncompleteSignature", "header Authorization must appear once")
+    return values[0].strip().decode("latin-1") if values else ""
 
 
 def _digest(token: str) -> bytes:

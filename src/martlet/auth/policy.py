@@ -14,6 +14,11 @@ from martlet.types import ACCOUNT, FunctionVersion, Principal
 __all__ = ["DOCUMENT_ACTIONS", "INVOKE", "authorize", "function_principal"]
 
 SEND_ACTIONS: Final = ("sqs:SendMessage", "sqs:GetQueueUrl", "sqs:GetQueueAttributes")
+BUCKET_ACTIONS: Final = ("s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:GetBucketLocation")
+OBJECT_ACTIONS: Final = (
+    *("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:GetObjectTagging", "s3:PutObjectTagging"),
+    *("s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"),
+)
 INVOKE: Final = "lambda:InvokeFunction"
 DOCUMENT_ACTIONS: Final = ("documents:Get", "documents:Put", "documents:Delete", "documents:List")
 
@@ -51,6 +56,10 @@ def function_principal(version: FunctionVersion, region: str = "us-east-1") -> P
     for queue in version.config.queues:
         arn = f"arn:aws:sqs:{region}:{ACCOUNT}:{version.app}-{_exact(queue, 'queues')}"
         grants.update((action, resource) for action in SEND_ACTIONS for resource in (arn, f"{arn}.fifo"))
+    for bucket in version.config.buckets:
+        arn = f"arn:aws:s3:::{version.app}-{_exact(bucket, 'buckets')}"
+        grants.update((action, arn) for action in BUCKET_ACTIONS)
+        grants.update((action, f"{arn}/*") for action in OBJECT_ACTIONS)
     return Principal("function", version.name, frozenset(grants), session_of(version))
 
 

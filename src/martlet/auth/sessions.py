@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import os
 import re
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -163,6 +164,24 @@ class Sessions:
         if request.get("SourceIdentity"):
             answer["SourceIdentity"] = request["SourceIdentity"]
         return answer
+
+    def presigner(self, region: str, host: Callable[[], str]) -> Callable[[Principal, str, str, int], Awaitable[str]]:
+        """`presigned` for one listener: (who, method, path, seconds) → URL."""
+
+        async def presign(principal: Principal, method: str, path: str, seconds: int) -> str:
+            return await self.presigned(principal, seconds, region=region, method=method, host=host(), path=path)
+
+        return presign
+
+    async def presigned(self, principal: Principal, seconds: int, *, region: str, method: str, host: str, path: str) -> str:
+        """An S3 URL that lets whoever has it do for so long what `principal` may do now. `path` as it is sent."""
+        found = await self._issue(seconds, principal)
+        key_id, secret, token = found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"]
+        now_ms = self._clock.now_ms()
+        query = sigv4.presigned_query(
+            key_id, secret, token, region=region, now_ms=now_ms, seconds=seconds, method=method, host=host, path=path
+        )
+        return f"http://{host}{path}?{query}"
 
     async def _issue(self, seconds: int, principal: Principal, role: str = "", role_id: str = "") -> dict[str, Any]:
         key_id = "ASIA" + roles.random_id(16)

@@ -22,7 +22,19 @@ import msgspec
 
 from martlet.errors import Unauthenticated, Unsupported
 
-__all__ = ["ALGORITHM", "Claim", "Fields", "Headers", "claim_of", "fields_of", "verify"]
+__all__ = [
+    "ALGORITHM",
+    "STREAMING",
+    "ChunkSigner",
+    "Claim",
+    "Fields",
+    "Headers",
+    "claim_of",
+    "fields_of",
+    "policy_signature",
+    "presigned_query",
+    "verify",
+]
 
 Headers = Sequence[tuple[bytes, bytes]]
 Fields: TypeAlias = dict[str, list[bytes]]
@@ -31,6 +43,13 @@ ALGORITHM: Final = "AWS4-HMAC-SHA256"
 SKEW_SECONDS: Final = 15 * 60
 EXPIRES_SECONDS_MAX: Final = 7 * 24 * 3600
 _UNSIGNED: Final = "UNSIGNED-PAYLOAD"
+# Bodies in chunks (aws-chunked), which S3 takes; the first and the second are signed chunk by chunk.
+STREAMING: Final = (
+    "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+    "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
+    "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+)
+_EMPTY: Final = hashlib.sha256(b"").hexdigest()
 _MISMATCH: Final = (
     "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and "
     "signing method. Consult the service documentation for details."
@@ -88,12 +107,17 @@ def claim_of(query: bytes, fields: Fields, authorization: str) -> Claim | None:
     return _claim_from_header(fields, authorization) if in_header else None
 
 
-def verify(claim: Claim, secret: str, now_ms: int, method: str, path: bytes, query: bytes, fields: Fields, body: bytes) -> None:
-    """Check time, signed headers, signature and body against `claim`. Raises `Unauthenticated` naming what failed."""
+def verify(
+    claim: Claim, secret: str, now_ms: int, method: str, path: bytes, query: bytes, fields: Fields, body: bytes | None
+) -> str:
+    """Check time, signed headers, signature and body against `claim`. Raises `Unauthenticated` naming what failed.
+
+    `body` None: it is still to come, and the caller checks it against what is returned: the x-amz-content-sha256 that was
+    signed, which may then also be one of S3's STREAMING- forms."""
     _check_time(claim, now_ms)
     _check_signed_headers(claim, fields)
-    declared = _payload_hash(claim, fields)
-    digest = "" if declared == _UNSIGNED else hashlib.sha256(body).hexdigest()
+    declared = _payload_hash(claim, fields, streams=body is None)
+    digest = "" if declared == _UNSIGNED or body is None else hashlib.sha256(body).hexdigest()
     request = _canonical_request(claim, method, path, query, fields, declared or digest)
     scope = f"{claim.date}/{claim.region}/{claim.service}/aws4_request"
     text = "\n".join((ALGORITHM, claim.timestamp, scope, hashlib.sha256(request).hexdigest()))
@@ -103,6 +127,56 @@ def verify(claim: Claim, secret: str, now_ms: int, method: str, path: bytes, que
         raise refused("SignatureDoesNotMatch", _MISMATCH, canonical_request=_shown(request), string_to_sign=text)
     if declared and digest and not hmac.compare_digest(declared, digest):
         raise refused("XAmzContentSHA256Mismatch", "x-amz-content-sha256 does not match the body")
+    return declared
+
+
+class ChunkSigner:
+    """The signatures of a body's chunks, each over the one before it. S3 API reference, "Signature Calculations for the
+    Authorization Header: Transferring Payload in Multiple Chunks"."""
+
+    def __init__(self, claim: Claim, secret: str) -> None:
+        self._key = _signing_key(secret, claim.date, claim.region, claim.service)
+        self._scope = f"{claim.timestamp}\n{claim.date}/{claim.region}/{claim.service}/aws4_request"
+        self._previous = claim.signature
+
+    def check(self, digest: str, signature: str) -> bool:
+        """Whether the next chunk, of this SHA-256, has this signature."""
+        text = f"{ALGORITHM}-PAYLOAD\n{self._scope}\n{self._previous}\n{_EMPTY}\n{digest}"
+        return self._matches(text, signature)
+
+    def check_trailer(self, digest: str, signature: str) -> bool:
+        """Whether the trailer, of this SHA-256, has this signature."""
+        return self._matches(f"{ALGORITHM}-TRAILER\n{self._scope}\n{self._previous}\n{digest}", signature)
+
+    def _matches(self, text: str, signature: str) -> bool:
+        self._previous = hmac.digest(self._key, text.encode(), "sha256").hex()
+        return hmac.compare_digest(self._previous.encode(), signature.encode())
+
+
+def presigned_query(
+    key_id: str, secret: str, token: str, *, region: str, now_ms: int, seconds: int, method: str, host: str, path: str
+) -> str:
+    """The query of an S3 URL that whoever has it may use for so long. `path` as it is sent."""
+    timestamp = _basic_form(now_ms / 1000)
+    scope = f"{timestamp[:8]}/{region}/s3/aws4_request"
+    pairs = {
+        "X-Amz-Algorithm": ALGORITHM,
+        "X-Amz-Credential": f"{key_id}/{scope}",
+        "X-Amz-Date": timestamp,
+        "X-Amz-Expires": str(seconds),
+        "X-Amz-Security-Token": token,
+        "X-Amz-SignedHeaders": "host",
+    }
+    query = "&".join(f"{_encoded(name)}={_encoded(value)}" for name, value in sorted(pairs.items()))
+    request = "\n".join((method, path, query, f"host:{host}", "", "host", _UNSIGNED))
+    text = "\n".join((ALGORITHM, timestamp, scope, hashlib.sha256(request.encode()).hexdigest()))
+    key = _signing_key(secret, timestamp[:8], region, "s3")
+    return f"{query}&X-Amz-Signature={hmac.digest(key, text.encode(), 'sha256').hex()}"
+
+
+def policy_signature(secret: str, date: str, region: str, service: str, policy: str) -> str:
+    """The signature of a POST policy, as it is in the form (Base64)."""
+    return hmac.digest(_signing_key(secret, date, region, service), policy.encode(), "sha256").hex()
 
 
 def _canonical_request(claim: Claim, method: str, path: bytes, query: bytes, fields: Fields, payload: str) -> bytes:
@@ -312,12 +386,13 @@ def _check_signed_headers(claim: Claim, fields: Fields) -> None:
             raise refused("SignatureDoesNotMatch", f"signed header {name} is not in the request")
     unsigned = [name for name in fields if name.startswith("x-amz-") and name not in claim.signed_headers]
     if unsigned:
-        raise refused("AccessDenied", f"header {min(unsigned)} must be signed")
+        names = ", ".join(sorted(unsigned))
+        raise refused("AccessDenied", f"header {min(unsigned)} must be signed", headers_not_signed=names)
     if len(fields["host"]) > 1:
         raise refused("IncompleteSignature", "header host must appear once")
 
 
-def _payload_hash(claim: Claim, fields: Fields) -> str:
+def _payload_hash(claim: Claim, fields: Fields, *, streams: bool) -> str:
     """What the request says its body hashes to; "" where it says nothing: then the body's own hash is signed."""
     declared = _single_header(fields, "x-amz-content-sha256")
     if not declared:
@@ -327,6 +402,8 @@ def _payload_hash(claim: Claim, fields: Fields) -> str:
             return _UNSIGNED
         return ""
     if declared.startswith("STREAMING-"):
+        if streams and declared in STREAMING:
+            return declared
         raise Unsupported(f"x-amz-content-sha256 {declared[:64]}: chunked signatures are not supported")
     if declared != _UNSIGNED and not _DIGEST.fullmatch(declared):
         raise refused("IncompleteSignature", "x-amz-content-sha256 must be a SHA-256 in hexadecimal or UNSIGNED-PAYLOAD")

@@ -123,6 +123,13 @@ class _Run:
         self._awake()
 
     async def _receive(self) -> Message:
+        stream = self._exchange.request.stream
+        if stream is not None and not self._body_given:
+            taken = await stream.take()
+            if taken is None:
+                return {"type": "http.disconnect"}
+            self._body_given = not taken[1]
+            return {"type": "http.request", "body": taken[0], "more_body": taken[1]}
         if not self._body_given:
             self._body_given = True
             return {"type": "http.request", "body": self._exchange.request.body, "more_body": False}

@@ -14,6 +14,7 @@ from typing import Any, Final
 import httptools
 
 from martlet.errors import InvalidInput, MartletError, Unsupported
+from martlet.gateway.stream import BodyStream
 
 __all__ = ["Fields", "Refused", "Request", "join", "parse_fields", "parse_line", "partial_fault"]
 
@@ -59,6 +60,7 @@ class Request:
         "path",
         "query",
         "scheme",
+        "stream",
         "target",
         "trailers",
         "version",
@@ -76,6 +78,7 @@ class Request:
         self.client: tuple[str, int] = ("", 0)
         self.scheme = "http"
         self.keep_alive = False
+        self.stream: BodyStream | None = None  # of a body that is served while it comes in; `body` is b"" then
         self.fields: Fields
 
     @property

@@ -20,6 +20,7 @@ from martlet.errors import InvalidInput, MartletError, Overloaded, StartFailed
 from martlet.gateway.answer import Headers, field_block, problem, status_line
 from martlet.gateway.chunked import ChunkedBody
 from martlet.gateway.head import Fields, Refused, Request, join, parse_fields, parse_line, partial_fault
+from martlet.gateway.stream import BodyStream, Upload
 from martlet.limits import LIMITS, exceeded
 
 __all__ = ["Exchange", "Headers", "HttpServer", "Request"]
@@ -82,7 +83,7 @@ class Exchange:
             raise RuntimeError("this exchange has its answer already")
         request = self.request
         server = connection.server
-        keep = request.keep_alive and not server.stopping
+        keep = request.keep_alive and not server.stopping and connection.upload is None
         head = status_line(status) + field_block(headers, server.date)
         if status != 204 and status >= 200 and status != 304:
             head += b"content-length: %d\r\n" % len(body)
@@ -123,7 +124,7 @@ class Exchange:
         else:
             self._left = _NO_BODY if request.method == "HEAD" else _TO_CLOSE
             request.keep_alive = False
-        request.keep_alive = request.keep_alive and not connection.server.stopping
+        request.keep_alive = request.keep_alive and not connection.server.stopping and connection.upload is None
         self._phase = _STREAMING
         connection.transport.write(status_line(status) + block + framing + _connection_line(request, request.keep_alive))
 
@@ -186,19 +187,6 @@ def _connection_line(request: Request, keep: bool) -> bytes:
     return b"\r\n" if request.version == "1.1" else b"connection: keep-alive\r\n\r\n"
 
 
-class _Upload:
-    """A request whose body is on its way."""
-
-    __slots__ = ("body", "chunked", "missing", "request", "started_ns")
-
-    def __init__(self, request: Request, chunked: ChunkedBody | None, missing: int, started_ns: int) -> None:
-        self.request = request
-        self.chunked = chunked
-        self.missing = missing
-        self.body = bytearray() if chunked is None else chunked.body
-        self.started_ns = started_ns
-
-
 class _Connection(asyncio.Protocol):
     """One client connection."""
 
@@ -228,7 +216,7 @@ class _Connection(asyncio.Protocol):
         self.context = context
         self.transport: asyncio.Transport
         self.exchange: Exchange | None = None  # the request in service
-        self.upload: _Upload | None = None
+        self.upload: Upload | None = None
         self.fields: Fields | None = None  # of the last request: clients repeat themselves
         self.unread = b""
         self.parsing = False
@@ -257,8 +245,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.server.connections.discard(self)
         if self.upload is not None:
-            self.server.buffered -= len(self.upload.body)
-            self.upload = None
+            self._drop_upload()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             self.release(exchange)
@@ -275,6 +262,8 @@ class _Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.eof = True
+        if self.upload is not None and self.upload.stream is not None:
+            self.upload.stream.fail()
         if self.exchange is not None and self.exchange.on_eof is not None:
             self.exchange.on_eof()
         if not self.closing and self.exchange is None and not self.write_paused:
@@ -305,7 +294,7 @@ class _Connection(asyncio.Protocol):
         at = 0
         self.parsing = True
         try:
-            while at < len(data) and self.exchange is None and not self.write_paused and not self.closing:
+            while at < len(data) and self._may_take() and not self.closing:
                 after = self._take_head(data, at) if self.upload is None else self._take_body(data, at)
                 if after < 0:
                     break
@@ -318,7 +307,15 @@ class _Connection(asyncio.Protocol):
         self.unread = data[at:] if at else data
         self._after_reading()
 
+    def _may_take(self) -> bool:
+        """Whether there is anything to read for: the next head, or the body of a request that is not being answered yet."""
+        if self.upload is not None and self.upload.stream is not None:
+            return True
+        return self.exchange is None and not self.write_paused
+
     def _after_reading(self) -> None:
+        if self.upload is not None and self.upload.stream is not None:
+            return  # the stream's reader sets the pace
         if self.exchange is not None or self.write_paused:
             if len(self.unread) > _READ_AHEAD_BYTES and not self.read_paused:
                 self.read_paused = True
@@ -377,6 +374,8 @@ class _Connection(asyncio.Protocol):
     def _begin_body(self, request: Request, fields: Fields, data: bytes, at: int) -> int:
         server = self.server
         length = fields.content_length
+        if server.streams is not None and not 0 < length <= len(data) - at and server.streams(request):
+            return self._begin_stream(request, fields, at)
         if length > server.request_body_bytes:
             raise Refused(413, exceeded("request_body_bytes", length, "request body", server.request_body_bytes))
         if 0 < length <= len(data) - at:  # all of it is here
@@ -387,14 +386,82 @@ class _Connection(asyncio.Protocol):
         if fields.expect is not None and request.version == "1.1" and at == len(data):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         chunked = ChunkedBody(server.request_header_bytes) if fields.chunked else None
-        self.upload = _Upload(request, chunked, length, server.now)
+        self.upload = Upload(request, chunked, length, server.now)
         self.deadline = server.now + server.body_read_ns
         return at
 
+    def _begin_stream(self, request: Request, fields: Fields, at: int) -> int:
+        """Serve the request at once, its body as it comes. "100 Continue" is said when somebody asks for the body."""
+        server = self.server
+        if fields.content_length > server.stream_body_bytes:
+            allowed = server.stream_body_bytes
+            raise Refused(413, exceeded("request_body_bytes", fields.content_length, "request body", allowed))
+        chunked = ChunkedBody(server.request_header_bytes) if fields.chunked else None
+        upload = self.upload = Upload(request, chunked, fields.content_length, server.now)
+        expects = [fields.expect is not None and request.version == "1.1"]
+
+        def demand() -> None:
+            if self.upload is not upload:
+                return
+            if expects[0] and not upload.received and not self.closing:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            expects[0] = False
+            if self.read_paused and not (upload.stream and upload.stream.full):
+                self.read_paused = False
+                self.transport.resume_reading()
+                self.deadline = server.now + server.body_read_ns
+
+        upload.stream = request.stream = BodyStream(demand)
+        self._serve(request, 0)
+        if self.upload is upload:
+            self.deadline = server.now + server.body_read_ns
+        return at
+
+    def _feed_stream(self, upload: Upload, stream: BodyStream, data: bytes, at: int) -> int:
+        start = at
+        if upload.chunked is not None:
+            at = upload.chunked.feed(data, at, len(data))
+            piece = bytes(upload.chunked.body)
+            upload.chunked.body.clear()
+            done = upload.chunked.done
+        else:
+            piece = data[at : at + upload.missing - upload.received]
+            at += len(piece)
+            done = upload.received + len(piece) == upload.missing
+        upload.received += len(piece)
+        if upload.received > self.server.stream_body_bytes:
+            raise Refused(413, exceeded("request_body_bytes", what="request body", allowed=self.server.stream_body_bytes))
+        if piece:
+            stream.feed(piece)
+        if done:
+            self.upload = None
+            self.deadline = _NEVER
+            if upload.chunked is not None:
+                upload.request.trailers = upload.chunked.trailers
+            stream.finish()
+        elif stream.full and not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+            self.deadline = _NEVER  # it is our reader that is slow
+        elif not self.read_paused:
+            earned = upload.received * _SECOND // self.server.body_rate
+            self.deadline = min(self.server.now, upload.started_ns + earned) + self.server.body_read_ns
+        return at if at > start or done else len(data)
+
+    def _drop_upload(self) -> None:
+        """What is missing of a body will not come, or is not wanted."""
+        upload, self.upload = self.upload, None
+        if upload is not None:
+            self.server.buffered -= len(upload.body)
+            if upload.stream is not None:
+                upload.stream.fail()
+
     def _take_body(self, data: bytes, at: int) -> int:
         """Read body from `at`; returns where it stopped. Raises `Refused`."""
-        upload = cast(_Upload, self.upload)
+        upload = cast(Upload, self.upload)
         server = self.server
+        if upload.stream is not None:
+            return self._feed_stream(upload, upload.stream, data, at)
         before = len(upload.body)
         if upload.chunked is not None:
             limit = server.request_body_bytes
@@ -477,9 +544,16 @@ class _Connection(asyncio.Protocol):
 
     def refuse(self, status: int, error: MartletError) -> None:
         """Answer without a handler, then close so that the client can read the answer."""
-        if self.upload is not None:
-            self.server.buffered -= len(self.upload.body)
-            self.upload = None
+        streamed = self.upload is not None and self.upload.stream is not None
+        self._drop_upload()
+        exchange = self.exchange
+        if streamed and exchange is not None:
+            if exchange.started:
+                exchange.abort()
+                return
+            self.exchange = None  # its handler reads on a stream that has failed, and answers nobody
+            self.release(exchange)
+            exchange.disconnect()
         headers, body = problem(error, status)
         block = field_block(headers, self.server.date)
         framing = b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
@@ -489,6 +563,7 @@ class _Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close once all is sent; unread input makes it a lingering close."""
         if self.unread or self.upload is not None or self.read_paused:
+            self._drop_upload()
             self._linger()
         else:
             self.closing = True
@@ -562,7 +637,8 @@ class HttpServer:
     """Listens, and hands each request to `handler(exchange)` on the event loop.
 
     `limits` overrides defaults by name; `max_body_bytes` is short for limits["request_body_bytes"]. `name` is used in
-    messages. Raises `InvalidInput` for a limit that does not exist.
+    messages. Requests that `streams` says yes to are handed over before their body is here: it comes by `request.stream`, and
+    may have `stream_body_bytes`. Raises `InvalidInput` for a limit that does not exist.
     """
 
     def __init__(
@@ -574,7 +650,11 @@ class HttpServer:
         max_body_bytes: int | None = None,
         scheme: str = "http",
         name: str = "http",
+        streams: Callable[[Request], bool] | None = None,
+        stream_body_bytes: int = 0,
     ) -> None:
+        self.streams = streams
+        self.stream_body_bytes = stream_body_bytes
         overrides = dict(limits or {})
         if max_body_bytes is not None:
             overrides["request_body_bytes"] = max_body_bytes

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from martlet.protocols import aws, management
+from martlet.protocols import aws, management, s3
 from martlet.protocols.asgi import ASGIApp, Receive, Request, Scope, Send
 from martlet.protocols.aws import Forward
 from martlet.protocols.rooms import Rooms
 
 __all__ = ["PROTOCOLS", "Forward", "Rooms", "app"]
 
-PROTOCOLS: dict[str, Callable[[Rooms], ASGIApp]] = {"management": management.app, "aws": aws.app}
+PROTOCOLS: dict[str, Callable[[Rooms], ASGIApp]] = {"management": management.app, "aws": aws.app, "s3": s3.app}
 
 
 def app(rooms: Rooms) -> ASGIApp:
@@ -27,7 +27,12 @@ def app(rooms: Rooms) -> ASGIApp:
     apps = {name: make(rooms) for name, make in PROTOCOLS.items()}
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        is_aws = scope["type"] == "http" and aws.is_aws(Request.of(scope, receive))
-        await apps["aws" if is_aws else "management"](scope, receive, send)
+        if scope["type"] != "http":
+            name = "management"
+        else:
+            request = Request.of(scope, receive)
+            is_s3 = "s3" in rooms.services and s3.is_s3(aws.wire_request(request))
+            name = "s3" if is_s3 else "aws" if aws.is_aws(request) else "management"
+        await apps[name](scope, receive, send)
 
     return serve

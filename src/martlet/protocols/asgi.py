@@ -141,6 +141,18 @@ class Request:
             if not message.get("more_body", False):
                 return b"".join(parts)
 
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The body, part by part as it comes. Raises `ClientGone` if the rest does not come."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            if part:
+                yield part
+            if not message.get("more_body", False):
+                return
+
     async def gone(self) -> None:
         """Return when the client has gone away. To be called once the body has been read."""
         await (self._left() if self._left is not None else _disconnected(self._receive))

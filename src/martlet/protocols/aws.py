@@ -22,7 +22,7 @@ from martlet.protocols.codec import Caller, Malformed, OperationModel, Routed, W
 from martlet.protocols.rooms import Rooms
 from martlet.types import ACCOUNT, ANONYMOUS, Principal
 
-__all__ = ["Forward", "app", "is_aws", "xml_as_json"]
+__all__ = ["Forward", "app", "is_aws", "wire_request", "xml_as_json"]
 
 _log = logging.getLogger("martlet.protocols")
 
@@ -31,6 +31,11 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _MANAGEMENT: Final = frozenset({"martlet", "execute-api"})
 # What Lambda says of a request that is too large. https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _LARGEST: Final = {"lambda": 70_167_211}
+
+
+def wire_request(request: Request) -> WireRequest:
+    """A request as the codec takes it, without its body."""
+    return _wire_request(request, b"")
 
 
 def is_aws(request: Request) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -234,3 +234,4 @@ class Rooms:
     failures: Failures | None = None
     document_usage: Callable[[int, int], Sequence[dict[str, Any]]] = lambda since_ms, until_ms: ()  # one object a database
     dead_letters: Callable[[str | None, int], Sequence[object]] = lambda app, limit: ()  # of triggers, newest first
+    presign: Callable[[Principal, str, str, int], Awaitable[str]] | None = None  # (who, method, raw path, seconds) → an S3 URL

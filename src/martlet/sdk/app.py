@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, TypedDict, Unpack
 
+    from martlet.sdk.bucket import Bucket, BucketEvents
     from martlet.sdk.documents import Changed, Collection
     from martlet.sdk.queue import Queue
 
-    Uses = Iterable[Function | Collection | Queue | str]
+    Uses = Iterable[Function | Collection | Queue | Bucket | str]
 
     class Options(TypedDict, total=False):
         """Settings of a function; each left out takes the platform's default (`martlet.types.FunctionConfig`)."""
@@ -119,8 +120,10 @@ class App:
 
     def on(
         self,
-        source: Queue | Changed,
+        source: Queue | Changed | BucketEvents,
         *,
+        prefix: str = "",
+        suffix: str = "",
         batch: int | None = None,
         window: int = 0,
         filter: Mapping[str, Any] | Iterable[Mapping[str, Any]] = (),
@@ -134,7 +137,9 @@ class App:
         **options: Unpack[Options],
     ) -> Decorator:
         """The decorated function takes a queue's messages (Lambda's SQS event), or with `orders.changed` the changes of a
-        collection, in order for each document: {"Records": [{"operation", "id", "version", "value", "seq", ...}]}.
+        collection, in order for each document: {"Records": [{"operation", "id", "version", "value", "seq", ...}]}, or with
+        `on(bucket.created, prefix="in/", suffix=".csv")` the changes of a bucket (S3's event).
+
 
         Up to `batch` of them in one event (10 messages, 100 changes); `window` seconds may pass to fill it. `filter`: event
         patterns, of which one must match; what none matches is dropped. `consumers`: most events at one time. `partial`: it
@@ -143,7 +148,18 @@ class App:
         Of changes alone: `start` of the first deployment, "now" or "oldest"; a batch that fails is tried again `retries` times
         (5; -1: without end) and until it is `max_age` seconds old (a day), with `bisect` in halves; then it goes to
         `on_failure`, a queue or a function, else to the dead letters."""
+        from martlet.sdk.bucket import BucketEvents, Subscription
+
         where = _caller()
+        if isinstance(source, BucketEvents):
+            told = source
+
+            def subscribe(target: Callable[..., Any]) -> Function:
+                function = self._declare(target, dict(options), where)
+                function.subscriptions.append(Subscription(told, prefix, suffix, where))
+                return function
+
+            return subscribe
         filters: list[Any] = [filter] if hasattr(filter, "keys") else list(filter)
         of_stream = {"start": start, "retries": retries, "max_age": max_age, "bisect": bisect, "on_failure": on_failure}
 

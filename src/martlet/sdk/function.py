@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from martlet.sdk.bucket import Bucket, Subscription
     from martlet.sdk.client import Answer
     from martlet.sdk.documents import Collection
     from martlet.sdk.queue import Consumer, Queue
@@ -61,8 +62,9 @@ class Function:
         self.routes: list[Route] = []
         self.schedules: list[Schedule] = []
         self.consumers: list[Consumer] = []
+        self.subscriptions: list[Subscription] = []
         self.settings: dict[str, Any] = {}
-        self.uses: list[Function | Collection | Queue | str] = []
+        self.uses: list[Function | Collection | Queue | Bucket | str] = []
         self.__wrapped__ = target
         self.__name__ = getattr(target, "__name__", name)
         self.__doc__ = getattr(target, "__doc__", None)

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from martlet.sdk.app import App
+from martlet.sdk.bucket import Bucket, Subscription
 from martlet.sdk.documents import Changed, Collection
 from martlet.sdk.errors import DeclarationError
 from martlet.sdk.function import Function, Route, Schedule, interface_of
@@ -24,6 +25,7 @@ FUNCTION_NAME_CHARACTERS = 64  # limit function_name_characters, of the full nam
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "ANY")
 _APP_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+_BUCKET = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _SEGMENT = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)(\+?)\}")
 _LITERAL = re.compile(r"[^\s/{}?#%]+")  # decoded text, as the gateway compares it
 _RATE = re.compile(r"rate\((\d+) (minute|minutes|hour|hours|day|days)\)")
@@ -102,6 +104,7 @@ class _Emission:
         self.problems: list[str] = []
         self.queues: dict[str, dict[str, Any]] = {}
         self.collections: dict[str, dict[str, Any]] = {}
+        self.buckets: dict[str, dict[str, Any]] = {}
 
     def graph(self) -> dict[str, Any]:
         """The whole graph. Raises `DeclarationError` with every mistake."""
@@ -125,6 +128,9 @@ class _Emission:
             graph |= {"collections": declared} if declared else {}
         if changes:
             graph["changes"] = changes
+        subscriptions = self._subscriptions()
+        if self.buckets:
+            graph |= {"buckets": list(self.buckets.values()), "subscriptions": subscriptions}
         if self.problems:
             raise DeclarationError("\n".join(self.problems))
         return graph
@@ -213,17 +219,22 @@ class _Emission:
         functions: list[str] = []
         documents: list[str] = []
         queues: list[str] = []
+        buckets: list[str] = []
         for used in function.uses:
             if isinstance(used, Collection):
                 documents.append(self._collection(function, used))
             elif isinstance(used, Queue):
                 queues.append(self._queue(function, used))
+            elif isinstance(used, Bucket):
+                buckets.append(self._bucket(function, used))
             elif isinstance(used, Function) and used.app is self.app:
                 functions.append(used.name)
             elif isinstance(used, str) and used in names:
                 functions.append(used)
             else:
-                self._problem(function, f"uses {used!r}, which is no function of this app, no Collection and no Queue")
+                self._problem(
+                    function, f"uses {used!r}, which is no function of this app, no Collection, no Queue and no Bucket"
+                )
         found: dict[str, Any] = {}
         if functions:
             found["uses"] = list(dict.fromkeys(functions))
@@ -231,6 +242,8 @@ class _Emission:
             found["documents"] = list(dict.fromkeys(documents))
         if queues:
             found["queues"] = list(dict.fromkeys(queues))
+        if buckets:
+            found["buckets"] = list(dict.fromkeys(buckets))
         return found
 
     # --- queues -----------------------------------------------------------------------------------------------------------
@@ -267,9 +280,8 @@ class _Emission:
             for consumer in function.consumers:
                 if not isinstance(consumer.queue, (Queue, Changed)):
                     told = " (write .changed)" if isinstance(consumer.queue, Collection) else ""
-                    self._problem(
-                        function, f"on({consumer.queue!r}): it takes a Queue or a Collection's changes{told}", consumer.where
-                    )
+                    takes = "it takes a Queue, a Collection's changes or a change of a Bucket"
+                    self._problem(function, f"on({consumer.queue!r}): {takes}{told}", consumer.where)
                     continue
                 if function.routes:
                     self._problem(function, "it answers HTTP; take messages with a function of its own", consumer.where)
@@ -364,6 +376,41 @@ class _Emission:
         elif lost is not None:
             self._problem(function, f"on_failure={lost!r}: it is a Queue, or a function of this app", consumer.where)
         return found
+
+    # --- buckets
+
+    def _bucket(self, function: Function, bucket: Bucket) -> str:
+        """Take the bucket into the graph; its name there."""
+        longest = 63 - len(self.app_name) - 1
+        if not isinstance(bucket.name, str) or not _BUCKET.fullmatch(bucket.name) or len(bucket.name) > longest:
+            text = f"bucket {bucket.name!r}: a name has lower-case letters, digits and inner dashes, {longest} at most"
+            self._problem(function, text)
+        config = {"name": str(bucket.name), "versioning": bool(bucket.versioning)}
+        if self.buckets.setdefault(str(bucket.name), config) != config:
+            self._problem(function, f"there are two buckets {bucket.name} that differ")
+        return str(bucket.name)
+
+    def _subscriptions(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for function in self.functions:
+            for one in function.subscriptions:
+                if function.routes:
+                    self._problem(function, "it answers HTTP; be told of changes by a function of its own", one.where)
+                found.append(self._subscription(function, one))
+        return found
+
+    def _subscription(self, function: Function, one: Subscription) -> dict[str, Any]:
+        texts: tuple[tuple[str, Any], ...] = (("prefix", one.prefix), ("suffix", one.suffix))
+        for option, value in texts:
+            if not isinstance(value, str):
+                self._problem(function, f"{option}={value!r}: it is text", one.where)
+        return {
+            "bucket": self._bucket(function, one.events.bucket),
+            "function": function.name,
+            "events": [one.events.event],
+            "prefix": str(one.prefix),
+            "suffix": str(one.suffix),
+        }
 
     def _check_signature(self, function: Function) -> None:
         try:

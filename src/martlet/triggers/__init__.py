@@ -11,6 +11,7 @@ Never: runs functions itself (it is given `dispatch`), polls the store, or loses
 from martlet.triggers.event import DeadLetter, Event
 from martlet.triggers.schedules import Schedule
 from martlet.triggers.sources import EventSources, Target
+from martlet.triggers.targets import ObjectTargets
 from martlet.triggers.triggers import Triggers
 
-__all__ = ["DeadLetter", "Event", "EventSources", "Schedule", "Target", "Triggers"]
+__all__ = ["DeadLetter", "Event", "EventSources", "ObjectTargets", "Schedule", "Target", "Triggers"]

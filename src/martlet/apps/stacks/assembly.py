@@ -19,6 +19,7 @@ from martlet.apps.stacks.providers.custom import CustomProvider, Invoke, Respons
 from martlet.apps.stacks.providers.functions import Control, FunctionProvider
 from martlet.apps.stacks.providers.identity import Identities, identity_providers
 from martlet.apps.stacks.providers.lambda_ import lambda_providers
+from martlet.apps.stacks.providers.objects import Buckets, bucket_providers
 from martlet.apps.stacks.providers.queues import EventSources, Queues, queue_providers
 from martlet.apps.stacks.providers.remembered import remembered_providers
 from martlet.apps.stacks.providers.schedules import Schedules, schedule_providers
@@ -47,6 +48,7 @@ def providers_of(
     sources: EventSources,
     nearest: Callable[[str], str] = str,
     tables: DynamoDb | None = None,
+    buckets: Buckets = None,
 ) -> dict[str, Any]:
     """Every provider by its type."""
     found = [
@@ -58,6 +60,7 @@ def providers_of(
         *queue_providers(queues, sources),
         *api_providers(apis),
         *(table_providers(tables) if tables is not None else ()),
+        *bucket_providers(buckets),
         custom,
     ]
     return {provider.kind.type: provider for provider in found}
@@ -93,6 +96,7 @@ def open_stacks(
     nearest: Callable[[str], str] = str,
     look_ahead: LookAhead | None = None,
     tables: DynamoDb | None = None,
+    buckets: Buckets = None,
 ) -> Stacks:
     """All stacks over these rooms. `build` makes an `ApiConfig` of ("rest" or "http", parts, app, warn); `invoke_base` is where
     APIs answer, `sandbox_base` where the platform's API answers inside a sandbox. Call `load` on what it gives."""
@@ -101,7 +105,7 @@ def open_stacks(
     engine = Engine(
         store,
         clock,
-        providers=providers_of(store, control, identities, apis, schedules, custom, queues, sources, nearest, tables),
+        providers=providers_of(store, control, identities, apis, schedules, custom, queues, sources, nearest, tables, buckets),
         groups=(ApiGroup(apis, build),),
         translation=Translation(region),
         region=region,

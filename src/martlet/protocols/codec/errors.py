@@ -7,6 +7,7 @@ always there.
 
 from __future__ import annotations
 
+import base64
 import zlib
 from typing import Any, Final
 
@@ -417,11 +418,12 @@ def _ec2(fault: Fault, shape: Shape | None, wire: Wire, request_id: str) -> Wire
 
 def _s3(fault: Fault, request: WireRequest, request_id: str) -> WireAnswer:
     inner = "".join(_element(name, value) for name, value in fault.members.items())
+    host_id = base64.b64encode(request_id.encode()).decode()
     text = (
         f"<Error>{_element('Code', fault.name)}{_element('Message', fault.message)}{inner}"
-        f"{_element('RequestId', request_id)}{_element('HostId', request_id)}</Error>"
+        f"{_element('RequestId', request_id)}{_element('HostId', host_id)}</Error>"
     )
-    headers = (("x-amz-request-id", request_id), ("x-amz-id-2", request_id), *fault.headers)
+    headers = (("x-amz-request-id", request_id), ("x-amz-id-2", host_id), *fault.headers)
     if request.method == "HEAD" or fault.status == 304:
         return WireAnswer(fault.status, headers, b"")
     body = f'<?xml version="1.0" encoding="UTF-8"?>\n{text}'.encode()

@@ -19,7 +19,7 @@ goes away.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -64,6 +64,7 @@ class Caller(msgspec.Struct, frozen=True):
     trace_id: str = ""  # X-Amzn-Trace-Id
     source_ip: str = ""
     signed_region: str = ""  # that of the signature, whatever the platform calls its own
+    conditions: Mapping[str, str] = {}  # IAM's condition keys that the request itself answers, in lower case
 
 
 def method_of(service: object, operation: OperationModel) -> Method:

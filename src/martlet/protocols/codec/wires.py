@@ -484,7 +484,12 @@ class RestXmlWire(RestWire):
         root = str(output.traits.get("locationName") or (_S3_ROOTS.get(operation.name) if self._s3 else "") or output.name)
         begin, end = f"{_XML}<{root}{self._attributes}>", f"</{root}>"
         if self._s3 and operation.name == "GetBucketLocation":  # the one answer whose root holds text
-            return lambda result: ("application/xml", f"{begin}{result.get('LocationConstraint') or ''}{end}".encode())
+
+            def location(result: dict[str, Any]) -> tuple[str, bytes]:
+                text = result.get("LocationConstraint")
+                return "application/xml", (f"{begin}{text}{end}" if text else f"{begin[:-1]}/>").encode()
+
+            return location
         write = self._out.content(members)
 
         def whole(result: dict[str, Any]) -> tuple[str, bytes]:

@@ -10,10 +10,11 @@ from typing import Final
 
 from martlet.store import LogEntry
 from martlet.triggers.event import Event
-from martlet.triggers.kinds import schedule
+from martlet.triggers.kinds import objects, schedule
 
 __all__ = ["KINDS"]
 
 KINDS: Final[dict[str, Callable[[LogEntry], Event | None]]] = {
+    objects.EVENT: objects.match,
     schedule.FIRED: schedule.match,
 }

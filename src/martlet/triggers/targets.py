@@ -1,0 +1,60 @@
+"""How changes of objects reach what a bucket's notification configuration names: a queue, or a function's queue of events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+
+from martlet.clock import uuid4_text
+from martlet.errors import AccessDenied, Unsupported
+from martlet.objects import Notice
+from martlet.queues import Queues
+from martlet.queues.queues import Draft
+
+__all__ = ["ObjectTargets"]
+
+_SERVICE = "s3.amazonaws.com"
+
+
+class ObjectTargets:
+    """`may_invoke(function, service, source arn)`: the function's policy; `enqueue(function, payload, request id)`: durable."""
+
+    def __init__(
+        self,
+        queues: Queues,
+        may_invoke: Callable[[str, str, str], bool],
+        enqueue: Callable[[str, bytes, str], Awaitable[None]],
+    ) -> None:
+        self._queues = queues
+        self._may_invoke = may_invoke
+        self._enqueue = enqueue
+
+    async def tell(self, notice: Notice) -> None:
+        """Hand it over; durable when this returns. Raises `MartletError`."""
+        kind, name = _parts(notice.target)
+        body = json.dumps(notice.payload, separators=(",", ":"))
+        if kind == "sqs":
+            await self._queues.send(name, [Draft(body=body)])
+        elif kind == "lambda":
+            function = notice.target.partition(":function:")[2]
+            if not self._may_invoke(function, _SERVICE, notice.source):
+                raise AccessDenied(f"{notice.source} may not invoke {function}")
+            await self._enqueue(function, body.encode(), uuid4_text())
+        else:
+            raise Unsupported(f"changes of objects do not reach {notice.target}")
+
+    async def why_not(self, arn: str, source: str) -> str:
+        """Why a target cannot be told, in S3's words; "" if it can."""
+        kind, name = _parts(arn)
+        if kind == "sqs":
+            return "" if self._queues.find(name) is not None else "The destination queue does not exist"
+        if kind == "lambda":
+            allowed = self._may_invoke(arn.partition(":function:")[2], _SERVICE, source)
+            return "" if allowed else f"Not authorized to invoke function [{arn}]"
+        return "Topics are not supported by Martlet"
+
+
+def _parts(arn: str) -> tuple[str, str]:
+    """(service, name)."""
+    pieces = arn.split(":")
+    return (pieces[2], pieces[-1]) if len(pieces) > 5 else ("", arn)
