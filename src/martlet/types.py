@@ -205,7 +205,8 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class ScheduleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`expression` is "rate(5 minutes)" or "cron(m h dom mon dow year)" in AWS's six fields, in `timezone`."""
+    """`expression` is "rate(5 minutes)", "cron(m h dom mon dow year)" in AWS's six fields, or "at(yyyy-mm-ddThh:mm:ss)", in
+    `timezone`. It fires between `start_ms` and `end_ms` where they are given, within `window_minutes` after each due time."""
 
     name: str
     expression: str
@@ -213,6 +214,9 @@ class ScheduleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     timezone: str = "UTC"
     input: Any = None  # JSON; None: the EventBridge "Scheduled Event"
     enabled: bool = True
+    start_ms: int | None = None
+    end_ms: int | None = None
+    window_minutes: int = 0
 
 
 class QueueConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
