@@ -35,6 +35,7 @@ from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
 from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal, with_role
+from martlet.buses import Events, Rulebook
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
@@ -57,7 +58,11 @@ from martlet.protocols import app as protocols_app
 from martlet.queues import Queues, Sqs
 from martlet.store import Store
 from martlet.telemetry import Registry
-from martlet.triggers import EventSources, Target, Triggers
+from martlet.triggers import EventSources, Target, Triggers, patterns
+from martlet.triggers.calls import Calls
+from martlet.triggers.destinations import Destinations
+from martlet.triggers.kinds.bus import BusSource
+from martlet.triggers.results import Results
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
 from martlet.types import ACCOUNT, FunctionVersion, Principal, Route
 
@@ -86,6 +91,7 @@ class Lambda:
 
 SERVICES: dict[str, type] = {
     "cloudformation": CloudFormation,
+    "events": Events,
     "iam": Identities,
     "lambda": Lambda,
     "logs": LogGroups,
@@ -110,6 +116,7 @@ class Server:
         self.port = self.api_port = 0
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._principals: dict[tuple[str, int], Principal] = {}
+        self._results = Results()
         self._started_at_ms = self.clock.now_ms()
 
     # --- start ----------------------------------------------------------------------------------------------------
@@ -146,6 +153,7 @@ class Server:
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
         self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
         self._make_event_sources()
+        await self._start_buses()
         self.apps = Apps(
             self.store,
             self.functions,
@@ -247,6 +255,31 @@ class Server:
             region=self.settings.region,
         )
 
+    async def _start_buses(self) -> None:
+        """Event buses: the room itself, and what the delivery loop has to know of it."""
+        region, hosts = self.settings.region, self._called_hosts()
+        self.topics = _NoTopics()
+        outside = Backend(hosts)
+        self._closers.append(outside.close)
+        self.rulebook = Rulebook(self.store, patterns.parse_pattern)
+        self.events = Events(
+            self.store, self.clock, region=region, compile_pattern=patterns.parse_pattern, timetable=self.triggers
+        )
+        destinations = Destinations(
+            self.queues,
+            self.clock,
+            accept=self.control.asynchronous.accept,
+            resolve=self._event_target,
+            may_invoke=self.control.may_be_invoked_by,
+            logs=self.log_groups,
+            region=region,
+        )
+        calls = Calls(outside.ask)
+        self.triggers.serve(BusSource(self.store, self.events, self.rulebook, destinations, calls, self.topics))
+        self._results.open(self.store, destinations, self.events, self.topics)
+        await self.events.start()
+        self._closers.append(self.events.stop)
+
     def _event_target(self, reference: str) -> Target | None:
         """The function that an event source mapping names: by its name or its ARN, whole or partial."""
         name = reference.rpartition("function:")[2]
@@ -273,6 +306,7 @@ class Server:
             authorize=authorize,
             available=self._lacking_runtime,
             fetch_object=stored_code(self.data),
+            deliver=self._results,
             on_urls=self._on_urls,
             url_of=lambda id: f"http://{self.settings.host}:{self.port}/_url/{id}/",
         )
@@ -350,12 +384,11 @@ class Server:
 
     def _make_api_edge(self) -> ApiEdge:
         """API Gateway's part of the edge: REST and HTTP APIs, function URLs."""
-        hosts = tuple(name.strip() for name in self.settings.integration_hosts.split(",") if name.strip())
         edge = ApiEdge(
             self.functions.dispatch,
             clock=self.clock,
             region=self.settings.region,
-            backend=Backend(hosts),
+            backend=Backend(self._called_hosts()),
             authenticate=self.auth.authenticate,
             permit=authorize,
             enqueue=self._enqueue,
@@ -364,6 +397,10 @@ class Server:
         )
         self._closers.append(edge.close)
         return edge
+
+    def _called_hosts(self) -> tuple[str, ...]:
+        """Hosts that may be called wherever they are."""
+        return tuple(name.strip() for name in self.settings.integration_hosts.split(",") if name.strip())
 
     async def _shut_listeners(self) -> None:
         await asyncio.gather(self._app_server.shutdown(_GRACE_SECONDS), self._api_server.shutdown(2.0))
@@ -489,6 +526,7 @@ class Server:
         """AWS's services that Martlet has, by the names that boto3 gives them: instances of `SERVICES`."""
         return {
             "cloudformation": CloudFormation(self.stacks.engine),
+            "events": self.events,
             "iam": Identities(self.store),
             "lambda": Lambda(self.control, self.event_sources),
             "logs": self.log_groups,
@@ -514,6 +552,11 @@ class Server:
             "apps": len(self.apps.list()) + len(self.stacks.list()),
             **found,
         }
+
+
+class _NoTopics:
+    def put(self, tx: Any, arn: str, message: str, *, attributes: Any = None) -> None:
+        raise InvalidInput("no topics")
 
 
 class _Access:

@@ -24,7 +24,7 @@ from martlet.errors import InvalidInput
 from martlet.store import LogEntry
 from martlet.triggers.event import Event, event_id
 
-__all__ = ["FIRED", "At", "Cron", "Expression", "Fired", "Rate", "match", "parse"]
+__all__ = ["FIRED", "At", "Cron", "Expression", "Fired", "Rate", "fired_in", "match", "parse"]
 
 FIRED: Final = "schedule.fired"  # topic of the log entries that cause an event
 
@@ -145,9 +145,14 @@ class Fired(msgspec.Struct, frozen=True):
 _DECODER: Final = msgspec.json.Decoder(Fired)
 
 
+def fired_in(entry: LogEntry) -> Fired:
+    """What a log entry of the topic `FIRED` says."""
+    return _DECODER.decode(entry.body)
+
+
 def match(entry: LogEntry) -> Event:
     """The event of a firing. Its id depends on the log entry alone."""
-    fired = _DECODER.decode(entry.body)
+    fired = fired_in(entry)
     id = event_id("schedule", entry.seq, fired.app, fired.name, fired.due_ms)
     payload = fired.input
     if bytes(payload) == b"null":
