@@ -101,6 +101,8 @@ _ALL = (
     Limit("bus_rules", 2_000, "rules", "rules of one event bus; EventBridge: 300, can be raised"),
     Limit("bus_policy_bytes", 10_240, "bytes", "EventBridge: resource policy of one event bus"),
     Limit("bus_hops", 5, "buses", "event buses that one event passes on from one to the next"),
+    Limit("topic_message_bytes", 262_144, "bytes", "SNS: one message with its attributes, and all of a batch, 256 KB"),
+    Limit("topic_subscriptions", 10_000, "subscriptions", "subscriptions of one topic; SNS: 12.5 million, 100 for FIFO topics"),
     Limit("archived_events_page", 50, "events", "archived events that one step of a replay puts back on their bus"),
     Limit("active_replays", 10, "replays", "EventBridge: replays that run at one time"),
     Limit("http_delivery_seconds", 5, "seconds", "EventBridge: time limit of one call of an API destination"),

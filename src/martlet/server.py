@@ -35,7 +35,7 @@ from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
 from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal, with_role
-from martlet.buses import Events, Rulebook
+from martlet.buses import Events, Rulebook, Signer, Sns
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
@@ -53,7 +53,7 @@ from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.metering import Ledger
-from martlet.protocols import Rooms, archives
+from martlet.protocols import Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.queues import Queues, Sqs
 from martlet.store import Store
@@ -62,6 +62,7 @@ from martlet.triggers import EventSources, Target, Triggers, patterns
 from martlet.triggers.calls import Calls
 from martlet.triggers.destinations import Destinations
 from martlet.triggers.kinds.bus import BusSource
+from martlet.triggers.kinds.topic import TopicSource
 from martlet.triggers.results import Results
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
 from martlet.types import ACCOUNT, FunctionVersion, Principal, Route
@@ -95,6 +96,7 @@ SERVICES: dict[str, type] = {
     "iam": Identities,
     "lambda": Lambda,
     "logs": LogGroups,
+    "sns": Sns,
     "sqs": Sqs,
     "sts": Sessions,
 }
@@ -258,12 +260,19 @@ class Server:
     async def _start_buses(self) -> None:
         """Event buses: the room itself, and what the delivery loop has to know of it."""
         region, hosts = self.settings.region, self._called_hosts()
-        self.topics = _NoTopics()
         outside = Backend(hosts)
         self._closers.append(outside.close)
         self.rulebook = Rulebook(self.store, patterns.parse_pattern)
         self.events = Events(
             self.store, self.clock, region=region, compile_pattern=patterns.parse_pattern, timetable=self.triggers
+        )
+        self.topics = Sns(
+            self.store,
+            self.clock,
+            region=region,
+            compile_pattern=patterns.parse_pattern,
+            endpoint=self._endpoint,
+            signer=Signer(self.store, self.clock, self._endpoint),
         )
         destinations = Destinations(
             self.queues,
@@ -276,9 +285,14 @@ class Server:
         )
         calls = Calls(outside.ask)
         self.triggers.serve(BusSource(self.store, self.events, self.rulebook, destinations, calls, self.topics))
+        self.triggers.serve(TopicSource(self.store, self.topics, destinations, calls, patterns.parse_pattern))
         self._results.open(self.store, destinations, self.events, self.topics)
         await self.events.start()
+        await self.topics.start()
         self._closers.append(self.events.stop)
+
+    def _endpoint(self) -> str:
+        return f"http://{self.settings.host}:{self.api_port}"
 
     def _event_target(self, reference: str) -> Target | None:
         """The function that an event source mapping names: by its name or its ARN, whole or partial."""
@@ -364,7 +378,7 @@ class Server:
             region=self.settings.region,
             invoke_base=lambda: f"http://{self.settings.host}:{self.port}",
             sandbox_base=sandbox_base,
-            endpoint=lambda: f"http://{self.settings.host}:{self.api_port}",
+            endpoint=self._endpoint,
             nearest=lambda runtime: nearest(self.functions.runtimes.programs, runtime),
         )
         self._closers.append(self.stacks.close)
@@ -374,7 +388,11 @@ class Server:
         self.api_edge = self._make_api_edge()
         self.edge.set_apis(self.api_edge)
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
-        api = AsgiHandler(self._guarded(archives.beside(self.control.download, protocols_app(self._rooms()))))
+        protocols = archives.beside(self.control.download, protocols_app(self._rooms()))
+        certificate = self.topics.signer.certificate
+        api = AsgiHandler(
+            self._guarded(subscriptions.beside(self.topics, certificate, self.settings.region, protocols))
+        )
         self._api_server = HttpServer(api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)")
         # Connections from sandboxes have a server, and so a limit of connections, of their own.
         self._private_server = HttpServer(api, clock=self.clock, name="private endpoints")
@@ -530,6 +548,7 @@ class Server:
             "iam": Identities(self.store),
             "lambda": Lambda(self.control, self.event_sources),
             "logs": self.log_groups,
+            "sns": self.topics,
             "sqs": Sqs(self.queues),
             "sts": Sessions(self.store, self.clock),
         }
@@ -552,11 +571,6 @@ class Server:
             "apps": len(self.apps.list()) + len(self.stacks.list()),
             **found,
         }
-
-
-class _NoTopics:
-    def put(self, tx: Any, arn: str, message: str, *, attributes: Any = None) -> None:
-        raise InvalidInput("no topics")
 
 
 class _Access:
