@@ -35,7 +35,7 @@ from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
 from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal, with_role
-from martlet.buses import Events, Rulebook, Signer, Sns
+from martlet.buses import Events, Rulebook, Scheduler, Signer, Sns
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
@@ -62,6 +62,7 @@ from martlet.triggers import EventSources, Target, Triggers, patterns
 from martlet.triggers.calls import Calls
 from martlet.triggers.destinations import Destinations
 from martlet.triggers.kinds.bus import BusSource
+from martlet.triggers.kinds.timetable import ScheduleSource
 from martlet.triggers.kinds.topic import TopicSource
 from martlet.triggers.results import Results
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
@@ -96,6 +97,7 @@ SERVICES: dict[str, type] = {
     "iam": Identities,
     "lambda": Lambda,
     "logs": LogGroups,
+    "scheduler": Scheduler,
     "sns": Sns,
     "sqs": Sqs,
     "sts": Sessions,
@@ -263,9 +265,9 @@ class Server:
         outside = Backend(hosts)
         self._closers.append(outside.close)
         self.rulebook = Rulebook(self.store, patterns.parse_pattern)
-        self.events = Events(
-            self.store, self.clock, region=region, compile_pattern=patterns.parse_pattern, timetable=self.triggers
-        )
+        given: dict[str, Any] = {"region": region, "compile_pattern": patterns.parse_pattern, "timetable": self.triggers}
+        self.events = Events(self.store, self.clock, **given)
+        self.scheduler = Scheduler(self.store, self.clock, **given)
         self.topics = Sns(
             self.store,
             self.clock,
@@ -286,9 +288,11 @@ class Server:
         calls = Calls(outside.ask)
         self.triggers.serve(BusSource(self.store, self.events, self.rulebook, destinations, calls, self.topics))
         self.triggers.serve(TopicSource(self.store, self.topics, destinations, calls, patterns.parse_pattern))
+        self.triggers.serve(ScheduleSource(self.store, self.scheduler, self.events, self.topics, destinations))
         self._results.open(self.store, destinations, self.events, self.topics)
         await self.events.start()
         await self.topics.start()
+        await self.scheduler.start()
         self._closers.append(self.events.stop)
 
     def _endpoint(self) -> str:
@@ -548,6 +552,7 @@ class Server:
             "iam": Identities(self.store),
             "lambda": Lambda(self.control, self.event_sources),
             "logs": self.log_groups,
+            "scheduler": self.scheduler,
             "sns": self.topics,
             "sqs": Sqs(self.queues),
             "sts": Sessions(self.store, self.clock),

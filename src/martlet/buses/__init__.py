@@ -10,7 +10,8 @@ shows a secret.
 
 from martlet.buses.events import Events
 from martlet.buses.rulebook import Rulebook
+from martlet.buses.scheduler import Scheduler
 from martlet.buses.signing import Signer
 from martlet.buses.sns import Sns
 
-__all__ = ["Events", "Rulebook", "Signer", "Sns"]
+__all__ = ["Events", "Rulebook", "Scheduler", "Signer", "Sns"]
