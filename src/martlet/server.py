@@ -265,16 +265,15 @@ class Server:
         outside = Backend(hosts)
         self._closers.append(outside.close)
         self.rulebook = Rulebook(self.store, patterns.parse_pattern)
-        given: dict[str, Any] = {"region": region, "compile_pattern": patterns.parse_pattern, "timetable": self.triggers}
-        self.events = Events(self.store, self.clock, **given)
-        self.scheduler = Scheduler(self.store, self.clock, **given)
+        given: dict[str, Any] = {"region": region, "compile_pattern": patterns.parse_pattern, "authorize": authorize}
+        self.events = Events(self.store, self.clock, timetable=self.triggers, **given)
+        self.scheduler = Scheduler(self.store, self.clock, timetable=self.triggers, **given)
         self.topics = Sns(
             self.store,
             self.clock,
-            region=region,
-            compile_pattern=patterns.parse_pattern,
             endpoint=self._endpoint,
             signer=Signer(self.store, self.clock, self._endpoint),
+            **given,
         )
         destinations = Destinations(
             self.queues,
@@ -394,9 +393,7 @@ class Server:
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
         protocols = archives.beside(self.control.download, protocols_app(self._rooms()))
         certificate = self.topics.signer.certificate
-        api = AsgiHandler(
-            self._guarded(subscriptions.beside(self.topics, certificate, self.settings.region, protocols))
-        )
+        api = AsgiHandler(self._guarded(subscriptions.beside(self.topics, certificate, self.settings.region, protocols)))
         self._api_server = HttpServer(api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)")
         # Connections from sandboxes have a server, and so a limit of connections, of their own.
         self._private_server = HttpServer(api, clock=self.clock, name="private endpoints")

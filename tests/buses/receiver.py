@@ -36,7 +36,7 @@ class Receiver:
                 self.end_headers()
                 self.wfile.write(text)
 
-            do_POST = do_PUT = do_GET = _serve
+            do_POST = do_PUT = do_GET = _serve  # noqa: N815 - the names that http.server calls
 
             def log_message(self, *_: Any) -> None:
                 """Says nothing."""

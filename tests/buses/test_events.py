@@ -93,10 +93,17 @@ def test_too_much_is_refused_and_ten_are_the_most(platform: Platform) -> None:
         ({"InputPath": "$.detail.who.name"}, '"Ann \\"A\\""'),
         ({"InputPath": "$.detail.tags[1]"}, '"y"'),
         ({"Input": '{"fixed": true}'}, '{"fixed": true}'),
-        ({"InputTransformer": {"InputPathsMap": {"s": "$.detail.sum", "no": "$.x"}, "InputTemplate": '"<s> of <no>!"'}}, '"10 of !"'),
+        (
+            {"InputTransformer": {"InputPathsMap": {"s": "$.detail.sum", "no": "$.x"}, "InputTemplate": '"<s> of <no>!"'}},
+            '"10 of !"',
+        ),
         ({"InputTransformer": {"InputPathsMap": {"t": "$.detail.tags"}, "InputTemplate": '"<t>"'}}, '"[x,y]"'),
         (
-            {"InputTransformer": {"InputPathsMap": {"t": "$.detail.tags", "no": "$.x"}, "InputTemplate": '{"a": <t>, "b": <no>}'}},
+            {
+                "InputTransformer": {
+                    "InputPathsMap": {"t": "$.detail.tags", "no": "$.x"}, "InputTemplate": '{"a": <t>, "b": <no>}',
+                }
+            },
             '{"a": ["x","y"], "b": ""}',
         ),
         (
@@ -128,7 +135,7 @@ def test_errors_are_in_the_words_of_the_service(platform: Platform) -> None:
     missing = ("ResourceNotFoundException", "Event bus nope does not exist.")
     assert fails(events.describe_event_bus, Name="nope") == missing
     assert fails(events.delete_event_bus, Name="nope") == missing
-    assert fails(events.put_rule, Name="r", EventBusName="nope", EventPattern="{\"a\":[1]}") == missing
+    assert fails(events.put_rule, Name="r", EventBusName="nope", EventPattern='{"a":[1]}') == missing
     assert fails(events.describe_rule, Name="nope") == (
         "ResourceNotFoundException", "Rule nope does not exist on EventBus default.",
     )  # fmt: skip
@@ -136,7 +143,13 @@ def test_errors_are_in_the_words_of_the_service(platform: Platform) -> None:
     code, text = fails(events.put_rule, Name="r", EventPattern='{"a": [{"EXISTS": true}]}')
     assert code == "InvalidEventPatternException"
     assert text.startswith("Event pattern is not valid. Reason: Unrecognized match type EXISTS")
-    for expression in ("rate(10 seconds)", "rate(1 minutes)", " rate(10 minutes)", "cron(0 1 * * * *)", "at(2030-01-01T00:00:00)"):
+    for expression in (
+        "rate(10 seconds)",
+        "rate(1 minutes)",
+        " rate(10 minutes)",
+        "cron(0 1 * * * *)",
+        "at(2030-01-01T00:00:00)",
+    ):
         assert fails(events.put_rule, Name="r", ScheduleExpression=expression) == (
             "ValidationException", "Parameter ScheduleExpression is not valid.",
         )  # fmt: skip
@@ -146,7 +159,10 @@ def test_errors_are_in_the_words_of_the_service(platform: Platform) -> None:
         "Only one of Input, InputPath, or InputTransformer must be provided for target t."
     )
     bad = [{"Id": "t", "Arn": queue, "InputTransformer": {"InputTemplate": '"<who>"'}}]
-    assert fails(events.put_targets, Rule="words", Targets=bad)[1] == "InputTemplate for target t contains invalid placeholder who."
+    assert (
+        fails(events.put_targets, Rule="words", Targets=bad)[1]
+        == "InputTemplate for target t contains invalid placeholder who."
+    )
     many = [{"Id": f"t{number}", "Arn": queue} for number in range(6)]
     assert fails(events.put_targets, Rule="words", Targets=many)[0] == "LimitExceededException"
     stream = [{"Id": "t", "Arn": f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/s"}]
@@ -266,7 +282,8 @@ def test_permissions_make_the_policy(platform: Platform) -> None:
 
 
 def test_test_event_pattern(platform: Platform) -> None:
-    event = {name: "x" for name in ("id", "account", "source", "time", "region", "detail-type")} | {"resources": []}
+    names = ("id", "account", "source", "time", "region", "detail-type")
+    event: dict[str, Any] = dict.fromkeys(names, "x") | {"resources": []}
     call = platform.client("events").test_event_pattern
     assert call(EventPattern='{"source": ["x"]}', Event=json.dumps(event))["Result"] is True
     assert call(EventPattern='{"source": ["y"]}', Event=json.dumps(event))["Result"] is False
@@ -278,9 +295,7 @@ def test_a_function_gets_the_event_when_its_policy_lets_the_rule(platform: Platf
     seen, seen_arn = platform.queue("seen")
     dead, dead_arn = platform.queue("refused")
     function = platform.function("heard", "def handler(event, context):\n    return event\n")
-    functions.put_function_event_invoke_config(
-        FunctionName="heard", DestinationConfig={"OnSuccess": {"Destination": seen_arn}}
-    )
+    functions.put_function_event_invoke_config(FunctionName="heard", DestinationConfig={"OnSuccess": {"Destination": seen_arn}})
     events.create_event_bus(Name="f")
     rule = events.put_rule(Name="f", EventBusName="f", EventPattern=PATTERN)["RuleArn"]
     target = {"Id": "t", "Arn": function, "DeadLetterConfig": {"Arn": dead_arn}}

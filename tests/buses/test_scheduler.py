@@ -66,7 +66,12 @@ class Stage:
         await self.queues.create("q")
 
     async def create(self, name: str, expression: str, **request: Any) -> None:
-        target = {"Arn": QUEUE, "RoleArn": ROLE, "Input": '{"at": "<aws.scheduler.scheduled-time>"}', **request.pop("Target", {})}
+        target = {
+            "Arn": QUEUE,
+            "RoleArn": ROLE,
+            "Input": '{"at": "<aws.scheduler.scheduled-time>"}',
+            **request.pop("Target", {}),
+        }
         given = {"FlexibleTimeWindow": {"Mode": "OFF"}, **request, "Name": name, "ScheduleExpression": expression}
         await self.scheduler.create_schedule(CALLER, {**given, "Target": target})
 
@@ -128,7 +133,9 @@ async def test_start_and_end_bound_a_schedule(stage: Stage) -> None:
 
 
 async def test_a_window_moves_the_firing_within_it(stage: Stage) -> None:
-    await stage.create("loose", "at(2023-11-14T23:00:00)", FlexibleTimeWindow={"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 15})
+    await stage.create(
+        "loose", "at(2023-11-14T23:00:00)", FlexibleTimeWindow={"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 15}
+    )
     assert await stage.after(2799) == []
     found = []
     for _ in range(16):
@@ -191,7 +198,15 @@ def test_the_api_answers_as_the_service_does(platform: Platform) -> None:
     target = {"Arn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:f", "RoleArn": ROLE}
     given = {"Name": "s", "FlexibleTimeWindow": {"Mode": "OFF"}, "Target": target}
     for expression in (
-        *("cron(0 1 * * * *)", "cron(INVALID)", "cron()", "rate(10 seconds)", "rate()", "rate( 10 minutes )", " rate(10 minutes)"),
+        *(
+            "cron(0 1 * * * *)",
+            "cron(INVALID)",
+            "cron()",
+            "rate(10 seconds)",
+            "rate()",
+            "rate( 10 minutes )",
+            " rate(10 minutes)",
+        ),
         *("at(2021-12-31T23:59:59Z)", "at(2021-12-31)", "rate(-10 minutes)"),
     ):
         assert fails(scheduler.create_schedule, **given, ScheduleExpression=expression) == (

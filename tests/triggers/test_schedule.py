@@ -109,7 +109,7 @@ def test_one_time_schedules_are_due_once() -> None:
     assert rule.following(at_ms, at_ms) is None
 
 
-@pytest.mark.parametrize("inside", ["2021-12-31", "2021-12-31T23:59:59Z", "", "2021-13-01T00:00:00", "now", "0000-01-01T00:00:00"])
+@pytest.mark.parametrize("inside", ["2021-12-31", "2021-12-31T23:59:59Z", "", "2021-13-01T00:00:00", "0000-01-01T00:00:00"])
 def test_a_wrong_time_is_an_error(inside: str) -> None:
     with pytest.raises(InvalidInput):
         parse(f"at({inside})")

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from martlet.buses.desk import Desk, Request, at, invalid, no_such, page
-from martlet.buses.publishing import PublishOperations, Published
+from martlet.buses.desk import Request, at, invalid, no_such, page
+from martlet.buses.publishing import Published, PublishOperations
 from martlet.buses.rows import Archive, Archived, Bus, Replay, Tables
 from martlet.errors import MartletError, ServiceError
 from martlet.limits import LIMITS
@@ -129,9 +129,7 @@ class ArchiveOperations(PublishOperations):
     async def list_archives(self, caller: Any, request: Request) -> Request:
         prefix, source, state = request.get("NamePrefix") or "", request.get("EventSourceArn"), request.get("State")
         if sum(value is not None for value in (request.get("NamePrefix"), source, state)) > 1:
-            raise invalid(
-                "At most one filter is allowed for ListArchives. Use either : State, EventSourceArn, or NamePrefix."
-            )
+            raise invalid("At most one filter is allowed for ListArchives. Use either : State, EventSourceArn, or NamePrefix.")
 
         def look(tables: Tables) -> list[Archive]:
             bus = self._bus(tables, source).name if source else None
@@ -178,9 +176,7 @@ class ArchiveOperations(PublishOperations):
             if tables.get(Replay, name) is not None:
                 raise ServiceError("ResourceAlreadyExistsException", f"Replay {name} already exists.", 400)
             if sum(one.state in _ACTIVE for one in tables.every(Replay)) >= LIMITS["active_replays"].default:
-                raise ServiceError(
-                    "LimitExceededException", "The requested resource exceeds the maximum number allowed.", 400
-                )
+                raise ServiceError("LimitExceededException", "The requested resource exceeds the maximum number allowed.", 400)
             replay = Replay(
                 name=name,
                 archive=archive.name,
@@ -217,7 +213,9 @@ class ArchiveOperations(PublishOperations):
         def cancel(tables: Tables) -> Replay:
             replay = _replay(tables, str(request["ReplayName"]))
             if replay.state not in ("STARTING", "RUNNING"):
-                raise ServiceError("IllegalStatusException", f"Replay {replay.name} is not in a valid state for this operation.")
+                raise ServiceError(
+                    "IllegalStatusException", f"Replay {replay.name} is not in a valid state for this operation."
+                )
             after = msgspec.structs.replace(replay, state="CANCELLING")
             tables.put(after)
             return after
@@ -345,5 +343,3 @@ def _sweep(tx: Tx, id: int) -> bool:
 
 def _ms(value: Any) -> int:
     return int(value.timestamp() * 1000) if isinstance(value, datetime) else int(float(value) * 1000)
-
-

@@ -15,7 +15,22 @@ from martlet.errors import InvalidInput, ServiceError
 from martlet.store import Store, Tx
 from martlet.types import ACCOUNT, ScheduleConfig
 
-__all__ = ["DEFAULT", "Desk", "Matches", "Request", "Timetable", "at", "invalid", "merged_tags", "no_such", "page", "tag_list"]
+__all__ = [
+    "DEFAULT",
+    "Authorize",
+    "Desk",
+    "Matches",
+    "Request",
+    "Timetable",
+    "at",
+    "check_target_permission",
+    "invalid",
+    "merged_tags",
+    "no_such",
+    "page",
+    "permit_all",
+    "tag_list",
+]
 
 T = TypeVar("T")
 Request = dict[str, Any]
@@ -25,6 +40,23 @@ DEFAULT: Final = "default"
 _BUS_ARN = re.compile(r"arn:aws[a-z-]*:events:(?P<region>[a-z0-9-]*):(?P<account>[0-9]{12})?:event-bus/(?P<name>.+)")
 _TAGS_MAX: Final = 50
 _PAGE: Final = 100
+
+
+Authorize = Callable[[Any, str, str], None]
+
+_ACTIONS: Final = {"sqs": "sqs:SendMessage", "sns": "sns:Publish", "events": "events:PutEvents", "logs": "logs:PutLogEvents"}
+
+
+def permit_all(principal: Any, action: str, resource: str) -> None:
+    """For who asks elsewhere."""
+
+
+def check_target_permission(authorize: Authorize, caller: Any, arn: str) -> None:
+    """Who makes the platform send something somewhere must be allowed to send it there. What a function takes is decided by
+    its own resource policy. Raises `AccessDenied`."""
+    service = arn.split(":")[2] if arn.count(":") >= 5 else ""
+    if service in _ACTIONS and ":api-destination/" not in arn:
+        authorize(caller.principal, _ACTIONS[service], arn)
 
 
 class Timetable(Protocol):
@@ -46,12 +78,14 @@ class Desk:
         region: str,
         compile_pattern: Callable[[str], Matches],
         timetable: Timetable,
+        authorize: Authorize = permit_all,
     ) -> None:
         self._store = store
         self._clock = clock
         self.region = region
         self._compile = compile_pattern
         self._timetable = timetable
+        self._authorize = authorize
 
     async def _write(self, fn: Callable[[Tables], T]) -> T:
         return await self._store.transact(lambda tx: fn(Tables(tx)))

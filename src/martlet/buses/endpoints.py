@@ -106,9 +106,7 @@ class EndpointOperations(Desk):
             before = _connection(tables, str(request["Name"]))
             member = _KINDS[before.kind][0]
             left = {name: value for name, value in before.parameters.items() if name != member}
-            after = msgspec.structs.replace(
-                before, parameters=left, state="DEAUTHORIZED", modified_at_ms=self._clock.now_ms()
-            )
+            after = msgspec.structs.replace(before, parameters=left, state="DEAUTHORIZED", modified_at_ms=self._clock.now_ms())
             tables.put(after)
             return after
 

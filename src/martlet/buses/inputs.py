@@ -1,4 +1,4 @@
-"""What a target is given of an event: all of it, a part (InputPath), a constant (Input), or a template (InputTransformer). Pure.
+"""What a target is given of an event: all of it, a part (InputPath), a constant (Input), a template (InputTransformer). Pure.
 
 Sources: EventBridge user guide, "Input transformation"; recorded deliveries of the service.
 """
@@ -12,7 +12,9 @@ from typing import Any, Final
 
 __all__ = ["Undeliverable", "find", "given", "minified", "placeholders"]
 
-_STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?:'(?P<quoted>[^']*)'|\"(?P<double>[^\"]*)\"|(?P<index>-?[0-9]{1,6})|(?P<all>\*))\]")
+_STEP = re.compile(
+    r"\.(?P<name>[^.\[\]]+)|\[(?:'(?P<quoted>[^']*)'|\"(?P<double>[^\"]*)\"|(?P<index>-?[0-9]{1,6})|(?P<all>\*))\]"
+)
 _PLACEHOLDER = re.compile(r"<([A-Za-z0-9_.\-]+)>")
 _BLANKS = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\r\n]+', re.DOTALL)
 _PREDEFINED: Final = (

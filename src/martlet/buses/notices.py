@@ -14,7 +14,17 @@ import msgspec
 
 from martlet.buses.desk import at
 
-__all__ = ["NOTICED", "SUBSCRIBED", "Notice", "attributes_out", "confirmation", "envelope", "function_event", "signable", "stamp"]
+__all__ = [
+    "NOTICED",
+    "SUBSCRIBED",
+    "Notice",
+    "attributes_out",
+    "confirmation",
+    "envelope",
+    "function_event",
+    "signable",
+    "stamp",
+]
 
 NOTICED: Final = "topic.published"  # topic of the log entries that are messages
 SUBSCRIBED: Final = "topic.subscribed"  # a subscription waits for its confirmation; key: topic and id
@@ -71,7 +81,7 @@ def confirmation(members: Mapping[str, str]) -> str:
 def signable(members: Mapping[str, Any]) -> bytes:
     """What a signature is over: these members in this order, each name and value on a line."""
     if members["Type"] == "Notification":
-        names = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
+        names: tuple[str, ...] = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
     else:
         names = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
     return "".join(f"{name}\n{members[name]}\n" for name in names if members.get(name) is not None).encode()

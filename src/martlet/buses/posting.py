@@ -12,7 +12,17 @@ from typing import Any, Final
 from martlet.errors import ServiceError
 from martlet.limits import LIMITS
 
-__all__ = ["MOST_BYTES", "attributes_of", "check_message", "check_size", "check_subject", "invalid", "not_found", "size_of", "structured"]
+__all__ = [
+    "MOST_BYTES",
+    "attributes_of",
+    "check_message",
+    "check_size",
+    "check_subject",
+    "invalid",
+    "not_found",
+    "size_of",
+    "structured",
+]
 
 MOST_BYTES: Final = LIMITS["topic_message_bytes"].default
 _SUBJECT = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,99}")
@@ -96,7 +106,8 @@ def _attribute(name: str, given: Mapping[str, Any], path: str) -> tuple[str, str
         raise _wrong(f"The message attribute '{name}' with type '{kind}' must use field '{carrier}'.")
     if not value:
         raise _wrong(
-            f"The message attribute '{name}' must contain non-empty message attribute value for message attribute type '{kind}'."
+            f"The message attribute '{name}' must contain non-empty message attribute value for message attribute type "
+            f"'{kind}'."
         )
     if carrier == "Binary":
         raw = value if isinstance(value, bytes) else str(value).encode()

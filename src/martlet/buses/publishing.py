@@ -129,9 +129,7 @@ class PublishOperations(Desk):
         return {"Result": matches(event)}
 
 
-def event_text(
-    id: str, source: str, detail_type: str, detail: str, region: str, time: str, resources: Sequence[str]
-) -> str:
+def event_text(id: str, source: str, detail_type: str, detail: str, region: str, time: str, resources: Sequence[str]) -> str:
     """An event as JSON, in the order of its members that the service writes. `detail` is JSON."""
     head = {
         "version": "0",
@@ -143,7 +141,7 @@ def event_text(
         "region": region,
         "resources": list(resources),
     }
-    return f"{json.dumps(head, separators=(',', ':'), ensure_ascii=False)[:-1]},\"detail\":{minified(detail)}}}"
+    return f'{json.dumps(head, separators=(",", ":"), ensure_ascii=False)[:-1]},"detail":{minified(detail)}}}'
 
 
 def _size(entry: Mapping[str, Any]) -> int:
@@ -173,5 +171,3 @@ def _time_of(given: Any, now_ms: int) -> str:
     if isinstance(given, datetime):
         return given.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return stamp(now_ms if given is None else int(float(given) * 1000))
-
-

@@ -7,7 +7,7 @@ here but in the change log; what an archive keeps lies under the archive's id in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -173,8 +173,6 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     token: str = ""
 
 
-
-
 Row = TypeVar("Row")
 
 _TABLES: Final[dict[type, tuple[str, tuple[str, ...]]]] = {
@@ -190,7 +188,7 @@ _TABLES: Final[dict[type, tuple[str, tuple[str, ...]]]] = {
     Schedule: ("buses.schedule", ("group", "name")),
 }
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
-_DECODERS: Final = {kind: msgspec.msgpack.Decoder(kind) for kind in _TABLES}
+_DECODERS: Final[dict[type, msgspec.msgpack.Decoder[Any]]] = {kind: msgspec.msgpack.Decoder(kind) for kind in _TABLES}
 _PAGE: Final = 500
 
 
@@ -202,7 +200,7 @@ class Tables:
 
     def get(self, kind: type[Row], *parts: str) -> Row | None:
         raw = self._reader.get(keys.encode(_TABLES[kind][0], *parts))
-        return None if raw is None else _DECODERS[kind].decode(raw)
+        return None if raw is None else cast(Row, _DECODERS[kind].decode(raw))
 
     def every(self, kind: type[Row], *parts: str) -> Iterator[Row]:
         """All rows below these first parts of their name, in order."""

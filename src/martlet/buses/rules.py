@@ -9,7 +9,18 @@ from typing import Any, Final
 import msgspec
 
 from martlet.buses import inputs
-from martlet.buses.desk import DEFAULT, Desk, Request, at, invalid, merged_tags, no_such, page, tag_list
+from martlet.buses.desk import (
+    DEFAULT,
+    Desk,
+    Request,
+    at,
+    check_target_permission,
+    invalid,
+    merged_tags,
+    no_such,
+    page,
+    tag_list,
+)
 from martlet.buses.rows import Bus, Rule, Tables
 from martlet.errors import InvalidInput, ServiceError, Unsupported
 from martlet.limits import LIMITS
@@ -340,6 +351,7 @@ class RuleOperations(Desk):
         """Targets by their ids; one with the id of another takes its place. Raises `ServiceError`, `Unsupported`."""
         for target in request["Targets"]:
             check_target(target)
+            check_target_permission(self._authorize, caller, str(target["Arn"]))
 
         def put(tables: Tables) -> None:
             rule = self._rule(tables, request, "Rule")

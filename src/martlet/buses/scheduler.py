@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from martlet.buses.desk import DEFAULT, Desk, Request, at, invalid, merged_tags, page, tag_list
+from martlet.buses.desk import DEFAULT, Desk, Request, at, check_target_permission, invalid, merged_tags, page, tag_list
 from martlet.buses.rows import Group, Schedule, Tables
 from martlet.errors import InvalidInput, ServiceError, Unsupported
 from martlet.types import ACCOUNT, ScheduleConfig
@@ -66,7 +66,7 @@ class Scheduler(Desk):
 
     async def create_schedule(self, caller: Any, request: Request) -> Request:
         """Raises `ServiceError` ConflictException, ResourceNotFoundException, ValidationException; `Unsupported`."""
-        self._check(request)
+        self._check(caller, request)
         name, token = str(request["Name"]), str(request.get("ClientToken") or "")
 
         def create(tables: Tables) -> Schedule:
@@ -83,7 +83,7 @@ class Scheduler(Desk):
 
     async def update_schedule(self, caller: Any, request: Request) -> Request:
         """What is not said goes back to its default."""
-        self._check(request)
+        self._check(caller, request)
 
         def update(tables: Tables) -> Schedule:
             before = self._schedule(tables, request)
@@ -120,7 +120,7 @@ class Scheduler(Desk):
         self._timetable.put(tables._tx, OWNER + group, config, "")
         return after
 
-    def _check(self, request: Request) -> None:
+    def _check(self, caller: Any, request: Request) -> None:
         expression, timezone = str(request["ScheduleExpression"]), request.get("ScheduleExpressionTimezone") or "UTC"
         try:
             self._timetable.check("rate(1 minute)", timezone)
@@ -142,6 +142,10 @@ class Scheduler(Desk):
         if start_ms is not None and end_ms is not None and end_ms <= start_ms:
             raise invalid("The EndDate you specify must come after the StartDate.")
         _check_target(request["Target"])
+        arn = str(request["Target"]["Arn"])
+        check_target_permission(self._authorize, caller, arn)
+        if ":function:" in arn:  # no role is evaluated when it fires: who makes the schedule must be allowed itself
+            self._authorize(caller.principal, "lambda:InvokeFunction", arn.rpartition(":function:")[2].partition(":")[0])
 
     def _schedule(self, tables: Tables, request: Request) -> Schedule:
         found = tables.get(Schedule, str(request.get("GroupName") or DEFAULT), str(request["Name"]))

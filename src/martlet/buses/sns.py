@@ -118,7 +118,8 @@ class Sns(TopicOperations, SubscriptionOperations):
         """The message as it will be kept, but for its place. Raises `ServiceError`."""
         posting.check_subject(request.get("Subject"))
         attributes = posting.attributes_of(request.get("MessageAttributes"), path)
-        message, texts = posting.check_message(request.get("Message")), {}
+        message = posting.check_message(request.get("Message"))
+        texts: dict[str, str] = {}
         if request.get("MessageStructure") is not None:
             if request["MessageStructure"] != "json":
                 raise invalid(f"MessageStructure: Invalid value [{request['MessageStructure']}]. Must be json.")
@@ -129,8 +130,8 @@ class Sns(TopicOperations, SubscriptionOperations):
             raise invalid("The MessageGroupId parameter is required for FIFO topics")
         if not fifo and id:
             raise invalid(
-                "MessageDeduplicationId Reason: The request includes MessageDeduplicationId parameter that is not valid for this "
-                "topic type"
+                "MessageDeduplicationId Reason: The request includes MessageDeduplicationId parameter that is not valid for "
+                "this topic type"
             )
         for member, value in (("MessageGroupId", group), ("MessageDeduplicationId", id)):
             if value is not None and not _TEXT.fullmatch(str(value)):
@@ -161,7 +162,8 @@ class Sns(TopicOperations, SubscriptionOperations):
         if not id:
             if topic.attributes.get("ContentBasedDeduplication") != "true":
                 raise invalid(
-                    "The topic should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly"
+                    "The topic should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided "
+                    "explicitly"
                 )
             id = hashlib.sha256(draft.message.encode()).hexdigest()
         scope = draft.group if topic.attributes.get("FifoThroughputScope") == "MessageGroup" else ""
@@ -192,9 +194,7 @@ def _check_batch(entries: list[Mapping[str, Any]]) -> None:
     if not entries:
         raise ServiceError("EmptyBatchRequest", "The batch request doesn't contain any entries.", 400)
     if len(entries) > _BATCH:
-        raise ServiceError(
-            "TooManyEntriesInBatchRequest", "The batch request contains more entries than permissible.", 400
-        )
+        raise ServiceError("TooManyEntriesInBatchRequest", "The batch request contains more entries than permissible.", 400)
     seen = set()
     for entry in entries:
         id = str(entry.get("Id") or "")
@@ -204,7 +204,5 @@ def _check_batch(entries: list[Mapping[str, Any]]) -> None:
         if len(id) > 80:
             raise ServiceError("InvalidBatchEntryId", f"The Id of a batch entry in the batch request is too long: {id}", 400)
         if id in seen:
-            raise ServiceError(
-                "BatchEntryIdsNotDistinct", "Two or more batch entries in the request have the same Id.", 400
-            )
+            raise ServiceError("BatchEntryIdsNotDistinct", "Two or more batch entries in the request have the same Id.", 400)
         seen.add(id)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from martlet.buses.desk import Request
+from martlet.buses.desk import Request, check_target_permission
 from martlet.buses.filters import BadPolicy, check
 from martlet.buses.notices import SUBSCRIBED
 from martlet.buses.posting import invalid, not_found
@@ -46,6 +46,8 @@ class SubscriptionOperations(TopicDesk):
         topic_name = self._name(request.get("TopicArn"))
         attributes = {name: str(value) for name, value in (request.get("Attributes") or {}).items()}
         self._check_endpoint(protocol, endpoint, topic_name)
+        if protocol == "sqs":
+            check_target_permission(self._authorize, caller, endpoint)
         self._check_options(attributes, fifo=topic_name.endswith(".fifo"))
 
         def put(tables: Tables) -> Subscription:
@@ -104,7 +106,9 @@ class SubscriptionOperations(TopicDesk):
             if not _QUEUE.fullmatch(endpoint):
                 raise invalid("SQS endpoint ARN")
             if endpoint.endswith(".fifo") and not fifo:
-                raise invalid("Invalid parameter: Endpoint Reason: FIFO SQS Queues can not be subscribed to standard SNS topics")
+                raise invalid(
+                    "Invalid parameter: Endpoint Reason: FIFO SQS Queues can not be subscribed to standard SNS topics"
+                )
         elif fifo:
             raise invalid("Invalid parameter: Endpoint Reason: Please use FIFO SQS queue")
         elif protocol == "lambda" and not _FUNCTION.fullmatch(endpoint):

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from martlet.buses.desk import Matches, Request
+from martlet.buses.desk import Authorize, Matches, Request, permit_all
 from martlet.buses.posting import invalid, not_found
 from martlet.buses.rows import Subscription, Tables, Topic
 from martlet.clock import Clock
@@ -25,7 +25,9 @@ T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _SWITCHES: Final = ("FifoTopic", "ContentBasedDeduplication")
-_FEEDBACK = re.compile(r"(HTTP|Lambda|SQS|Firehose|Application)(SuccessFeedbackRoleArn|FailureFeedbackRoleArn|SuccessFeedbackSampleRate)")
+_FEEDBACK = re.compile(
+    r"(HTTP|Lambda|SQS|Firehose|Application)(SuccessFeedbackRoleArn|FailureFeedbackRoleArn|SuccessFeedbackSampleRate)"
+)
 _SETTABLE: Final = (
     *("Policy", "DisplayName", "DeliveryPolicy", "KmsMasterKeyId", "SignatureVersion", "TracingConfig", "FifoThroughputScope"),
     *("ContentBasedDeduplication", "DataProtectionPolicy"),
@@ -58,12 +60,14 @@ class TopicDesk:
         region: str,
         compile_pattern: Callable[[str], Matches],
         endpoint: Callable[[], str],
+        authorize: Authorize = permit_all,
     ) -> None:
         self._store = store
         self._clock = clock
         self.region = region
         self._compile = compile_pattern
-        self._endpoint = endpoint
+        self.endpoint = endpoint
+        self._authorize = authorize
 
     async def _write(self, fn: Callable[[Tables], T]) -> T:
         return await self._store.transact(lambda tx: fn(Tables(tx)))

@@ -82,7 +82,9 @@ def _xml(status: int, text: str) -> Answer:
 
 
 def _error(error: MartletError, request: Request) -> Answer:
-    name = error.name if isinstance(error, ServiceError) else "AuthorizationError" if error.http_status == 403 else "InternalError"
+    name = (
+        error.name if isinstance(error, ServiceError) else "AuthorizationError" if error.http_status == 403 else "InternalError"
+    )
     kind = "Sender" if error.http_status < 500 else "Receiver"
     body = f"<Error><Type>{kind}</Type><Code>{name}</Code><Message>{escape(error.message)}</Message></Error>"
     text = f'<ErrorResponse xmlns="{_SPACE}">{body}<RequestId>{request.id}</RequestId></ErrorResponse>'

@@ -94,9 +94,7 @@ class Calls:
             raise CallFailed(f"{host} answered {answer.status}", status=answer.status, refused=refused)
         return answer
 
-    async def destination(
-        self, one: Destination, connection: Connection, given: Mapping[str, Any], payload: bytes
-    ) -> None:
+    async def destination(self, one: Destination, connection: Connection, given: Mapping[str, Any], payload: bytes) -> None:
         """Call an API destination. `given` are the target's HttpParameters; what the connection says wins."""
         if connection.state == "DEAUTHORIZED":
             raise NotFound(f"connection {connection.name} is deauthorized")

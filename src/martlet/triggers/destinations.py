@@ -140,5 +140,3 @@ def may_pass(error: MartletError) -> bool:
     if isinstance(error, Throttled):
         return True
     return error.http_status >= 500 and not isinstance(error, InvalidInput) and not error.details.get("refused")
-
-

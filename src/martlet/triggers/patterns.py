@@ -379,9 +379,7 @@ def _anything_but(operand: Any, path: str) -> Matches:
         raise _wrong("Value of anything-but must be an array or single string/number value.", path)
     literals = [_literal(one, path) for one in values]
     if len({isinstance(one, str) for one in literals}) > 1:
-        raise _wrong(
-            "Inside anything but list, either all values are number or string, mixed type is not supported", path
-        )
+        raise _wrong("Inside anything but list, either all values are number or string, mixed type is not supported", path)
     return lambda value: not any(_same(value, literal) for literal in literals)
 
 

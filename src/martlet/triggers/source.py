@@ -30,8 +30,13 @@ class Attempt(msgspec.Struct, frozen=True):
 class Source(Protocol):
     """One kind of cause. All methods run on the event loop; those without `async` are short."""
 
-    name: str  # `Event.source` of what it causes
-    topics: Sequence[str]  # of the log entries that it looks at
+    @property
+    def name(self) -> str:
+        """`Event.source` of what it causes."""
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """Of the log entries that it looks at."""
 
     def match(self, entry: LogEntry) -> Sequence[Event] | None:
         """The events of an entry; the same ones each time it is asked, by their ids. None: the entry is not for this source."""

@@ -30,6 +30,7 @@ from martlet.types import Invocation, Outcome, ScheduleConfig
 __all__ = ["Triggers"]
 
 T = TypeVar("T")
+Matched = list[tuple[LogEntry, Event]]
 
 _CURSOR: Final = "triggers"
 _LEASE: Final = "scheduler"
@@ -252,12 +253,12 @@ class Triggers:
         event = kind(entry) if kind is not None else None
         return () if event is None else (event,)
 
-    async def _accept_step(self, matched: list[tuple[LogEntry, Event]], last: int | None) -> bool:
+    async def _accept_step(self, matched: Matched, last: int | None) -> bool:
         """Make deliveries, or put events at their place at once; with the last step of what was read, the cursor moves."""
 
         def accept(tx: Tx) -> list[Callable[[], None]]:
             at = tx.cursor(_CURSOR)
-            later: list[tuple[LogEntry, Event]] = []
+            later: Matched = []
             placed: list[Callable[[], None]] = []
             for entry, event in matched:
                 if entry.seq <= at:  # somebody else has accepted it
@@ -394,9 +395,9 @@ class Triggers:
             tx.lease_release(lease)
 
 
-def _steps(matched: list[tuple[LogEntry, Event]]) -> Iterator[list[tuple[LogEntry, Event]]]:
+def _steps(matched: Matched) -> Iterator[Matched]:
     """Parts that fit into one transaction each; at least one."""
-    part: list[tuple[LogEntry, Event]] = []
+    part: Matched = []
     size = 0
     for pair in matched:
         length = len(bytes(pair[1].payload)) + len(bytes(pair[1].details))

@@ -1,8 +1,8 @@
 """Topics: who hears a message, in which form, and how it gets there.
 
-Queues take it in the very commit that moves the loop's cursor, so that a FIFO topic's queue has its order; functions get it into
-their asynchronous queue; HTTP endpoints are called, and tried again as the delivery policy says. Source: SNS developer guide,
-"Message delivery retries" and "Amazon SNS dead-letter queues".
+Queues take it in the very commit that moves the loop's cursor, so that a FIFO topic's queue has its order; functions get it
+into their asynchronous queue; HTTP endpoints are called, and tried again as the delivery policy says. Source: SNS developer
+guide, "Message delivery retries" and "Amazon SNS dead-letter queues".
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ _SECONDS: Final = 15.0  # SNS: an endpoint that has not answered by then has fai
 _AGENT: Final = "Amazon Simple Notification Service Agent"
 _SENDER: Final = "AIDAIT2UOQQY3AUEKVGXU"
 _CONFIRM: Final = (
-    "You have chosen to subscribe to the topic {arn}.\nTo confirm the subscription, visit the SubscribeURL included in this message."
+    "You have chosen to subscribe to the topic {arn}.\n"
+    "To confirm the subscription, visit the SubscribeURL included in this message."
 )
 _DECODE: Final = msgspec.json.Decoder(Notice).decode
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -120,7 +121,7 @@ class TopicSource:
             else:
                 if text not in signed:
                     signed[text] = self._signed(topic, notice, text)
-                unsubscribe = f"{self._sns._endpoint()}/?Action=Unsubscribe&SubscriptionArn={self._sns.subscription_arn(one)}"
+                unsubscribe = f"{self._sns.endpoint()}/?Action=Unsubscribe&SubscriptionArn={self._sns.subscription_arn(one)}"
                 body = notices.envelope(notice, one.protocol, arn, unsubscribe, signed[text])
             yield self._event(entry, topic, one, body, self._details(topic, one, notice, raw=raw))
 
@@ -169,17 +170,20 @@ class TopicSource:
     def _confirmation(self, entry: LogEntry) -> Sequence[Event]:
         """An endpoint is asked whether it wants to hear."""
         name, _, id = entry.key.decode().partition(":")
-        one, topic = self._store.read(lambda reader: (Tables(reader).get(Subscription, name, id), Tables(reader).get(Topic, name)))
+        one, topic = self._store.read(
+            lambda reader: (Tables(reader).get(Subscription, name, id), Tables(reader).get(Topic, name))
+        )
         if one is None or topic is None or one.confirmed:
             return ()
         arn = self._sns.topic_arn(name)
+        topic_arn = quote(arn, safe=":")
         members = {
             "Type": "SubscriptionConfirmation",
             "MessageId": uuid4_text(),
             "Token": one.token,
             "TopicArn": arn,
             "Message": _CONFIRM.format(arn=arn),
-            "SubscribeURL": f"{self._sns._endpoint()}/?Action=ConfirmSubscription&TopicArn={quote(arn, safe=':')}&Token={one.token}",
+            "SubscribeURL": f"{self._sns.endpoint()}/?Action=ConfirmSubscription&TopicArn={topic_arn}&Token={one.token}",
             "Timestamp": notices.stamp(entry.at_ms),
         }
         signer, version = self._sns.signer, topic.attributes.get("SignatureVersion", "1")
@@ -213,9 +217,7 @@ class TopicSource:
             await self._calls.call("POST", event.target, headers, text.encode(), _SECONDS)
         elif ":lambda:" in event.target:
             payload = notices.function_event(text, details.subscription)
-            await self._to.invoke(
-                event.target, payload, event.id, "sns.amazonaws.com", details.topic, trusted=details.trusted
-            )
+            await self._to.invoke(event.target, payload, event.id, "sns.amazonaws.com", details.topic, trusted=details.trusted)
         elif ":sqs:" in event.target:
             await self._to.send(event.target, _message(event))
         else:
