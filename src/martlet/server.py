@@ -375,6 +375,7 @@ class Server:
             apis=self.apis,
             build=build,
             schedules=self.triggers,
+            buses=self,
             invoke=invoke,
             layers=Layers(self.data / "layers", self.settings.python),
             data=self.data,

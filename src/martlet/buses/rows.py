@@ -227,8 +227,7 @@ class Tables:
 
     @property
     def _tx(self) -> Tx:
-        assert isinstance(self._reader, Tx)  # a reading writes nothing
-        return self._reader
+        return cast(Tx, self._reader)  # a reading has none of the methods that write
 
     @staticmethod
     def _key(row: Any) -> bytes:

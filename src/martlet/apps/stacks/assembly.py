@@ -15,12 +15,12 @@ from martlet.apps.stacks.engine import Engine, Local
 from martlet.apps.stacks.journal import Store
 from martlet.apps.stacks.kinds import Kind
 from martlet.apps.stacks.providers.apis import ApiGroup, Apis, Build, api_providers
+from martlet.apps.stacks.providers.buses import Buses, Schedules, bus_providers
 from martlet.apps.stacks.providers.custom import CustomProvider, Invoke, Responses
 from martlet.apps.stacks.providers.functions import Control, FunctionProvider
 from martlet.apps.stacks.providers.identity import Identities, identity_providers
 from martlet.apps.stacks.providers.lambda_ import lambda_providers
 from martlet.apps.stacks.providers.remembered import remembered_providers
-from martlet.apps.stacks.providers.schedules import Schedules, schedule_providers
 from martlet.apps.stacks.reading import TemplateFault
 from martlet.apps.stacks.stacks import Stacks
 from martlet.apps.stacks.translation import Translation
@@ -42,6 +42,8 @@ def providers_of(
     schedules: Schedules,
     custom: CustomProvider,
     nearest: Callable[[str], str] = str,
+    *,
+    buses: Buses,
 ) -> dict[str, Any]:
     """Every provider by its type."""
     found = [
@@ -49,7 +51,7 @@ def providers_of(
         *lambda_providers(control),
         *identity_providers(identities),
         *remembered_providers(),
-        *schedule_providers(store, schedules),
+        *bus_providers(store, buses, schedules),
         *api_providers(apis),
         custom,
     ]
@@ -60,7 +62,8 @@ def catalogue() -> dict[str, Kind]:
     """Every resource type and what is done with its properties, for the reference."""
     nothing: Any = None  # kinds are told without their rooms
     custom = CustomProvider(nothing, Responses(), lambda: "")
-    return {name: provider.kind for name, provider in providers_of(nothing, nothing, nothing, nothing, nothing, custom).items()}
+    every = providers_of(nothing, nothing, nothing, nothing, nothing, custom, buses=nothing)
+    return {name: provider.kind for name, provider in every.items()}
 
 
 def open_stacks(
@@ -72,6 +75,7 @@ def open_stacks(
     apis: Apis,
     build: Build,
     schedules: Schedules,
+    buses: Buses,
     invoke: Invoke,
     layers: Layers,
     data: Path,
@@ -88,7 +92,7 @@ def open_stacks(
     engine = Engine(
         store,
         clock,
-        providers=providers_of(store, control, identities, apis, schedules, custom, nearest),
+        providers=providers_of(store, control, identities, apis, schedules, custom, nearest, buses=buses),
         groups=(ApiGroup(apis, build),),
         translation=Translation(region),
         region=region,
