@@ -20,7 +20,7 @@ from martlet.apps.stacks.stacks import Stacks
 from martlet.apps.stacks.translation import Translation
 from martlet.auth import Identities
 from martlet.buses import Events, Scheduler
-from martlet.buses.rows import Bus, Tables
+from martlet.buses.rows import Bus, Group, Tables
 from martlet.clock import ManualClock
 from martlet.errors import InvalidInput, NotFound, ServiceError
 from martlet.types import Outcome
@@ -302,8 +302,9 @@ class House:
             self.store.rows = dict(before.store.rows)
         given: dict[str, Any] = {"region": "us-east-1", "compile_pattern": lambda text: bool, "timetable": self.schedules}
         self.events, self.scheduler = Events(self.store, self.clock, **given), Scheduler(self.store, self.clock, **given)
-        default = Bus(name="default", created_at_ms=0, modified_at_ms=0)
-        Tables(_Tx(self.store.rows, self.store.rows)).put(default)  # type: ignore[arg-type]
+        tables = Tables(_Tx(self.store.rows, self.store.rows))  # type: ignore[arg-type]
+        tables.put(Bus(name="default", created_at_ms=0, modified_at_ms=0))
+        tables.put(Group(name="default", created_at_ms=0, modified_at_ms=0))
         self.topics: Any = None
         self.responses = Responses()
         self.invoke: Callable[[str, bytes], Outcome] = lambda name, event: Outcome(b"null")
