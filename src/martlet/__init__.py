@@ -2,6 +2,7 @@
 
 from martlet.sdk.answer import Response
 from martlet.sdk.app import App
+from martlet.sdk.bus import Bus, Topic
 from martlet.sdk.documents import Collection, Document, Transaction
 from martlet.sdk.errors import (
     AccessDenied,
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessDenied",
     "App",
+    "Bus",
     "Collection",
     "Conflict",
     "DeclarationError",
@@ -45,6 +47,7 @@ __all__ = [
     "Request",
     "Response",
     "Throttled",
+    "Topic",
     "Transaction",
     "Unauthenticated",
     "Unavailable",

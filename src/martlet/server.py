@@ -64,6 +64,7 @@ from martlet.triggers.destinations import Destinations
 from martlet.triggers.kinds.bus import BusSource
 from martlet.triggers.kinds.timetable import ScheduleSource
 from martlet.triggers.kinds.topic import TopicSource
+from martlet.triggers.listeners import Listeners
 from martlet.triggers.results import Results
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
 from martlet.types import ACCOUNT, FunctionVersion, Principal, Route
@@ -167,6 +168,7 @@ class Server:
             clock=self.clock,
             settings=self.settings,
             consumers=self.event_sources,
+            listeners=Listeners(self.store, self.clock, self.events, self.topics),
             also_used=lambda: self.control.addresses() | self.stacks.referenced(),
         )
         self._closers.append(self.apps.close)

@@ -29,6 +29,7 @@ __all__ = [
     "FunctionConfig",
     "FunctionVersion",
     "Invocation",
+    "ListenerConfig",
     "Outcome",
     "Principal",
     "QueueConfig",
@@ -72,6 +73,8 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     uses: tuple[str, ...] = ()  # functions of the same app that this one may invoke
     documents: tuple[str, ...] = ()  # collections that this one may read and write
     queues: tuple[str, ...] = ()  # queues of the app that this one may send to
+    buses: tuple[str, ...] = ()  # event buses of the app that this one may publish to; "default": the platform's own
+    topics: tuple[str, ...] = ()  # topics of the app that this one may publish to; "<name>.fifo" for a FIFO one
     description: str = ""
 
 
@@ -242,6 +245,17 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     report_failures: bool = False
 
 
+class ListenerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A function that hears an event bus or a topic of its app. `pattern` is JSON: a bus's event pattern, a topic's filter
+    policy, on what `scope` says; "" for everything (topics only)."""
+
+    kind: Literal["bus", "topic"]
+    source: str  # as in `FunctionConfig.buses` and `topics`
+    function: str
+    pattern: str = ""
+    scope: Literal["attributes", "body"] = "attributes"
+
+
 class AppGraph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An app as a graph of typed resources; every source (decorators, templates) yields this."""
 
@@ -250,6 +264,9 @@ class AppGraph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     schedules: tuple[ScheduleConfig, ...] = ()
     queues: tuple[QueueConfig, ...] = ()
     consumers: tuple[ConsumerConfig, ...] = ()
+    buses: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ()
+    listeners: tuple[ListenerConfig, ...] = ()
 
 
 class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):

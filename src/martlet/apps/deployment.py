@@ -26,6 +26,7 @@ from martlet.apps.package import DigestCache, Package, app_name, check_app_name,
 from martlet.apps.plan import (
     AppRecord,
     PublishFunction,
+    PutListeners,
     PutQueues,
     PutSchedule,
     RemoveFunction,
@@ -34,7 +35,7 @@ from martlet.apps.plan import (
     plan,
     teardown,
 )
-from martlet.apps.ports import Build, Consumers, Functions, Progress, Schedules, Store
+from martlet.apps.ports import Build, Consumers, Functions, Listeners, Progress, Schedules, Store
 from martlet.apps.requirements import read as read_requirements
 from martlet.apps.sources import SOURCES
 from martlet.clock import Clock, token_hex
@@ -89,12 +90,14 @@ class Apps:
         clock: Clock,
         settings: Settings,
         consumers: Consumers | None = None,
+        listeners: Listeners | None = None,
         also_used: Callable[[], set[str]] = set,
     ) -> None:
         self._store = store
         self._functions = functions
         self._schedules = schedules
         self._consumers = consumers
+        self._listeners = listeners
         self._on_routes = on_routes
         self._also_used = also_used  # content addresses that others refer to
         self._clock = clock
@@ -154,6 +157,9 @@ class Apps:
         if self._consumers is not None:  # a crash may have come between a commit and this
             for record in self._records.values():
                 await self._consumers.consume(record.name, record.graph)
+        if self._listeners is not None:
+            for record in self._records.values():
+                await self._listeners.listen(record.name, record.graph)
         await asyncio.to_thread(self._garbage.clean_leftovers)
         await self._garbage.collect(self._referenced, at_once=True)
         self._on_routes()
@@ -329,6 +335,7 @@ class Apps:
             versions = tuple(published.get(name) or serving[name] for name in names)
             after = msgspec.structs.replace(after, versions=versions)
             await self._prepare_queues(after)
+            await self._prepare_listeners(after)
             await self._commit(steps, after)
         except BaseException as error:
             await self._roll_back(published, serving, error)
@@ -337,6 +344,8 @@ class Apps:
         self._on_routes()
         if self._consumers is not None and any(isinstance(step, PutQueues) for step in steps):
             await self._consumers.consume(after.name, after.graph)
+        if self._listeners is not None and any(isinstance(step, PutListeners) for step in steps):
+            await self._listeners.listen(after.name, after.graph)
         await self._remove_functions(steps, say)
         return after
 
@@ -388,6 +397,18 @@ class Apps:
             await self._consumers.prepare(after.name, after.graph)
         except MartletError as error:
             raise DeployFailed(f"the app's queues: {error.message}", remedy=error.remedy or "fix the declaration") from error
+
+    async def _prepare_listeners(self, after: AppRecord) -> None:
+        """Before the commit, since it may be refused; what a deployment made and did not commit hears nothing."""
+        if not after.graph.buses and not after.graph.topics:
+            return
+        if self._listeners is None:
+            raise DeployFailed("this platform has no event buses and topics", remedy="remove them from the app")
+        try:
+            await self._listeners.prepare(after.name, after.graph)
+        except MartletError as error:
+            remedy = error.remedy or "fix the declaration"
+            raise DeployFailed(f"the app's buses and topics: {error.message}", remedy=remedy) from error
 
     async def _commit(self, steps: tuple[Step, ...], after: AppRecord) -> None:
         value = msgspec.json.encode(after)
@@ -446,6 +467,8 @@ class Apps:
             self._on_routes()
             if self._consumers is not None and before.graph.consumers:
                 await self._consumers.consume(name, AppGraph())
+            if self._listeners is not None and before.graph.listeners:
+                await self._listeners.listen(name, AppGraph())
             await self._remove_functions(steps, _silent)
             await self._garbage.collect(self._referenced)
 

@@ -8,11 +8,21 @@ from typing import TypeAlias
 import msgspec
 
 from martlet.apps.graph import full_name
-from martlet.types import AppGraph, ConsumerConfig, FunctionConfig, FunctionVersion, QueueConfig, Route, ScheduleConfig
+from martlet.types import (
+    AppGraph,
+    ConsumerConfig,
+    FunctionConfig,
+    FunctionVersion,
+    ListenerConfig,
+    QueueConfig,
+    Route,
+    ScheduleConfig,
+)
 
 __all__ = [
     "AppRecord",
     "PublishFunction",
+    "PutListeners",
     "PutQueues",
     "PutRoutes",
     "PutSchedule",
@@ -107,7 +117,18 @@ class PutQueues(msgspec.Struct, frozen=True, tag="put_queues"):
         return f"put queues        {', '.join(told) or 'none'}"
 
 
-Step: TypeAlias = PublishFunction | RemoveFunction | PutRoutes | PutSchedule | RemoveSchedule | PutQueues
+class PutListeners(msgspec.Struct, frozen=True, tag="put_listeners"):
+    """Make the app's event buses and topics, and let these functions hear them. One that the app no longer has stays."""
+
+    sources: tuple[str, ...]
+    listeners: tuple[ListenerConfig, ...]
+
+    def text(self) -> str:
+        told = [*self.sources, *(f"{one.kind} {one.source} → {one.function}" for one in self.listeners)]
+        return f"put listeners     {', '.join(told) or 'none'}"
+
+
+Step: TypeAlias = PublishFunction | RemoveFunction | PutRoutes | PutSchedule | RemoveSchedule | PutQueues | PutListeners
 
 
 def plan(
@@ -136,9 +157,15 @@ def plan(
     steps.extend(RemoveSchedule(schedule.name) for schedule in old.schedules if schedule.name not in kept)
     if (graph.queues, graph.consumers) != (old.queues, old.consumers):
         steps.append(PutQueues(graph.queues, graph.consumers))
+    if _heard(graph) != _heard(old):
+        steps.append(PutListeners(_heard(graph)[0], graph.listeners))
     wanted = {full_name(app, config.name) for config in graph.functions}
     steps.extend(RemoveFunction(name) for name, version in sorted(serving.items()) if version.app == app and name not in wanted)
     return tuple(steps)
+
+
+def _heard(graph: AppGraph) -> tuple[tuple[str, ...], tuple[ListenerConfig, ...]]:
+    return (*(f"bus {name}" for name in graph.buses), *(f"topic {name}" for name in graph.topics)), graph.listeners
 
 
 def _why_publish(version: FunctionVersion | None, config: FunctionConfig, code: str, layer: str) -> str:
@@ -164,5 +191,7 @@ def teardown(before: AppRecord, serving: Mapping[str, FunctionVersion]) -> tuple
     steps.extend(RemoveSchedule(schedule.name) for schedule in before.graph.schedules)
     if before.graph.consumers:
         steps.append(PutQueues((), ()))
+    if before.graph.listeners:
+        steps.append(PutListeners((), ()))
     steps.extend(RemoveFunction(name) for name, version in sorted(serving.items()) if version.app == before.name)
     return tuple(steps)

@@ -50,6 +50,11 @@ def function_principal(version: FunctionVersion, region: str = "us-east-1") -> P
     for queue in version.config.queues:
         arn = f"arn:aws:sqs:{region}:{ACCOUNT}:{version.app}-{_exact(queue, 'queues')}"
         grants.update((action, resource) for action in SEND_ACTIONS for resource in (arn, f"{arn}.fifo"))
+    for bus in version.config.buses:
+        name = "default" if bus == "default" else f"{version.app}-{_exact(bus, 'buses')}"
+        grants.add(("events:PutEvents", f"arn:aws:events:{region}:{ACCOUNT}:event-bus/{name}"))
+    for topic in version.config.topics:
+        grants.add(("sns:Publish", f"arn:aws:sns:{region}:{ACCOUNT}:{version.app}-{_exact(topic, 'topics')}"))
     return Principal("function", version.name, frozenset(grants))
 
 

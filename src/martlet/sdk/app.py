@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from typing import Any, TypedDict, Unpack
 
     from martlet.sdk.documents import Collection
+    from martlet.sdk.bus import Bus, Topic
     from martlet.sdk.queue import Queue
 
-    Uses = Iterable[Function | Collection | Queue | str]
+    Uses = Iterable[Function | Collection | Queue | Bus | Topic | str]
 
     class Options(TypedDict, total=False):
         """Settings of a function; each left out takes the platform's default (`martlet.types.FunctionConfig`)."""
@@ -119,18 +120,24 @@ class App:
 
     def on(
         self,
-        source: Queue,
+        source: Queue | Bus | Topic,
         *,
         batch: int = 10,
         window: int = 0,
         filter: Mapping[str, Any] | Iterable[Mapping[str, Any]] = (),
         consumers: int | None = None,
         partial: bool = False,
+        pattern: Mapping[str, Any] | None = None,
+        scope: str = "attributes",
         **options: Unpack[Options],
     ) -> Decorator:
         """The decorated function takes the queue's messages, up to `batch` of them in one event (Lambda's SQS event); `window`
         seconds may pass to fill it. `filter`: event patterns, of which one must match; what none matches is dropped.
-        `consumers`: most events at one time. `partial`: it returns {"batchItemFailures": [{"itemIdentifier": messageId}]}."""
+        `consumers`: most events at one time. `partial`: it returns {"batchItemFailures": [{"itemIdentifier": messageId}]}.
+
+        Of a Bus: it gets each event that `pattern` matches (EventBridge's event). Of a Topic: each message (SNS's event) that
+        the policy `filter` lets through, which looks at the message's attributes or, with `scope="body"`, at its JSON."""
+        from martlet.sdk.bus import Bus, Listener, Topic
         from martlet.sdk.queue import Consumer
 
         where = _caller()
@@ -138,6 +145,9 @@ class App:
 
         def decorate(target: Callable[..., Any]) -> Function:
             function = self._declare(target, dict(options), where)
+            if isinstance(source, Bus | Topic):
+                function.listeners.append(Listener(source, pattern, filter or None, scope, where))
+                return function
             function.consumers.append(Consumer(source, batch, window, filters, consumers, partial, where))
             return function
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from martlet.sdk.client import Answer
     from martlet.sdk.documents import Collection
+    from martlet.sdk.bus import Bus, Listener, Topic
     from martlet.sdk.queue import Consumer, Queue
 
 __all__ = ["Function"]
@@ -61,8 +62,9 @@ class Function:
         self.routes: list[Route] = []
         self.schedules: list[Schedule] = []
         self.consumers: list[Consumer] = []
+        self.listeners: list[Listener] = []
         self.settings: dict[str, Any] = {}
-        self.uses: list[Function | Collection | Queue | str] = []
+        self.uses: list[Function | Collection | Queue | Bus | Topic | str] = []
         self.__wrapped__ = target
         self.__name__ = getattr(target, "__name__", name)
         self.__doc__ = getattr(target, "__doc__", None)

@@ -24,9 +24,7 @@ _DEAD: Final = object_of({"Arn": value()})
 _PARAMETER: Final = object_of(
     {"Key": value(required=True), "Value": value(required=True), "IsValueSecret": value("boolean")}, many=True
 )
-_HTTP: Final = object_of(
-    {"BodyParameters": _PARAMETER, "HeaderParameters": _PARAMETER, "QueryStringParameters": _PARAMETER}
-)
+_HTTP: Final = object_of({"BodyParameters": _PARAMETER, "HeaderParameters": _PARAMETER, "QueryStringParameters": _PARAMETER})
 
 
 class Schedules(Protocol):
