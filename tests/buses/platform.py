@@ -27,7 +27,7 @@ class Platform:
 
     def __init__(self, data: Path, hosts: str = "") -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.server = Server(Settings(data=str(data), port=0, sandbox="process", quiet=True, integration_hosts=hosts))
         self.run(self.server.start())

@@ -113,6 +113,30 @@ class PublishOperations(Desk):
         await self._store.transact(append)
         return id
 
+    async def take(self, bus: str, events: Sequence[dict[str, Any]]) -> None:
+        """Events that came in another form, all in one commit. Each has source, type, detail (an object) and may have id, time,
+        resources and more members. Raises `ServiceError` ResourceNotFoundException, ValidationException."""
+        now_ms = self._clock.now_ms()
+        texts: list[str] = []
+        for event in events:
+            detail = json.dumps(event["detail"], separators=(",", ":"), ensure_ascii=False)
+            id, time = str(event.get("id") or uuid4_text()), str(event.get("time") or stamp(now_ms))
+            resources = event.get("resources") or ()
+            text = event_text(id, event["source"], event["type"], detail, self.region, time, resources)
+            if event.get("more"):
+                more = json.dumps(event["more"], separators=(",", ":"), ensure_ascii=False)
+                text = f"{text[:-1]},{more[1:]}"
+            texts.append(text)
+        if sum(len(text.encode()) for text in texts) > _MOST_BYTES:
+            raise invalid("Total size of the entries in the request is over the limit.")
+
+        def append(tx: Tx) -> None:
+            name = self._bus(Tables(tx), bus).name
+            for text in texts:
+                self.append(tx, Published(name, msgspec.Raw(text.encode()), now_ms))
+
+        await self._store.transact(append)
+
     async def test_event_pattern(self, caller: Any, request: Request) -> Request:
         """Raises `ServiceError` InvalidEventPatternException, ValidationException for an event that lacks what all have."""
         try:

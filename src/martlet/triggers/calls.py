@@ -26,6 +26,7 @@ _PER_HOST: Final = LIMITS["http_deliveries_per_host"].default
 _AGENT: Final = "Amazon/EventBridge/ApiDestinations"
 _TOKEN_MARGIN_SECONDS: Final = 60.0
 _TOKENS_MAX: Final = 1_000
+_CLOUD_EVENT: Final = "application/cloudevents+json"
 
 
 class Answer(Protocol):
@@ -113,6 +114,10 @@ class Calls:
         query |= _pairs(more.get("QueryStringParameters"))
         url = _url(one.endpoint, given.get("PathParameterValues") or (), query)
         body = _with_members(payload, _pairs(more.get("BodyParameters")))
+        if any(name.lower() == "content-type" and value.startswith(_CLOUD_EVENT) for name, value in headers.items()):
+            headers.pop("Range", None)
+            body = _cloud_event(body)
+        headers = _once(headers)
         try:
             await self.call(one.method, url, list(headers.items()), body)
         except CallFailed as error:
@@ -160,6 +165,39 @@ class Calls:
             self._tokens.clear()
         self._tokens[connection.id] = (token, now + max(lasts - _TOKEN_MARGIN_SECONDS, 0))
         return token
+
+
+def _once(headers: Mapping[str, str]) -> dict[str, str]:
+    """Of headers that differ in case only, the last."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, value in headers.items():
+        found[name.lower()] = (name, value)
+    return dict(found.values())
+
+
+def _cloud_event(payload: bytes) -> bytes:
+    """An event as a CloudEvent 1.0 in its JSON format; what is no whole event is left as it is."""
+    event = json.loads(payload)
+    if not isinstance(event, dict) or "detail-type" not in event:
+        return payload
+    more = event.get("cloudevent") or {}
+    members: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event["id"],
+        "source": event["source"],
+        "type": event["detail-type"],
+        "time": event["time"],
+    }
+    if event.get("resources"):
+        members["subject"] = event["resources"][0]
+    wrapped = more.pop("data", None) if isinstance(more, dict) else None
+    members |= more if isinstance(more, dict) else {}
+    detail = event.get("detail")
+    if wrapped and isinstance(detail, dict):  # it was no object when it came in
+        members |= detail
+    else:
+        members |= {"datacontenttype": "application/json", "data": detail}
+    return json.dumps(members, ensure_ascii=False).encode()
 
 
 def _pairs(given: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
