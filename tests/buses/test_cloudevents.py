@@ -79,7 +79,9 @@ def test_all_three_modes_become_events(platform: Platform) -> None:
 )
 def test_what_is_no_cloud_event_is_refused_by_name(platform: Platform, body: Any, kind: str, reason: str) -> None:
     types = {
-        "structured": "application/cloudevents+json", "batch": "application/cloudevents-batch+json", "plain": "application/json",
+        "structured": "application/cloudevents+json",
+        "batch": "application/cloudevents-batch+json",
+        "plain": "application/json",
     }  # fmt: skip
     status, answer = post(platform, "default", json.dumps(body).encode(), Content_Type=types[kind])
     assert (status, reason in answer["detail"]) == (400, True), answer

@@ -40,7 +40,7 @@ Resources:
     Properties:
       Topics: [!Ref Topic]
       PolicyDocument:
-        Statement: [{Sid: mine, Effect: Allow, Principal: {Service: events.amazonaws.com}, Action: sns:Publish, Resource: !Ref Topic}]
+        Statement: [{Sid: mine, Effect: Allow, Principal: "*", Action: sns:Publish, Resource: !Ref Topic}]
   Group: {Type: AWS::Scheduler::ScheduleGroup, Properties: {Name: tpl}}
   Later:
     Type: AWS::Scheduler::Schedule

@@ -51,6 +51,10 @@ def check_subject(subject: Any) -> None:
 def check_message(message: Any) -> str:
     if not message:
         raise invalid("Empty message")
+    try:
+        str(message).encode()
+    except UnicodeEncodeError:
+        raise invalid("Message: it is no Unicode text") from None
     return str(message)
 
 
@@ -58,6 +62,7 @@ def structured(message: str) -> tuple[str, dict[str, str]]:
     """(the default text, texts by protocol) of a message with MessageStructure "json"."""
     try:
         found = json.loads(message)
+        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair could not be sent on
     except (ValueError, RecursionError):
         raise invalid("Message Structure - JSON message body failed to parse") from None
     if not isinstance(found, dict) or not isinstance(found.get("default"), str):

@@ -1,19 +1,21 @@
 """POST /v1/buses/{name}/events: CloudEvents 1.0 onto an event bus, in binary, structured and batched mode.
 
-Source: CloudEvents 1.0.2, "HTTP Protocol Binding" and "JSON Event Format". A CloudEvent becomes an event whose source, detail-type,
-time and id are the CloudEvent's source, type, time and id; its subject is the first of the resources, its data the detail. Data
-that is no JSON object is the detail's member `data` (or `data_base64`); other attributes are kept as the event's `cloudevent`.
+Source: CloudEvents 1.0.2, "HTTP Protocol Binding" and "JSON Event Format". A CloudEvent becomes an event whose source,
+detail-type, time and id are the CloudEvent's source, type, time and id; its subject is the first of the resources, its data the
+detail. Data that is no JSON object is the detail's member `data` (or `data_base64`); other attributes are kept as the event's
+member `cloudevent`.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import unquote
+
+import msgspec
 
 from martlet.errors import InvalidInput, NotFound, ServiceError, Unsupported
 from martlet.protocols import asgi
@@ -93,13 +95,9 @@ def _attributes(request: Request, body: bytes) -> list[dict[str, Any]]:
 
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        return msgspec.json.decode(body)
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
         raise InvalidInput(f"the body is not JSON: {error}") from None
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def _utf8(body: bytes) -> str:

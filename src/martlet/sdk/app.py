@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, TypedDict, Unpack
 
-    from martlet.sdk.documents import Collection
     from martlet.sdk.bus import Bus, Topic
+    from martlet.sdk.documents import Collection
     from martlet.sdk.queue import Queue
 
     Uses = Iterable[Function | Collection | Queue | Bus | Topic | str]

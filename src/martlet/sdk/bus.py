@@ -1,5 +1,5 @@
-"""`Bus` and `Topic`: where an app tells what happened, kept by the platform (the protocols are EventBridge's and SNS's), over the
-sandbox's private loopback."""
+"""`Bus` and `Topic`: where an app tells what happened, kept by the platform (the protocols are EventBridge's and SNS's), over
+the sandbox's private loopback."""
 
 from __future__ import annotations
 

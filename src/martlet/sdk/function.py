@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from martlet.sdk.bus import Bus, Listener, Topic
     from martlet.sdk.client import Answer
     from martlet.sdk.documents import Collection
-    from martlet.sdk.bus import Bus, Listener, Topic
     from martlet.sdk.queue import Consumer, Queue
 
 __all__ = ["Function"]

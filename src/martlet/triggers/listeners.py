@@ -1,4 +1,4 @@
-"""What apps declare of buses and topics: `@app.on(bus, pattern=...)` is a rule, `@app.on(topic)` a subscription, of the app's own.
+"""What apps declare of buses and topics: `@app.on(bus, pattern=...)` is a rule, `@app.on(topic)` a subscription of its own.
 
 They are made in one transaction and known by their app; its functions need no permission for them.
 """
@@ -67,9 +67,12 @@ class Listeners:
                 if known.pop(key, None) != wanted:
                     tables.put(wanted)
                     tables.changed(key[0])
-            for gone in (*rules.values(), *subscriptions.values()):
-                tables.delete(gone)
-                tables.changed(gone.bus if isinstance(gone, Rule) else gone.topic)
+            for rule in rules.values():
+                tables.delete(rule)
+                tables.changed(rule.bus)
+            for subscription in subscriptions.values():
+                tables.delete(subscription)
+                tables.changed(subscription.topic)
 
         await self._store.transact(write)
 

@@ -246,7 +246,13 @@ class Triggers:
 
     def _caused(self, entry: LogEntry) -> Sequence[Event]:
         for source in self._by_topic.get(entry.topic, ()):
-            found = source.match(entry)
+            try:
+                found = source.match(entry)
+            except MartletError:
+                raise  # the store's: it is asked again
+            except Exception:  # one entry that cannot be read must not hold up all that follow
+                _LOG.exception("log entry %d (%s) causes nothing: it cannot be read", entry.seq, entry.topic)
+                return ()
             if found is not None:
                 return found
         kind = KINDS.get(entry.topic)
