@@ -29,7 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stem_cells: int = 4  # isolated blank instances parked for each hot zygote
     keep_alive_seconds: float = 300.0  # an idle instance is kept this long at most
     region: str = "us-east-1"  # named in ARNs and in AWS request signatures
-    integration_hosts: str = ""  # hosts that HTTP integrations may call although they are this machine's or local; "*": all
+    integration_hosts: str = ""  # hosts that integrations and HTTP targets may call though they are local; "*": all
     quiet: bool = False  # print nothing but errors
 
     @property

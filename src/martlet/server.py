@@ -761,6 +761,10 @@ def _print_missing(server: Server) -> None:
         print(f"warning: sandboxes are without {'; '.join(missing)}", file=sys.stderr)
     if server.settings.sandbox == "isolated" and any(one.startswith("control groups") for one in missing):
         print("         limits on memory, CPU and processes are NOT enforced; run as root to have them", file=sys.stderr)
+    if server.settings.integration_hosts:
+        hosts = server.settings.integration_hosts
+        print(f"warning: HTTP integrations, topics and API destinations may call {hosts}, also ON THIS MACHINE", file=sys.stderr)
+        print("         (MARTLET_INTEGRATION_HOSTS): for tests and local development", file=sys.stderr)
     sys.stderr.flush()
 
 
