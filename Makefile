@@ -18,6 +18,9 @@ if [ -n "$$missing" ]; then echo "installing$$missing"; \
 apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 endef
 
+# Some environments set it: then every start compiles sixty thousand lines again, and what is measured is the compiler.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check fmt bench clean
 

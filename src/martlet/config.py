@@ -33,6 +33,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quiet: bool = False  # print nothing but errors
 
     @property
+    def called_hosts(self) -> tuple[str, ...]:
+        """`integration_hosts`, one by one."""
+        return tuple(name.strip() for name in self.integration_hosts.split(",") if name.strip())
+
+    @property
     def data_path(self) -> Path:
         return Path(self.data).absolute()
 

@@ -30,16 +30,26 @@ from martlet.apps.layers import Layers
 from martlet.apps.stacks.api import CloudFormation
 from martlet.apps.stacks.assembly import open_stacks, stored_code
 from martlet.apps.stacks.finding import stack_name, template_of
-from martlet.apps.stacks.stacks import StackDeployment
+from martlet.apps.stacks.stacks import StackDeployment, Stacks
 from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.apps.zips import Zips
-from martlet.auth import INVOKE, Auth, Identities, Sessions, authorize, check_host, function_principal, with_role
-from martlet.buses import Events, Rulebook, Scheduler, Signer, Sns
+from martlet.auth import (
+    INVOKE,
+    Auth,
+    Identities,
+    Sessions,
+    authorize,
+    check_host,
+    function_principal,
+    role_for_service,
+    with_role,
+)
+from martlet.buses import Events, Scheduler, Sns
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents
-from martlet.errors import DeployFailed, InvalidInput, MartletError, StartFailed
+from martlet.errors import AccessDenied, DeployFailed, InvalidInput, MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.control import Control
 from martlet.functions.log_groups import LogGroups
@@ -48,26 +58,22 @@ from martlet.functions.runtimes import RUNTIMES, nearest
 from martlet.functions.sandbox import SandboxHost
 from martlet.gateway.apis import ApiEdge
 from martlet.gateway.apis import check as check_api
+from martlet.gateway.apis.access_log import AccessLog
 from martlet.gateway.apis.backend import Backend
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.metering import Ledger
-from martlet.protocols import Rooms, archives, subscriptions
+from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.queues import Queues, Sqs
 from martlet.store import Store
 from martlet.telemetry import Registry
-from martlet.triggers import EventSources, Target, Triggers, patterns
-from martlet.triggers.calls import Calls
-from martlet.triggers.destinations import Destinations
-from martlet.triggers.kinds.bus import BusSource
-from martlet.triggers.kinds.timetable import ScheduleSource
-from martlet.triggers.kinds.topic import TopicSource
-from martlet.triggers.listeners import Listeners
+from martlet.triggers import EventSources, Target, Triggers
+from martlet.triggers.buses import Buses
 from martlet.triggers.results import Results
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
-from martlet.types import ACCOUNT, FunctionVersion, Principal, Route
+from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route
 
 __all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server", "run"]
 
@@ -122,6 +128,9 @@ class Server:
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._principals: dict[tuple[str, int], Principal] = {}
         self._results = Results()
+        self.buses: Buses
+        self.stacks: Stacks
+        self._forward: Forward | None = None
         self._started_at_ms = self.clock.now_ms()
 
     # --- start ----------------------------------------------------------------------------------------------------
@@ -168,11 +177,11 @@ class Server:
             clock=self.clock,
             settings=self.settings,
             consumers=self.event_sources,
-            listeners=Listeners(self.store, self.clock, self.events, self.topics),
+            listeners=self.buses.listeners,
             also_used=lambda: self.control.addresses() | self.stacks.referenced(),
         )
         self._closers.append(self.apps.close)
-        self.apis = Apis(self.store, on_apis=self._on_apis, check=check_api)
+        self.apis = Apis(self.store, on_apis=self._on_apis, check=_check_api)
         self._open_stacks()
         await self._listen()
         self._closers.append(self._release_receivers)
@@ -262,39 +271,16 @@ class Server:
         )
 
     async def _start_buses(self) -> None:
-        """Event buses: the room itself, and what the delivery loop has to know of it."""
-        region, hosts = self.settings.region, self._called_hosts()
-        outside = Backend(hosts)
+        """Event buses, topics and schedules, and what the delivery loop has to know of them."""
+        outside = Backend(self.settings.called_hosts)
         self._closers.append(outside.close)
-        self.rulebook = Rulebook(self.store, patterns.parse_pattern)
-        given: dict[str, Any] = {"region": region, "compile_pattern": patterns.parse_pattern, "authorize": authorize}
-        self.events = Events(self.store, self.clock, timetable=self.triggers, **given)
-        self.scheduler = Scheduler(self.store, self.clock, timetable=self.triggers, **given)
-        self.topics = Sns(
-            self.store,
-            self.clock,
-            endpoint=self._endpoint,
-            signer=Signer(self.store, self.clock, self._endpoint),
-            **given,
-        )
-        destinations = Destinations(
-            self.queues,
-            self.clock,
-            accept=self.control.asynchronous.accept,
-            resolve=self._event_target,
-            may_invoke=self.control.may_be_invoked_by,
-            logs=self.log_groups,
-            region=region,
-        )
-        calls = Calls(outside.ask)
-        self.triggers.serve(BusSource(self.store, self.events, self.rulebook, destinations, calls, self.topics))
-        self.triggers.serve(TopicSource(self.store, self.topics, destinations, calls, patterns.parse_pattern))
-        self.triggers.serve(ScheduleSource(self.store, self.scheduler, self.events, self.topics, destinations))
-        self._results.open(self.store, destinations, self.events, self.topics)
-        await self.events.start()
-        await self.topics.start()
-        await self.scheduler.start()
-        self._closers.append(self.events.stop)
+        self.buses = Buses(
+            self.store, self.clock, self.triggers, self.queues, control=self.control, resolve=self._event_target,
+            logs=self.log_groups, ask=outside.ask, authorize=authorize, region=self.settings.region,
+            endpoint=self._endpoint, results=self._results,
+        )  # fmt: skip
+        await self.buses.start()
+        self._closers.append(self.buses.stop)
 
     def _endpoint(self) -> str:
         return f"http://{self.settings.host}:{self.api_port}"
@@ -377,7 +363,7 @@ class Server:
             apis=self.apis,
             build=build,
             schedules=self.triggers,
-            buses=self,
+            buses=self.buses,
             invoke=invoke,
             layers=Layers(self.data / "layers", self.settings.python),
             data=self.data,
@@ -394,9 +380,8 @@ class Server:
         self.api_edge = self._make_api_edge()
         self.edge.set_apis(self.api_edge)
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
-        protocols = archives.beside(self.control.download, protocols_app(self._rooms()))
-        certificate = self.topics.signer.certificate
-        api = AsgiHandler(self._guarded(subscriptions.beside(self.topics, certificate, self.settings.region, protocols)))
+        inner = archives.beside(self.control.download, protocols_app(self._rooms()))
+        api = AsgiHandler(self._guarded(subscriptions.beside(self.buses.topics, self.settings.region, inner)))
         self._api_server = HttpServer(api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)")
         # Connections from sandboxes have a server, and so a limit of connections, of their own.
         self._private_server = HttpServer(api, clock=self.clock, name="private endpoints")
@@ -406,11 +391,15 @@ class Server:
 
     def _make_api_edge(self) -> ApiEdge:
         """API Gateway's part of the edge: REST and HTTP APIs, function URLs."""
+        log = AccessLog(lambda group, lines: self.log_groups.append(group, "access", lines))
+        self._closers.append(log.close)
         edge = ApiEdge(
             self.functions.dispatch,
+            access_log=log.add,
+            ask_service=self._ask_service,
             clock=self.clock,
             region=self.settings.region,
-            backend=Backend(self._called_hosts()),
+            backend=Backend(self.settings.called_hosts),
             authenticate=self.auth.authenticate,
             permit=authorize,
             enqueue=self._enqueue,
@@ -420,9 +409,14 @@ class Server:
         self._closers.append(edge.close)
         return edge
 
-    def _called_hosts(self) -> tuple[str, ...]:
-        """Hosts that may be called wherever they are."""
-        return tuple(name.strip() for name in self.settings.integration_hosts.split(",") if name.strip())
+    async def _ask_service(self, service: str, role: str, *request: Any) -> tuple[int, list[tuple[str, str]], bytes]:
+        """A call of an API's integration to one of our own services, by the role that it names."""
+        principal = self.store.read(lambda reader: role_for_service(reader, role, ACCOUNT, "apigateway.amazonaws.com"))
+        if principal is None:
+            raise AccessDenied(f"API Gateway may not take the role {role}")
+        if self._forward is None:
+            self._forward = Forward(self._rooms())
+        return await self._forward(service, principal, *request)
 
     async def _shut_listeners(self) -> None:
         await asyncio.gather(self._app_server.shutdown(_GRACE_SECONDS), self._api_server.shutdown(2.0))
@@ -548,12 +542,12 @@ class Server:
         """AWS's services that Martlet has, by the names that boto3 gives them: instances of `SERVICES`."""
         return {
             "cloudformation": CloudFormation(self.stacks.engine),
-            "events": self.events,
+            "events": self.buses.events,
             "iam": Identities(self.store),
             "lambda": Lambda(self.control, self.event_sources),
             "logs": self.log_groups,
-            "scheduler": self.scheduler,
-            "sns": self.topics,
+            "scheduler": self.buses.scheduler,
+            "sns": self.buses.topics,
             "sqs": Sqs(self.queues),
             "sts": Sessions(self.store, self.clock),
         }
@@ -576,6 +570,15 @@ class Server:
             "apps": len(self.apps.list()) + len(self.stacks.list()),
             **found,
         }
+
+
+def _check_api(config: ApiConfig) -> None:
+    """Raises `MartletError` for what the edge cannot serve: a fault in the configuration, or a service that is not here."""
+    check_api(config)
+    for route in config.routes:
+        service = route.integration.service
+        if service and service not in SERVICES:
+            raise InvalidInput(f"API {config.name}: {route.method} {route.path} calls {service}, which is not supported yet")
 
 
 class _Access:
@@ -761,10 +764,8 @@ def _print_missing(server: Server) -> None:
         print(f"warning: sandboxes are without {'; '.join(missing)}", file=sys.stderr)
     if server.settings.sandbox == "isolated" and any(one.startswith("control groups") for one in missing):
         print("         limits on memory, CPU and processes are NOT enforced; run as root to have them", file=sys.stderr)
-    if server.settings.integration_hosts:
-        hosts = server.settings.integration_hosts
-        print(f"warning: HTTP integrations, topics and API destinations may call {hosts}, also ON THIS MACHINE", file=sys.stderr)
-        print("         (MARTLET_INTEGRATION_HOSTS): for tests and local development", file=sys.stderr)
+    if hosts := server.settings.integration_hosts:
+        print(f"warning: integrations, topics and API destinations may call {hosts} ALSO ON THIS MACHINE", file=sys.stderr)
     sys.stderr.flush()
 
 

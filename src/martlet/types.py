@@ -126,7 +126,7 @@ class ApiIntegrationResponse(msgspec.Struct, frozen=True, kw_only=True, forbid_u
 class ApiIntegration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a route of an API calls. `function` is "name" or "name:qualifier" and, like `uri`, may hold ${stageVariables.x}."""
 
-    kind: Literal["AWS_PROXY", "AWS", "MOCK", "HTTP", "HTTP_PROXY"]
+    kind: Literal["AWS_PROXY", "AWS", "MOCK", "HTTP", "HTTP_PROXY", "SERVICE"]
     function: str = ""
     uri: str = ""
     method: str = ""  # towards the backend; "": the request's own
@@ -137,6 +137,8 @@ class ApiIntegration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     content_handling: ContentHandling = ""
     timeout_ms: int = 29_000
     asynchronous: bool = False  # X-Amz-Invocation-Type 'Event': answered as soon as the event is queued
+    service: str = ""  # kind SERVICE: by boto3's name; `uri` is "path/…" or "action/<operation>"
+    credentials: str = ""  # kind SERVICE: ARN of the role by which the call is made
     responses: tuple[ApiIntegrationResponse, ...] = ()
     response_parameters: dict[str, dict[str, str]] = {}  # HTTP APIs: status to "append:header.X" to an expression
 
@@ -179,6 +181,8 @@ class ApiStage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     throttle: Throttle | None = None
     throttles: dict[str, Throttle] = {}
     deployment_id: str = ""
+    access_log_group: str = ""  # "": no access log
+    access_log_format: str = ""
 
 
 class ApiGatewayResponse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -78,10 +78,10 @@ async def test_an_app_publishes_and_hears(tmp_path: Path) -> None:
             APP.replace('@app.on(orders, pattern={"source": ["news"]', '@app.on(orders, pattern={"source": ["x"]')
         )
         await server.apps.deploy(source)
-        rules = (await server.events.list_rules(None, {"EventBusName": "news-orders"}))["Rules"]
+        rules = (await server.buses.events.list_rules(None, {"EventBusName": "news-orders"}))["Rules"]
         assert [json.loads(rule["EventPattern"])["source"] for rule in rules] == [["x"]]
         await server.apps.destroy("news")
-        assert (await server.events.list_rules(None, {"EventBusName": "news-orders"}))["Rules"] == []
-        assert (await server.topics.list_subscriptions(None, {}))["Subscriptions"] == []
+        assert (await server.buses.events.list_rules(None, {"EventBusName": "news-orders"}))["Rules"] == []
+        assert (await server.buses.topics.list_subscriptions(None, {}))["Subscriptions"] == []
     finally:
         await server.stop()

@@ -249,7 +249,7 @@ def test_archives_keep_and_replays_bring_back(platform: Platform) -> None:
     start, end = first[0]["time"], "2999-01-01T00:00:00Z"
     request = {"EventSourceArn": made["ArchiveArn"], "EventStartTime": start, "EventEndTime": end, "Destination": {"Arn": bus}}
     assert events.start_replay(ReplayName="again", **request)["State"] == "STARTING"
-    platform.run(platform.server.events.settled())
+    platform.run(platform.server.buses.events.settled())
     again = platform.bodies(url, 2)
     assert all(event.pop("replay-name") == "again" for event in again)
     assert sorted(map(json.dumps, again)) == sorted(map(json.dumps, [event for event in first if event["detail"]["sum"] > 9]))

@@ -33,7 +33,11 @@ Transform: AWS::Serverless-2016-10-31
 Parameters:
   Greeting: {Type: String, Default: hello}
   Memory: {Type: Number, Default: 128}
+Globals:
+  HttpApi:
+    AccessLogSettings: {DestinationArn: !GetAtt Calls.Arn, Format: "$context.requestId $context.routeKey $context.status"}
 Resources:
+  Calls: {Type: AWS::Logs::LogGroup, Properties: {LogGroupName: "/calls/of/cli"}}
   Greet:
     Type: AWS::Serverless::Function
     Properties:
@@ -138,6 +142,10 @@ def test_the_cli_deploys_a_template(aws: Aws, tmp_path: Path, http: httpx.Client
     outputs = aws("cloudformation", "describe-stacks", "--stack-name", "cli", "--query", "Stacks[0].Outputs")
     for one in outputs:
         assert http.get(one["OutputValue"]).text == "hello 000000000000 $LATEST"
+    logged = ("logs", "filter-log-events", "--log-group-name", "/calls/of/cli", "--query", "events[].message")
+    eventually(lambda: aws("logs", "describe-log-groups", "--log-group-name-prefix", "/calls/of", "--query", "logGroups"))
+    (line, *_) = eventually(lambda: aws(*logged))
+    assert line.endswith(" GET /greet/{name} 200")
     assert "No changes to deploy" in aws(*deploy, code=255)
     assert "Successfully" in aws(*deploy, "--parameter-overrides", "Greeting=hej")
     assert http.get(outputs[0]["OutputValue"]).text.startswith("hej 000000000000")
@@ -145,6 +153,103 @@ def test_the_cli_deploys_a_template(aws: Aws, tmp_path: Path, http: httpx.Client
     (tmp_path / "local.yaml").write_text(TEMPLATE.replace("InlineCode: |", "CodeUri: ./index.py\n      Description: |"))
     packed = aws("cloudformation", "package", "--template-file", "local.yaml", "--s3-bucket", "b", code=255)
     assert "s3:PutObject is not supported" in packed  # by name, until there are objects
+
+
+INTEGRATIONS = """
+Parameters:
+  Queue: {Type: String}
+Resources:
+  Role:
+    Type: AWS::IAM::Role
+    Properties:
+      AssumeRolePolicyDocument:
+        Statement: [{Effect: Allow, Principal: {Service: apigateway.amazonaws.com}, Action: "sts:AssumeRole"}]
+      Policies:
+      - PolicyName: send
+        PolicyDocument: {Statement: [{Effect: Allow, Action: "sqs:SendMessage", Resource: "*"}]}
+  Distrusted:
+    Type: AWS::IAM::Role
+    Properties:
+      AssumeRolePolicyDocument:
+        Statement: [{Effect: Allow, Principal: {Service: events.amazonaws.com}, Action: "sts:AssumeRole"}]
+  Rest: {Type: AWS::ApiGateway::RestApi, Properties: {Name: direct}}
+  Send:
+    Type: AWS::ApiGateway::Method
+    Properties: &send
+      RestApiId: !Ref Rest
+      ResourceId: !GetAtt Rest.RootResourceId
+      HttpMethod: POST
+      AuthorizationType: NONE
+      MethodResponses: [{StatusCode: 200}, {StatusCode: 400}]
+      Integration: &integration
+        Type: AWS
+        IntegrationHttpMethod: POST
+        Credentials: !GetAtt Role.Arn
+        Uri: !Sub "arn:aws:apigateway:${AWS::Region}:sqs:path/${AWS::AccountId}/${Queue}"
+        RequestParameters: {"integration.request.header.Content-Type": "'application/x-www-form-urlencoded'"}
+        RequestTemplates: {application/json: "Action=SendMessage&MessageBody=$util.urlEncode($input.body)"}
+        IntegrationResponses:
+        - StatusCode: 200
+          ResponseTemplates: {application/json: "$input.json('$.SendMessageResponse.SendMessageResult.MD5OfMessageBody')"}
+        - {StatusCode: 400, SelectionPattern: "4[0-9]{2}"}
+  Purge:
+    Type: AWS::ApiGateway::Method
+    Properties:
+      <<: *send
+      HttpMethod: DELETE
+      Integration: {<<: *integration, RequestTemplates: {application/json: "Action=PurgeQueue"}}
+  Untrusted:
+    Type: AWS::ApiGateway::Method
+    Properties: {<<: *send, HttpMethod: PUT, Integration: {<<: *integration, Credentials: !GetAtt Distrusted.Arn}}
+  Deployment: {Type: AWS::ApiGateway::Deployment, DependsOn: [Send, Purge, Untrusted], Properties: {RestApiId: !Ref Rest}}
+  Stage:
+    Type: AWS::ApiGateway::Stage
+    Properties: {RestApiId: !Ref Rest, DeploymentId: !Ref Deployment, StageName: v1}
+  Http: {Type: AWS::ApiGatewayV2::Api, Properties: {Name: direct2, ProtocolType: HTTP}}
+  Integration:
+    Type: AWS::ApiGatewayV2::Integration
+    Properties:
+      ApiId: !Ref Http
+      IntegrationType: AWS_PROXY
+      IntegrationSubtype: SQS-SendMessage
+      PayloadFormatVersion: "1.0"
+      CredentialsArn: !GetAtt Role.Arn
+      RequestParameters:
+        QueueUrl: !Sub "https://sqs.${AWS::Region}.amazonaws.com/${AWS::AccountId}/${Queue}"
+        MessageBody: "$request.body.order"
+  Route:
+    Type: AWS::ApiGatewayV2::Route
+    Properties: {ApiId: !Ref Http, RouteKey: "POST /orders", Target: !Sub "integrations/${Integration}"}
+  Default: {Type: AWS::ApiGatewayV2::Stage, Properties: {ApiId: !Ref Http, StageName: $default, AutoDeploy: true}}
+Outputs:
+  Rest: {Value: !Sub "https://${Rest}.execute-api.${AWS::Region}.${AWS::URLSuffix}/v1/"}
+  Http: {Value: !Sub "https://${Http}.execute-api.${AWS::Region}.${AWS::URLSuffix}/orders"}
+"""
+
+
+def test_apis_call_services_by_a_role(platform: RunningPlatform, http: httpx.Client) -> None:
+    """Without a function between: the mapping template makes the service's request, the role's policies decide."""
+    queues = client_of(platform, "sqs")
+    url = queues.create_queue(QueueName="direct")["QueueUrl"]
+    stacks = client_of(platform, "cloudformation")
+    given = [{"ParameterKey": "Queue", "ParameterValue": "direct"}]
+    stacks.create_stack(StackName="direct", TemplateBody=INTEGRATIONS, Parameters=given, Capabilities=CAPABILITIES)
+    stacks.get_waiter("stack_create_complete").wait(StackName="direct", WaiterConfig={"Delay": 1})
+    (stack,) = stacks.describe_stacks(StackName="direct")["Stacks"]
+    found = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
+    said = http.post(found["Rest"], json={"a": "ü&b=c"})
+    assert said.status_code == 200, said.text
+    assert http.post(found["Http"], json={"order": "seven"}).json()["MessageId"]
+    messages = {}
+    while len(messages) < 2:
+        for message in queues.receive_message(QueueUrl=url, WaitTimeSeconds=5).get("Messages", []):
+            messages[message["Body"]] = message["MD5OfBody"]
+    assert json.loads(said.text) in messages.values()
+    assert {"seven", json.dumps({"a": "ü&b=c"}, ensure_ascii=False, separators=(",", ":"))} == set(messages)
+    refused = http.delete(found["Rest"])
+    assert refused.status_code == 400
+    assert "AccessDenied" in refused.text, "the role may send, and nothing else"
+    assert http.put(found["Rest"], json={}).status_code == 500, "that role trusts another service"
 
 
 # --- CloudFormation's calls, as `sam deploy` makes them

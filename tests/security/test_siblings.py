@@ -59,7 +59,7 @@ def test_a_fresh_siblings_memory_holds_no_secret(attacked: Stage) -> None:
 
 
 def test_siblings_have_their_own_user_ids(attacked: Stage) -> None:
-    event = {"attack": "siblings.traces", "seconds": 0.5}  # long enough that all four run at one time
+    event = {"attack": "siblings.traces", "seconds": 3}  # long enough that all four run at one time
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: attacked.invoke("attacker-sibling", event).payload["uid"], range(4)))
     assert len(set(found)) == 4

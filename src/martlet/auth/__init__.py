@@ -12,7 +12,7 @@ from martlet.auth.credentials import Auth, Credentials
 from martlet.auth.hosts import check_host
 from martlet.auth.identities import Identities
 from martlet.auth.policy import DOCUMENT_ACTIONS, INVOKE, authorize, function_principal
-from martlet.auth.sessions import Sessions, with_role
+from martlet.auth.sessions import Sessions, role_for_service, with_role
 
 __all__ = [
     "DOCUMENT_ACTIONS",
@@ -24,5 +24,6 @@ __all__ = [
     "authorize",
     "check_host",
     "function_principal",
+    "role_for_service",
     "with_role",
 ]

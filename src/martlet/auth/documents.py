@@ -107,7 +107,8 @@ def _texts(value: Any) -> list[str]:
 
 
 def trusts(text: str, caller_arn: str, account: str, action: str, external_id: str = "") -> bool:
-    """Whether a trust policy lets `caller_arn` do `action` ("sts:AssumeRole"). The document is known to be well-formed."""
+    """Whether a trust policy lets `caller_arn` (or a service: "apigateway.amazonaws.com") do `action` ("sts:AssumeRole"). The
+    document is known to be well-formed."""
     allowed = False
     for statement in _statements(text):
         named = _names_caller(statement, caller_arn, account)
@@ -126,6 +127,8 @@ def _names_caller(statement: dict[str, Any], arn: str, account: str) -> bool | N
     if "NotPrincipal" in statement:
         return None
     principal = statement["Principal"]
+    if isinstance(principal, dict) and not arn.startswith("arn:"):
+        return "Service" in principal and arn in _texts(principal["Service"])
     names = [principal] if isinstance(principal, str) else _texts(principal["AWS"]) if "AWS" in principal else []
     return any(name in ("*", account, f"arn:aws:iam::{account}:root", arn) for name in names)
 

@@ -22,7 +22,7 @@ from martlet.errors import ServiceError, Unsupported
 from martlet.store import Reader, Store, Tx, keys
 from martlet.types import Principal
 
-__all__ = ["Caller", "Session", "Sessions", "find_session", "with_role"]
+__all__ = ["Caller", "Session", "Sessions", "find_session", "role_for_service", "with_role"]
 
 _SESSION: Final = "auth.session"  # (.., access key id) -> Session
 _ENDS: Final = "auth.session.ends"  # (.., expires_at_ms, access key id) -> nothing
@@ -80,6 +80,16 @@ def with_role(principal: Principal, role_arn: str, account: str, reader: Reader)
     except Unsupported:
         return principal
     return msgspec.structs.replace(principal, grants=principal.grants | granted)
+
+
+def role_for_service(reader: Reader, role_arn: str, account: str, service: str) -> Principal | None:
+    """Who acts when `service` ("apigateway.amazonaws.com") takes a role: the role with its grants; None if there is no such
+    role or it does not trust the service. Raises `Unsupported` for policies that say more than Martlet decides."""
+    role = _role_of(reader, role_arn, account)
+    if role is None or not documents.trusts(role.trust, service, account, "sts:AssumeRole"):
+        return None
+    grants = documents.grants_of(roles.policy_texts(reader, role))
+    return Principal("role", f"assumed-role/{role.name}/{service.partition('.')[0]}", grants)
 
 
 _ENCODE: Final = msgspec.msgpack.Encoder()

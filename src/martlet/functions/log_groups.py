@@ -220,6 +220,21 @@ class LogGroups:
             tail(name, events)
         return {"nextSequenceToken": str(now_ms).zfill(56), "rejectedLogEventsInfo": rejected}
 
+    async def append(self, name: str, stream: str, events: list[tuple[int, str]]) -> None:
+        """Events of the platform's own, such as access logs; group and stream are made if they are not there."""
+
+        def put(tx: Tx) -> None:
+            if log_rows.group(tx, name) is None:
+                log_rows.put_group(tx, Group(name=name, created_at_ms=tx.now_ms))
+            if not log_rows.has_stream(tx, name, stream):
+                log_rows.put_stream(tx, name, stream)
+            log_rows.add_events(tx, name, stream, events, tx.now_ms)
+
+        await self._store.transact(put)
+        now_ms = self._clock.now_ms()
+        for tail in self._tails:
+            tail(name, [Event(stream, at_ms, text, now_ms, uuid4_text()) for at_ms, text in events])
+
     async def get_log_events(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         name, stream = _one_group(request), str(request["logStreamName"])
         group = await self._need(name)

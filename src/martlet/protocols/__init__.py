@@ -13,9 +13,10 @@ from collections.abc import Callable
 
 from martlet.protocols import aws, management
 from martlet.protocols.asgi import ASGIApp, Receive, Request, Scope, Send
+from martlet.protocols.aws import Forward
 from martlet.protocols.rooms import Rooms
 
-__all__ = ["PROTOCOLS", "Rooms", "app"]
+__all__ = ["PROTOCOLS", "Forward", "Rooms", "app"]
 
 PROTOCOLS: dict[str, Callable[[Rooms], ASGIApp]] = {"management": management.app, "aws": aws.app}
 

@@ -8,9 +8,11 @@ answered with 501 in the protocol's own form, by name.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable
 from typing import Any, Final
+from xml.etree import ElementTree
 
 from martlet.errors import MartletError, ServiceError, Unsupported
 from martlet.limits import LIMITS
@@ -20,7 +22,7 @@ from martlet.protocols.codec import Caller, Malformed, OperationModel, Routed, W
 from martlet.protocols.rooms import Rooms
 from martlet.types import ACCOUNT, ANONYMOUS, Principal
 
-__all__ = ["app", "is_aws"]
+__all__ = ["Forward", "app", "is_aws", "xml_as_json"]
 
 _log = logging.getLogger("martlet.protocols")
 
@@ -199,3 +201,69 @@ def _too_large(call: _Call, most: int) -> ServiceError:
 
 def _sent(answer: WireAnswer) -> Answer:
     return Answer(answer.status, answer.body, answer.headers)
+
+
+class Forward:
+    """Requests of the platform's own to a service, by a principal that is known already (integrations of APIs)."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._dispatcher = _Dispatcher(rooms)
+
+    async def __call__(
+        self, service: str, principal: Principal, method: str, uri: str, query: str, headers: list[tuple[str, str]], body: bytes
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        """`uri` is "path/<path>" or "action/<operation>". Errors are answers, as they are to any client."""
+        kind, _, rest = uri.partition("/")
+        sent = {name.lower(): value for name, value in headers if name.lower() != "authorization"}
+        sent["authorization"] = f"AWS4-HMAC-SHA256 Credential=x/19700101/{self._rooms.region}/{service}/aws4_request"
+        path = "/" + rest.lstrip("/") if kind == "path" else "/"
+        if kind == "action":
+            model = await asyncio.to_thread(codec.load, service)
+            if model is not None and model.target_prefix:
+                sent["x-amz-target"] = f"{model.target_prefix}.{rest}"
+                sent["content-type"] = f"application/x-amz-json-{model.json_version}"
+            elif model is not None:
+                query = f"Action={rest}&Version={model.api_version}" + (f"&{query}" if query else "")
+        request = _own_request(method, path, query, sent, body, principal)
+        answer = await self._dispatcher.respond(request)
+        said = answer.body if isinstance(answer.body, bytes) else b"".join([part async for part in answer.body])
+        if "xml" in dict(answer.headers).get("content-type", "") and sent.get("accept", "") == "application/json":
+            return answer.status, [("content-type", "application/json")], xml_as_json(said)
+        return answer.status, list(answer.headers), said
+
+
+def _own_request(method: str, path: str, query: str, headers: dict[str, str], body: bytes, principal: Principal) -> Request:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    scope = {
+        "method": method,
+        "path": path,
+        "raw_path": path.encode("ascii", "replace"),
+        "query_string": query.encode("ascii", "replace"),
+        "headers": [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers.items()],
+        "martlet.context": principal,
+    }
+    return Request(scope, receive)
+
+
+def xml_as_json(text: bytes) -> bytes:
+    """A query service's answer in JSON, as it is given to those who accept only that: API Gateway asks so.
+
+    Lists are those elements whose children are all called "member"; attributes and namespaces are left out."""
+
+    def value(element: ElementTree.Element) -> Any:
+        children = list(element)
+        if not children:
+            return element.text
+        if all(_tag(child) == "member" for child in children):
+            return [value(child) for child in children]
+        return {_tag(child): value(child) for child in children}
+
+    root = ElementTree.fromstring(text)  # our own encoder's output
+    return json.dumps({_tag(root): value(root)}).encode()
+
+
+def _tag(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]

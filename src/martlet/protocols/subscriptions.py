@@ -7,7 +7,6 @@ way. Source: SNS developer guide, "Amazon SNS message and JSON formats".
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
@@ -25,18 +24,24 @@ _ACTIONS: Final = ("ConfirmSubscription", "Unsubscribe")
 _CERTIFICATE: Final = "/SimpleNotificationService-"
 
 
+class Signer(Protocol):
+    def certificate(self, name: str) -> bytes | None: ...
+
+
 class Sns(Protocol):
+    @property
+    def signer(self) -> Signer: ...
     async def confirm_subscription(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]: ...
     async def unsubscribe(self, caller: Any, request: dict[str, Any]) -> None: ...
 
 
-def beside(sns: Sns, certificate: Callable[[str], bytes | None], region: str, inner: ASGIApp) -> ASGIApp:
+def beside(sns: Sns, region: str, inner: ASGIApp) -> ASGIApp:
     """`inner`, and these addresses beside it."""
 
     async def respond(request: Request) -> Answer:
         path = request.raw_path.decode("latin-1")
         if path.startswith(_CERTIFICATE):
-            pem = certificate(path[1:])
+            pem = sns.signer.certificate(path[1:])
             if pem is None:
                 raise ServiceError("NotFound", "there is no such certificate", 404)
             return Answer(200, pem, (("content-type", "application/x-pem-file"),))

@@ -245,6 +245,23 @@ def part(kind: str, id: str, line: int | None = None, **properties: Any) -> Part
 API = part("ApiGateway::RestApi", ID, Name="pets")
 
 
+GROUP = "arn:aws:logs:us-east-1:000000000000:log-group:calls"
+
+
+def logged(arn: str, form: str) -> Part:
+    return part("ApiGateway::Stage", "s", StageName="x", AccessLogSetting={"DestinationArn": arn, "Format": form})
+
+
+@pytest.mark.parametrize("arn", [GROUP, f"{GROUP}:*"])
+def test_a_stage_has_an_access_log(arn: str) -> None:
+    made = rest_api_from(resources(logged(arn, "$context.requestId $context.status")))
+    (stage,) = [one for one in made.stages if one.name == "x"]
+    assert (stage.access_log_group, stage.access_log_format) == ("calls", "$context.requestId $context.status")
+
+
+SERVICE = "arn:aws:apigateway:us-east-1:{}"
+
+
 def resources(*more: Part) -> list[Part]:
     return [
         API,
@@ -327,8 +344,17 @@ def test_a_body_and_its_stages() -> None:
         (resources(method(Frobnicate=1)), "Frobnicate"),
         (resources(method(Integration={"Type": "AWS_PROXY", "Uri": URI, "Frob": 1})), "Frob"),
         (resources(method(RequestValidatorId="nope")), "nope"),
+        (resources(method(Integration={"Type": "AWS", "Uri": SERVICE.format("sqs:path/1/q")})), "credentials is missing"),
+        (resources(method(Integration={"Type": "AWS", "Uri": SERVICE.format("translate:path//")})), "service 'translate'"),
+        (resources(method(Integration={"Type": "AWS_PROXY", "Uri": SERVICE.format("sqs:path/1/q")})), "service 'sqs'"),
         (resources(part("ApiGateway::Stage", "s", StageName="x", CacheClusterEnabled=True)), "CacheClusterEnabled"),
-        (resources(part("ApiGateway::Stage", "s", StageName="x", AccessLogSetting={"Format": "x"})), "AccessLogSetting"),
+        (
+            resources(part("ApiGateway::Stage", "s", StageName="x", AccessLogSetting={"Format": "x"})),
+            "DestinationArn is missing",
+        ),
+        (resources(logged("arn:aws:firehose:us-east-1:1:deliverystream/x", "$context.requestId")), "not a log group's"),
+        (resources(logged(GROUP, "$context.status")), "must contain .context.requestId"),
+        (resources(logged(GROUP, "$context.requestId\n$context.status")), "must be one line"),
         (resources(part("ApiGateway::Stage", "s", StageName="x", CanarySetting={"PercentTraffic": 1})), "CanarySetting"),
         ([part("ApiGateway::RestApi", ID, Policy={"Statement": []})], "Policy"),
         ([part("ApiGateway::RestApi", ID, EndpointConfiguration={"Types": ["PRIVATE"]})], "PRIVATE"),
@@ -412,7 +438,11 @@ def test_quick_create() -> None:
         ([part("ApiGatewayV2::Api", ID, ProtocolType="WEBSOCKET")], "WEBSOCKET"),
         (
             [HTTP, part("ApiGatewayV2::Integration", "i", IntegrationType="AWS_PROXY", IntegrationSubtype="SQS-SendMessage")],
-            "ubtype",
+            "credentials is missing",
+        ),
+        (
+            [HTTP, part("ApiGatewayV2::Integration", "i", IntegrationType="AWS_PROXY", IntegrationSubtype="Kinesis-PutRecord")],
+            "Kinesis-PutRecord is not supported",
         ),
         ([HTTP, part("ApiGatewayV2::Route", "r", RouteKey="GET /", Target="integrations/none")], "not an integration"),
         ([HTTP, part("ApiGatewayV2::Authorizer", "a", AuthorizerType="JWT", JwtConfiguration={})], "JWT"),

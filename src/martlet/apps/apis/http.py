@@ -13,7 +13,7 @@ import msgspec
 
 from martlet.apps.apis.integrations import authorizer_from, http_integration
 from martlet.apps.apis.openapi import cors_from, from_openapi, resource_id
-from martlet.apps.apis.reading import Part, Place, Warn, function_of, throttle_numbers, truth
+from martlet.apps.apis.reading import Part, Place, Warn, access_log, function_of, throttle_numbers, truth
 from martlet.errors import DeployFailed
 from martlet.types import ApiAuthorizer, ApiConfig, ApiIntegration, ApiRoute, ApiStage, Throttle
 
@@ -172,7 +172,7 @@ class _Http:
         for part in self._all("Stage"):
             place = Place.of(part, self.warn)
             place.ignore("ApiId", "AutoDeploy", "Description", "Tags", "AccessPolicyId")
-            place.not_yet("AccessLogSettings", "ClientCertificateId")
+            place.not_yet("ClientCertificateId")
             found.append(self._stage(place))
             place.done()
         return found
@@ -190,8 +190,11 @@ class _Http:
             return Throttle(rate=numbers[0], burst=numbers[1]) if numbers else None
 
         settings = {key: throttle(f"RouteSettings {key}", given) for key, given in place.take("RouteSettings", {}).items()}
+        group, form = access_log(place, "AccessLogSettings")
         return ApiStage(
             name=place.text("StageName"),
+            access_log_group=group,
+            access_log_format=form,
             variables=place.texts("StageVariables"),
             throttle=throttle("DefaultRouteSettings", place.take("DefaultRouteSettings", {})),
             throttles={key: found for key, found in settings.items() if found is not None},

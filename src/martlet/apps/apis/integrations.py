@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
-from martlet.apps.apis.reading import Place, function_of
+from martlet.apps.apis.reading import Place, function_of, service_of
 from martlet.limits import LIMITS
 from martlet.types import ApiAuthorizer, ApiIntegration, ApiIntegrationResponse, ContentHandling
 
@@ -15,6 +15,13 @@ _KINDS: Final = ("AWS_PROXY", "AWS", "MOCK", "HTTP", "HTTP_PROXY")
 _PASSTHROUGH: Final = ("WHEN_NO_MATCH", "WHEN_NO_TEMPLATES", "NEVER")
 _HANDLING: Final = ("", "CONVERT_TO_TEXT", "CONVERT_TO_BINARY")
 _INVOCATION_TYPE: Final = "integration.request.header.x-amz-invocation-type"
+_SUBTYPES: Final = {
+    "EventBridge-PutEvents": ("events", "PutEvents"),
+    "SQS-DeleteMessage": ("sqs", "DeleteMessage"),
+    "SQS-PurgeQueue": ("sqs", "PurgeQueue"),
+    "SQS-ReceiveMessage": ("sqs", "ReceiveMessage"),
+    "SQS-SendMessage": ("sqs", "SendMessage"),
+}
 _OPEN: Final = {  # CloudFormation's name → OpenAPI's
     "Type": "type",
     "Uri": "uri",
@@ -50,8 +57,12 @@ def rest_integration(place: Place, asynchronous: bool) -> ApiIntegration:
     """A REST API's integration from OpenAPI's spelling (`opened` for CloudFormation's)."""
     kind = place.choice("type", _KINDS, "")
     uri = place.text("uri")
-    function = function_of(place, "uri", uri) if kind in ("AWS", "AWS_PROXY") else ""
-    place.ignore("credentials", "cacheKeyParameters", "cacheNamespace")
+    service, call = service_of(place, "uri", uri) if kind == "AWS" else ("", "")
+    function = function_of(place, "uri", uri) if kind in ("AWS", "AWS_PROXY") and not service else ""
+    credentials = place.text("credentials")
+    if service and not credentials:
+        raise place.wrong("credentials", f"is missing: the role that may call {service}")
+    place.ignore("cacheKeyParameters", "cacheNamespace")
     if place.choice("connectionType", ("INTERNET", "VPC_LINK"), "INTERNET") == "VPC_LINK":
         place.refuse("connectionType", "VPC_LINK is not supported yet")
     place.ignore("connectionId")
@@ -64,9 +75,11 @@ def rest_integration(place: Place, asynchronous: bool) -> ApiIntegration:
     if event and not asynchronous:
         place.refuse("requestParameters", "X-Amz-Invocation-Type 'Event' is not supported yet")
     integration = ApiIntegration(
-        kind=cast(Any, kind),
+        kind=cast(Any, "SERVICE" if service else kind),
         function=function,
-        uri=uri if kind in ("HTTP", "HTTP_PROXY") else "",
+        uri=call if service else uri if kind in ("HTTP", "HTTP_PROXY") else "",
+        service=service,
+        credentials=credentials if service else "",
         method=place.text("httpMethod").upper(),
         parameters=parameters,
         templates=place.texts("requestTemplates"),
@@ -105,10 +118,13 @@ def _responses(place: Place) -> tuple[ApiIntegrationResponse, ...]:
 def http_integration(place: Place) -> ApiIntegration:
     """An HTTP API's integration from OpenAPI's spelling."""
     kind = place.choice("type", ("AWS_PROXY", "HTTP_PROXY"), "")
-    place.not_yet("integrationSubtype", "tlsConfig", "templateSelectionExpression")
+    place.not_yet("tlsConfig", "templateSelectionExpression")
     if place.choice("connectionType", ("INTERNET", "VPC_LINK"), "INTERNET") == "VPC_LINK":
         place.refuse("connectionType", "VPC_LINK is not supported yet")
-    place.ignore("connectionId", "credentials", "passthroughBehavior", "description")
+    place.ignore("connectionId", "passthroughBehavior", "description")
+    if place.take("integrationSubtype"):
+        return _service_integration(place)
+    place.ignore("credentials")
     uri = place.text("uri")
     function = function_of(place, "uri", uri) if kind == "AWS_PROXY" else ""
     parameters = place.texts("requestParameters")
@@ -122,6 +138,29 @@ def http_integration(place: Place) -> ApiIntegration:
         method=place.text("httpMethod").upper(),
         payload_format=cast(Any, place.choice("payloadFormatVersion", ("1.0", "2.0"), "1.0")),
         parameters=parameters,
+        timeout_ms=place.whole("timeoutInMillis", _MS_MAX + 1_000, 50, _MS_MAX + 1_000),
+        response_parameters=_response_parameters(place),
+    )
+    place.done()
+    return integration
+
+
+def _service_integration(place: Place) -> ApiIntegration:
+    """An HTTP API's integration with a service: `requestParameters` are the operation's members."""
+    subtype = place.text("integrationSubtype")
+    service, operation = _SUBTYPES.get(subtype, ("", ""))
+    if not service:
+        place.refuse("integrationSubtype", f"{subtype} is not supported: {', '.join(sorted(_SUBTYPES))} are")
+    place.ignore("uri", "httpMethod", "payloadFormatVersion")
+    credentials = place.text("credentials")
+    if not credentials:
+        raise place.wrong("credentials", "is missing: the role by which the call is made")
+    integration = ApiIntegration(
+        kind="SERVICE",
+        service=service,
+        uri=f"action/{operation}",
+        credentials=credentials,
+        parameters=place.texts("requestParameters"),
         timeout_ms=place.whole("timeoutInMillis", _MS_MAX + 1_000, 50, _MS_MAX + 1_000),
         response_parameters=_response_parameters(place),
     )

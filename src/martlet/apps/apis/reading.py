@@ -10,13 +10,15 @@ import msgspec
 
 from martlet.errors import DeployFailed
 
-__all__ = ["Part", "Place", "Warn", "function_of", "throttle_numbers", "truth"]
+__all__ = ["Part", "Place", "Warn", "access_log", "function_of", "service_of", "throttle_numbers", "truth"]
 
 Warn = Callable[[str], None]
 
 _FUNCTION: Final = re.compile(r"(?:.*:)?function:([^:/]+(?:\$\{stageVariables\.[^}]+\})?(?::[^/]+)?)")
 _INVOCATIONS: Final = re.compile(r"arn:[^:]*:apigateway:[^:]*:lambda:path/[^/]+/functions/(.+)/(invocations|[\w-]+)")
-_SERVICE: Final = re.compile(r"arn:[^:]*:apigateway:[^:]*:([^:]+):(path|action)/.*", re.DOTALL)
+_LOG_GROUP: Final = re.compile(r"arn:[^:]*:logs:[^:]*:[^:]*:log-group:([^:*]+)(?::\*)?")
+_SERVICE: Final = re.compile(r"arn:[^:]*:apigateway:[^:]*:([^:]+):((?:path|action)/.*)", re.DOTALL)
+_SERVICES: Final = frozenset(("dynamodb", "events", "logs", "s3", "sns", "sqs"))  # those that may be here; the edge knows
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +163,14 @@ def function_of(place: Place, key: str, uri: str) -> str:
     raise place.wrong(key, f"{uri[:200]!r} names no function")
 
 
+def service_of(place: Place, key: str, uri: str) -> tuple[str, str]:
+    """(service, "path/…" or "action/…") of an integration's URI with a service of the platform; ("", "") for any other URI."""
+    found = _SERVICE.fullmatch(uri)
+    if found is None or found[1] == "lambda" or found[1] not in _SERVICES:
+        return "", ""
+    return found[1], found[2]
+
+
 def throttle_numbers(place: Place) -> tuple[float, int] | None:
     """(rate, burst) of throttling settings; the account's default stands for one that is missing."""
     rate, burst = place.take("ThrottlingRateLimit"), place.take("ThrottlingBurstLimit")
@@ -170,3 +180,22 @@ def throttle_numbers(place: Place) -> tuple[float, int] | None:
         return float(10_000 if rate is None else rate), int(5_000 if burst is None else burst)
     except (TypeError, ValueError):
         raise place.wrong("ThrottlingRateLimit", "and ThrottlingBurstLimit must be numbers") from None
+
+
+def access_log(place: Place, key: str) -> tuple[str, str]:
+    """(log group, format) of a stage's access log; ("", "") for none."""
+    given = place.take(key)
+    if given is None:
+        return "", ""
+    inner = place.inner(key, given)
+    arn, form = inner.text("DestinationArn"), inner.text("Format")
+    inner.done()
+    if not arn:
+        raise inner.wrong("DestinationArn", "is missing")
+    group = _LOG_GROUP.fullmatch(arn)
+    if group is None:
+        place.refuse(key, f"DestinationArn {arn!r} is not a log group's")
+        return "", ""
+    if not form or "\n" in form.rstrip("\n"):
+        raise inner.wrong("Format", "must be one line; a line break may only end it")
+    return group[1], form

@@ -13,7 +13,7 @@ import msgspec
 
 from martlet.apps.apis.integrations import authorizer_from, opened, rest_integration
 from martlet.apps.apis.openapi import from_openapi, gateway_response_from
-from martlet.apps.apis.reading import Part, Place, Warn, throttle_numbers, truth
+from martlet.apps.apis.reading import Part, Place, Warn, access_log, throttle_numbers, truth
 from martlet.errors import DeployFailed
 from martlet.types import ApiAuthorizer, ApiConfig, ApiGatewayResponse, ApiRoute, ApiStage, Throttle
 
@@ -231,7 +231,7 @@ class _Rest:
     def _stage(self, place: Place, name: str, deployment: str, routes: tuple[ApiRoute, ...]) -> ApiStage:
         place.ignore("Description", "DocumentationVersion", "CacheClusterSize", "TracingEnabled", "MetricsEnabled", "Tags")
         place.ignore("CacheTtlInSeconds", "CacheDataEncrypted")
-        place.not_yet("CacheClusterEnabled", "CachingEnabled", "CanarySetting", "ClientCertificateId", "AccessLogSetting")
+        place.not_yet("CacheClusterEnabled", "CachingEnabled", "CanarySetting", "ClientCertificateId")
         place.not_yet("DataTraceEnabled")
         if place.choice("LoggingLevel", ("OFF", "ERROR", "INFO"), "OFF") != "OFF":
             place.refuse("LoggingLevel", "execution logs are not supported yet")
@@ -241,8 +241,17 @@ class _Rest:
         for given in place.take("MethodSettings", []):
             inner = place.inner("MethodSettings", given)
             default = self._method_settings(inner, routes, throttles, default)
+        group, form = access_log(place, "AccessLogSetting")
+        if group and "$context.requestId" not in form and "$context.extendedRequestId" not in form:
+            raise place.wrong("AccessLogSetting", "Format must contain $context.requestId or $context.extendedRequestId")
         stage = ApiStage(
-            name=name, variables=place.texts("Variables"), throttle=default, throttles=throttles, deployment_id=deployment
+            name=name,
+            variables=place.texts("Variables"),
+            throttle=default,
+            throttles=throttles,
+            deployment_id=deployment,
+            access_log_group=group,
+            access_log_format=form,
         )
         place.done()
         return stage

@@ -66,9 +66,11 @@ class Fault(msgspec.Struct, frozen=True):
     unsupported: bool = False
 
 
-def value(type: Type = "string", *, replace: bool = False, required: bool = False, item: Property | None = None) -> Property:
-    """A property that is honoured."""
-    return Property(type=type, replace=replace, required=required, item=item)
+def value(
+    type: Type = "string", *, replace: bool = False, required: bool = False, item: Property | None = None, why: str = ""
+) -> Property:
+    """A property that is honoured; `why` says how far."""
+    return Property(type=type, replace=replace, required=required, item=item, why=why)
 
 
 def fixed(type: Type = "string", *, required: bool = False) -> Property:

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from martlet.clock import Clock
 from martlet.errors import AccessDenied, MartletError, Unauthenticated
 from martlet.gateway.answer import Headers
+from martlet.gateway.apis.access_log import line_of
 from martlet.gateway.apis.backend import Backend
 from martlet.gateway.apis.call import Call
 from martlet.gateway.apis.table import CompiledApi, Plan, Stage
@@ -16,10 +17,13 @@ from martlet.gateway.http import Exchange
 from martlet.gateway.payload import MalformedAnswer
 from martlet.types import Invocation, Outcome
 
-__all__ = ["TIMED_OUT", "ApiFlight", "Edge", "Enqueue"]
+__all__ = ["TIMED_OUT", "ApiFlight", "AskService", "Edge", "Enqueue", "ServiceAnswer"]
 
 TIMED_OUT: Final = "Sandbox.Timedout"
 Enqueue = Callable[[str, bytes, str], Awaitable[None]]
+ServiceAnswer = tuple[int, list[tuple[str, str]], bytes]
+# (service, role, method, "path/…" or "action/…", raw query, headers, body) -> the service's answer, errors included
+AskService = Callable[[str, str, str, str, str, list[tuple[str, str]], bytes], Awaitable[ServiceAnswer]]
 Verify = Callable[[Exchange, str], Any]
 Permit = Callable[[Any, str, str], None]
 
@@ -35,6 +39,8 @@ class Edge(Protocol):
     may_invoke: Callable[[str, str], bool]  # (function, ARN of the API's route)
     under_way: set[Any]
     authorizers: Any
+    access_log: Callable[[str, int, str], None]  # (log group, epoch ms, line)
+    ask_service: AskService | None
 
     def count(self, status: int) -> None: ...
     def spawn(self, work: Awaitable[None]) -> None: ...
@@ -45,7 +51,7 @@ class Edge(Protocol):
 class ApiFlight:
     """The part that REST and HTTP APIs share. A flight answers its exchange once; what comes later is dropped."""
 
-    __slots__ = ("_timer", "api", "call", "edge", "exchange", "plan", "stage")
+    __slots__ = ("_asked_ns", "_integration", "_timer", "api", "call", "edge", "error", "exchange", "plan", "stage")
 
     def __init__(self, edge: Edge, exchange: Exchange, api: CompiledApi, stage: Stage, plan: Plan, call: Call) -> None:
         self.edge = edge
@@ -55,6 +61,9 @@ class ApiFlight:
         self.plan = plan
         self.call = call
         self._timer: asyncio.TimerHandle | None = None
+        self.error: tuple[str, str | None] | None = None  # the gateway's own: kind and message
+        self._asked_ns = 0
+        self._integration: tuple[int, int] | None = None  # its status and latency in ms, for the access log
 
     # the way
 
@@ -127,11 +136,13 @@ class ApiFlight:
     def depart(self) -> None:
         """From here the integration's time limit runs."""
         self.edge.under_way.add(self)
+        self._asked_ns = self.edge.clock.monotonic_ns()
         seconds = self.plan.route.integration.timeout_ms / 1000
         self._timer = asyncio.get_running_loop().call_later(seconds, self.expire)
 
     def done(self, invocation: Invocation, outcome: Outcome) -> None:
         """The invocation's end."""
+        self.returned(500 if outcome.refusal is not None else 200)
         if self.exchange.started or not self.exchange.connected:
             self.land()
             return
@@ -140,9 +151,30 @@ class ApiFlight:
         except (MartletError, MalformedAnswer):
             self.fail("API_CONFIGURATION_ERROR")
 
+    def returned(self, status: int) -> None:
+        """The integration has answered, with this status of its own."""
+        self._integration = (status, (self.edge.clock.monotonic_ns() - self._asked_ns) // 1_000_000)
+
     def outcome(self, outcome: Outcome) -> None:
         """What a function said."""
         raise NotImplementedError
+
+    async def served(
+        self, method: str, uri: str, query: str, headers: list[tuple[str, str]], body: bytes
+    ) -> ServiceAnswer | None:
+        """What the integration's service answers; None: it took too long, and that is answered."""
+        integration = self.plan.route.integration
+        if self.edge.ask_service is None:
+            self.fail("API_CONFIGURATION_ERROR")
+            return None
+        asked = self.edge.ask_service(integration.service, integration.credentials, method, uri, query, headers, body)
+        try:
+            answer = await asyncio.wait_for(asked, integration.timeout_ms / 1000)
+        except TimeoutError:
+            self.fail("INTEGRATION_TIMEOUT")
+            return None
+        self.returned(answer[0])
+        return answer
 
     def expire(self) -> None:
         """The integration took too long. What it says comes too late."""
@@ -167,3 +199,24 @@ class ApiFlight:
         if self.exchange.connected and not self.exchange.started:
             self.edge.count(status)
             self.exchange.respond(status, headers, body)
+            if self.stage.config.access_log_group:
+                self._log(status, len(body))
+
+    def _log(self, status: int, length: int) -> None:
+        config, call = self.stage.config, self.call
+        facts = call.context()
+        now_ms = self.edge.clock.now_ms()
+        ours, took = self._integration or (None, None)
+        kind, message = self.error or (None, None)
+        facts |= {
+            "status": status,
+            "responseLength": length,
+            "responseLatency": now_ms - call.now_ms,
+            "routeKey": self.plan.route_key,
+            "xrayTraceId": call.trace,
+            "integrationStatus": ours,
+            "integrationLatency": took,
+            "integration": {"status": ours, "integrationStatus": ours, "latency": took, "requestId": call.request_id},
+            "error": {"responseType": kind, "message": message, "messageString": f'"{message}"' if message else None},
+        }
+        self.edge.access_log(config.access_log_group, now_ms, line_of(config.access_log_format, facts))

@@ -19,7 +19,7 @@ from martlet.gateway.apis.answers import ERRORS
 from martlet.gateway.apis.authorizers import Authorizers
 from martlet.gateway.apis.backend import Backend
 from martlet.gateway.apis.call import Call
-from martlet.gateway.apis.flight import Enqueue
+from martlet.gateway.apis.flight import AskService, Enqueue
 from martlet.gateway.apis.http_api import HttpFlight, message_answer
 from martlet.gateway.apis.rest import RestFlight, gateway_answer
 from martlet.gateway.apis.table import CompiledApi, Plan, Stage, compile_api, find_http
@@ -50,12 +50,18 @@ def _anybody(*_: str) -> bool:
     return True
 
 
+def _nowhere(*_: object) -> None:
+    return None
+
+
 class ApiEdge:
     """Serves the APIs of `set_apis` and the URLs of `set_urls` by calling `dispatch(invocation)`.
 
     `authenticate` is the auth room's (SigV4 of an AWS_IAM route or URL), `permit(principal, action, resource)` its decision;
     without them signed routes admit nobody. `may_invoke(function, arn)` and `may_invoke_url(function, qualifier)` are the
-    functions' own policies. `enqueue(function, payload, request_id)` queues an event durably. Call `close` at the end.
+    functions' own policies. `access_log(group, epoch ms, line)` takes lines of stages' access logs, `ask_service`
+    requests to the platform's own services by a role (see `flight.AskService`). `enqueue(function,
+    payload, request_id)` queues an event durably. Call `close` at the end.
     """
 
     def __init__(
@@ -71,12 +77,16 @@ class ApiEdge:
         may_invoke_url: Callable[[str, str], bool] = _anybody,
         authenticate: Callable[..., Any] | None = None,
         permit: Callable[[Any, str, str], None] | None = None,
+        access_log: Callable[[str, int, str], None] = _nowhere,
+        ask_service: AskService | None = None,
     ) -> None:
         self.dispatch = dispatch
         self.clock = clock
         self.region = region
         self.backend = backend or Backend()
         self.enqueue = enqueue
+        self.access_log = access_log
+        self.ask_service = ask_service
         self.may_invoke = may_invoke
         self.under_way: set[Any] = set()
         self.count: Callable[[int], None] = lambda status: None

@@ -52,9 +52,14 @@ _REFERENCE: Final = re.compile(
 )
 
 
+_WHOLE: Final = frozenset(("DelaySeconds", "MaxNumberOfMessages", "VisibilityTimeout", "WaitTimeSeconds"))
+_OBJECTS: Final = frozenset(("AttributeNames", "MessageAttributeNames", "MessageAttributes", "MessageSystemAttributes"))
+_UNSAID: Final = (500, "Internal Server Error")
+
+
 def message_answer(kind: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """An error of an HTTP API."""
-    status, said = _SAID.get(kind, (500, "Internal Server Error"))
+    status, said = _SAID.get(kind, _UNSAID)
     return status, [_JSON_TYPE], orjson.dumps({"message": said})
 
 
@@ -68,6 +73,10 @@ class HttpFlight(ApiFlight):
         if integration.kind == "HTTP_PROXY":
             self.depart()
             self.edge.spawn(self._ask())
+            return
+        if integration.kind == "SERVICE":
+            self.depart()
+            self.edge.spawn(self._ask_service())
             return
         key = self.plan.route_key
         if integration.payload_format == "1.0":
@@ -99,6 +108,23 @@ class HttpFlight(ApiFlight):
             return
         self._mapped(status, headers, body)
 
+    # services
+
+    async def _ask_service(self) -> None:
+        """The members of the operation are the integration's parameters; what is text of JSON stays text."""
+        integration = self.plan.route.integration
+        try:
+            members = {name: self._value(expression, None) for name, expression in integration.parameters.items()}
+            payload = service_request(integration.uri, {name: value for name, value in members.items() if value is not None})
+            headers = [("Content-Type", "application/x-amz-json-1.0")]
+            answer = await self.served("POST", integration.uri, "", headers, payload)
+            if answer is not None:
+                status, named, body = answer
+                kept = [made for name, value in named if name.lower() != "content-length" and (made := field(name, value))]
+                self._mapped(status, kept, body)
+        except (MartletError, MalformedAnswer):
+            self.fail("API_CONFIGURATION_ERROR")
+
     # HTTP proxies
 
     async def _ask(self) -> None:
@@ -108,6 +134,7 @@ class HttpFlight(ApiFlight):
             method = integration.method if integration.method not in ("", "ANY") else self.call.request.method
             body = self.call.request.body
             answer = await self.edge.backend.ask(method, url, headers, body, integration.timeout_ms / 1000)
+            self.returned(answer.status)
             self._pass_on(answer)
         except TimeoutError:
             self.fail("INTEGRATION_TIMEOUT")
@@ -184,7 +211,22 @@ class HttpFlight(ApiFlight):
         self.respond(status, [*headers, *own], body)
 
     def fail(self, kind: str, message: str | None = "") -> None:
+        self.error = (kind, _SAID.get(kind, _UNSAID)[1])
         self.answer(*message_answer(kind))
+
+
+def service_request(action: str, members: dict[str, str]) -> bytes:
+    """The JSON request of an operation. Source: API Gateway developer guide, "Integration subtype reference"."""
+    if action != "action/PutEvents":
+        known: dict[str, Any] = {}
+        for name, value in members.items():
+            whole = name in _WHOLE and value.lstrip("-").isdigit()
+            known[name] = int(value) if whole else orjson.loads(value) if name in _OBJECTS else value
+        return orjson.dumps(known)
+    entry: dict[str, Any] = dict(members)
+    if "Resources" in entry:
+        entry["Resources"] = orjson.loads(entry["Resources"])
+    return orjson.dumps({"Entries": [entry]})
 
 
 def _apply(action: str, table: dict[str, list[str]], name: str, value: str | None, any_case: bool) -> None:

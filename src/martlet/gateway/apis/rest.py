@@ -113,6 +113,10 @@ class RestFlight(ApiFlight):
         elif integration.kind == "AWS":
             self._check_parameters(_NEVER_SENT_TO_FUNCTIONS)
             self._function(body)
+        elif integration.kind == "SERVICE":
+            self._check_parameters(_NEVER_SENT)
+            self.depart()
+            self.edge.spawn(self._ask_service(body))
         else:
             self._http(body)
 
@@ -242,6 +246,7 @@ class RestFlight(ApiFlight):
             url, headers = self._backend_request()
             method = integration.method if integration.method not in ("", "ANY") else self.call.request.method
             answer = await self.edge.backend.ask(method, url, headers, body, integration.timeout_ms / 1000)
+            self.returned(answer.status)
         except TimeoutError:
             self.fail("INTEGRATION_TIMEOUT")
             return
@@ -259,6 +264,18 @@ class RestFlight(ApiFlight):
                 self._pass_on(answer)
             else:
                 self._integration_response(str(answer.status), answer.headers, answer.body, traced=True)
+        except (MartletError, MalformedAnswer):
+            self.fail("API_CONFIGURATION_ERROR")
+
+    async def _ask_service(self, body: bytes) -> None:
+        integration = self.plan.route.integration
+        try:
+            url, headers = self._backend_request()
+            uri, _, query = url.partition("?")
+            answer = await self.served(integration.method or "POST", uri, query, headers, body)
+            if answer is not None:
+                status, named, said = answer
+                self._integration_response(str(status), named, said, traced=True)
         except (MartletError, MalformedAnswer):
             self.fail("API_CONFIGURATION_ERROR")
 
@@ -382,6 +399,7 @@ class RestFlight(ApiFlight):
     def fail(self, kind: str, message: str | None = "") -> None:
         error = ERRORS[kind]
         said = error.message if message == "" else message
+        self.error = (kind, said)
         try:
             status, headers, body = gateway_answer(self.api, self.call, error, said)
         except (MartletError, MalformedAnswer):  # the API's own words fail: the gateway's remain
