@@ -10,8 +10,13 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tests.running_platform import RunningPlatform
+
+# One run of a commit finds what the next one finds. To look for more: MARTLET_TEST_EXPLORE=1 pytest …, again and again.
+hypothesis.settings.register_profile("steady", derandomize=not os.environ.get("MARTLET_TEST_EXPLORE"))
+hypothesis.settings.load_profile("steady")
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _SETTLE_SECONDS = 5.0

@@ -66,6 +66,7 @@ from martlet.gateway.http import HttpServer
 from martlet.metering import Ledger
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
+from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.queues import Queues, Sqs
 from martlet.store import Store
 from martlet.telemetry import Registry
@@ -178,6 +179,7 @@ class Server:
             settings=self.settings,
             consumers=self.event_sources,
             listeners=self.buses.listeners,
+            schemas=AppSchemas(self.documents),
             also_used=lambda: self.control.addresses() | self.stacks.referenced(),
         )
         self._closers.append(self.apps.close)

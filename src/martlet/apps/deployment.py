@@ -26,6 +26,7 @@ from martlet.apps.package import DigestCache, Package, app_name, check_app_name,
 from martlet.apps.plan import (
     AppRecord,
     PublishFunction,
+    PutGraphql,
     PutListeners,
     PutQueues,
     PutSchedule,
@@ -35,7 +36,7 @@ from martlet.apps.plan import (
     plan,
     teardown,
 )
-from martlet.apps.ports import Build, Consumers, Functions, Listeners, Progress, Schedules, Store
+from martlet.apps.ports import ApiSchemas, Build, Consumers, Functions, Listeners, Progress, Schedules, Store
 from martlet.apps.requirements import read as read_requirements
 from martlet.apps.sources import SOURCES
 from martlet.clock import Clock, token_hex
@@ -50,6 +51,7 @@ __all__ = ["Apps", "Deployment", "RouteTable"]
 _PUBLISHED_AT_ONCE = 4
 _CACHES = 16
 _SCAN_LIMIT = 100_000
+_SCHEMA = "schema.graphql"
 T = TypeVar("T")
 RouteTable: TypeAlias = list[tuple[str, Route, str]]  # app, route, full name of its function
 
@@ -91,6 +93,7 @@ class Apps:
         settings: Settings,
         consumers: Consumers | None = None,
         listeners: Listeners | None = None,
+        schemas: ApiSchemas | None = None,
         also_used: Callable[[], set[str]] = set,
     ) -> None:
         self._store = store
@@ -98,6 +101,7 @@ class Apps:
         self._schedules = schedules
         self._consumers = consumers
         self._listeners = listeners
+        self._schemas = schemas
         self._on_routes = on_routes
         self._also_used = also_used  # content addresses that others refer to
         self._clock = clock
@@ -226,6 +230,7 @@ class Apps:
                 with self._claiming(app, graph):
                     serving = {version.name: version for version in self._functions.list()}
                     steps = plan(app, before, serving, graph, ready.package.address, ready.layer)
+                    steps += await self._graphql(app, ready)
                     after = self._record(app, before, ready, graph, bool(steps))
                     if steps and not dry_run:
                         after = await self._apply(steps, after, serving, imports, say)
@@ -387,6 +392,22 @@ class Apps:
             if isinstance(result, BaseException):
                 raise result
 
+    async def _graphql(self, app: str, ready: _Source) -> tuple[Step, ...]:
+        """The step that puts `schema.graphql` in place, if it says other than what is there. Raises `DeployFailed`."""
+        sdl = ""
+        if _SCHEMA in ready.package.names():
+            try:
+                sdl = await asyncio.to_thread((ready.folder / _SCHEMA).read_text, "utf-8")
+            except UnicodeDecodeError as error:
+                raise DeployFailed(f"{_SCHEMA} is not UTF-8: {error}", remedy="save it as UTF-8") from error
+        if self._schemas is None:
+            if sdl:
+                raise DeployFailed("this platform has no GraphQL", remedy=f"remove {_SCHEMA} from the app")
+            return ()
+        if sdl == self._schemas.current(app):
+            return ()
+        return (PutGraphql(sdl, await self._schemas.check(app, sdl)),)
+
     async def _prepare_queues(self, after: AppRecord) -> None:
         """Before the commit, since it may be refused; queues that a deployment made and did not commit are empty."""
         if not after.graph.queues:
@@ -421,7 +442,18 @@ class Apps:
                     self._schedules.remove(tx, after.name, step.name)
             tx.put(keys.encode("apps", "app", after.name), value)
 
-        await self._store.transact(write)
+        schema = next((step for step in steps if isinstance(step, PutGraphql)), None)
+        if schema is None or self._schemas is None:
+            await self._store.transact(write)
+            return
+        schemas, sdl = self._schemas, schema.sdl
+
+        def write_all(tx: Any) -> None:
+            write(tx)
+            schemas.put(tx, after.name, sdl)
+
+        with schemas.changing():
+            await self._store.transact(write_all)
 
     async def _roll_back(
         self, published: dict[str, FunctionVersion], serving: dict[str, FunctionVersion], cause: BaseException

@@ -128,7 +128,19 @@ class PutListeners(msgspec.Struct, frozen=True, tag="put_listeners"):
         return f"put listeners     {', '.join(told) or 'none'}"
 
 
-Step: TypeAlias = PublishFunction | RemoveFunction | PutRoutes | PutSchedule | RemoveSchedule | PutQueues | PutListeners
+class PutGraphql(msgspec.Struct, frozen=True, tag="put_graphql"):
+    """Make the GraphQL API of the app's database what `schema.graphql` says; "": there is no such file any more."""
+
+    sdl: str
+    changes: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"put graphql       {', '.join(self.changes) or 'the same types in other words'}"
+
+
+Step: TypeAlias = (
+    PublishFunction | RemoveFunction | PutRoutes | PutSchedule | RemoveSchedule | PutQueues | PutListeners | PutGraphql
+)
 
 
 def plan(

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from martlet.types import AppGraph, FunctionConfig, FunctionVersion, ScheduleConfig
 
-__all__ = ["Build", "CheckSchedule", "Consumers", "Functions", "Listeners", "Progress", "Schedules", "Store", "Transaction"]
+__all__ = [
+    "ApiSchemas",
+    "Build",
+    "CheckSchedule",
+    "Consumers",
+    "Functions",
+    "Listeners",
+    "Progress",
+    "Schedules",
+    "Store",
+    "Transaction",
+]
 
 T = TypeVar("T")
 Progress = Callable[[str], None]
@@ -62,6 +74,20 @@ class Consumers(Protocol):
 
     async def consume(self, app: str, graph: AppGraph) -> None:
         """From now on these functions take these queues' messages, and no others of the app. May be repeated."""
+
+
+class ApiSchemas(Protocol):
+    """The GraphQL schema of an app's database, as far as deployments put it in place; "" is none."""
+
+    def current(self, app: str) -> str: ...
+
+    async def check(self, app: str, sdl: str) -> tuple[str, ...]:
+        """What would change, a line each. Raises `DeployFailed`."""
+
+    def changing(self) -> AbstractContextManager[None]:
+        """Around the transaction of the store that `put` is part of."""
+
+    def put(self, tx: Any, app: str, sdl: str) -> None: ...
 
 
 class Transaction(Protocol):

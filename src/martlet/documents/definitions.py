@@ -74,6 +74,7 @@ def delete_database(tx: Tx, path: str) -> None:
         for collection in list_collections(tx, record.path):
             _forget(tx, collection)
         tx.delete(layout.database_key(record.path))
+        tx.delete(b"Dq" + record.path.encode())
         low = b"Dk" + record.path.encode() + b"\x00"
         for key, _ in tx.scan(low, low + b"\xff", limit=10_000):
             tx.delete(key)

@@ -316,9 +316,15 @@ class Documents:
         await self._change(lambda tx: definitions.delete_collection(tx, self._catalog, database, name))
 
     async def _change(self, fn: Callable[[Tx], T]) -> T:
+        with self.redefining():
+            return await self.store.transact(fn)
+
+    @contextmanager
+    def redefining(self) -> Iterator[None]:
+        """Around a transaction of the store that changes definitions by `definitions`, possibly with others in one."""
         self._catalog.changing()
         try:
-            return await self.store.transact(fn)
+            yield
         finally:
             self._catalog.settled()
             self.housekeeping.wake()

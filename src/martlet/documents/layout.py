@@ -13,6 +13,7 @@ De <at_ms> <collection> <id>       when a document expires                   -> 
 Dk <path> <key>                    idempotency key                           -> answer
 Dt <at_ms> <path> <key>            when that may be forgotten
 Dp <index>                         how far a build has come                  -> last id, done
+Dq <path>                          GraphQL schema of a database              -> the importers' SDL (JSON)
 Dz <number>                        a collection or index that is being removed
 """
 

@@ -81,6 +81,8 @@ def encode_id_prefix(*parts: IdPart) -> bytes:
 def decode_id(raw: bytes) -> Id:
     """The id that `encode_id` was given; whole numbers come back as int, others as Decimal."""
     if raw[0] != _TUPLE:
+        if raw[0] == 0x30 and b"\x01" not in raw:  # a text without escapes, as nearly all are
+            return raw[1:-1].decode()
         return str(_decode(raw, 0)[0])
     parts: list[IdPart] = []
     at = 1

@@ -28,6 +28,15 @@ _MATCH: Final = _parameter("If-Match", _STRING, 'the version that must be there:
 _CURSOR: Final = _parameter("cursor", _STRING, "of an earlier answer")
 _LIMIT: Final = _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 100})
 _AS_OF: Final = _parameter("as_of", _WHOLE, "microseconds since the epoch")
+_FLAG: Final = {"enum": ["true", "false"]}
+_KEY: Final = _parameter("Idempotency-Key", _STRING, "a retried mutation with it gets the first answer", "header")
+_SOURCE: Final = _parameter("source", _STRING, "the importer's name; default: api")
+_GRAPHQL: Final = [
+    _parameter("query", _STRING),
+    _parameter("operationName", _STRING),
+    _parameter("variables", _STRING, "JSON"),
+    _parameter("extensions", _STRING, "JSON"),
+]
 
 OPERATIONS: Final[dict[str, dict[str, Any]]] = {
     "POST /v1/documents/{collection}": {
@@ -141,5 +150,55 @@ OPERATIONS: Final[dict[str, dict[str, Any]]] = {
         "operationId": "deleteDatabase",
         "summary": "Remove a database with all that is in it and inside it (its path percent-encoded)",
         "responses": {"204": {"description": "It is gone."}},
+    },
+    "GET /v1/graphql": {
+        "operationId": "queryGraphqlByGet",
+        "summary": "A GraphQL query; with Accept: text/event-stream also a subscription",
+        "parameters": [_APP, *_GRAPHQL],
+        "responses": {"200": _answer("The answer.", "application/graphql-response+json")},
+    },
+    "POST /v1/graphql": {
+        "operationId": "queryGraphql",
+        "summary": "A GraphQL operation: queries, mutations (one transaction), subscriptions (Accept: text/event-stream)",
+        "parameters": [_APP, _KEY],
+        "requestBody": _body('{"query": ..., "variables": {...}, "operationName": ..., "extensions": {...}}'),
+        "responses": {"200": _answer("The answer.", "application/graphql-response+json")},
+    },
+    "GET /v1/databases/{database}/graphql": {
+        "operationId": "queryDatabaseGraphqlByGet",
+        "summary": "As GET /v1/graphql, the database named in the path",
+        "parameters": _GRAPHQL,
+        "responses": {"200": _answer("The answer.", "application/graphql-response+json")},
+    },
+    "POST /v1/databases/{database}/graphql": {
+        "operationId": "queryDatabaseGraphql",
+        "summary": "As POST /v1/graphql, the database named in the path",
+        "parameters": [_KEY],
+        "requestBody": _body('{"query": ..., "variables": {...}, "operationName": ..., "extensions": {...}}'),
+        "responses": {"200": _answer("The answer.", "application/graphql-response+json")},
+    },
+    "GET /v1/databases/{database}/graphql/schema": {
+        "operationId": "getGraphqlSchema",
+        "summary": "The imported schema, or (form=api) the API that is made of it",
+        "parameters": [_parameter("form", {"enum": ["sources", "api"]})],
+        "responses": {"200": _answer("The importers' SDL; with form=api the API's.")},
+    },
+    "PUT /v1/databases/{database}/graphql/schema": {
+        "operationId": "importGraphqlSchema",
+        "summary": "Make the database's collections and GraphQL API be what SDL says; what takes away is refused",
+        "parameters": [
+            _SOURCE,
+            _parameter("replace", _FLAG, "apply what takes something away, too; documents are never removed"),
+            _parameter("dry_run", _FLAG, "only tell what would be done"),
+            _parameter("introspection", _FLAG, "whether __schema and __type are answered"),
+        ],
+        "requestBody": _body("The SDL.", "application/graphql"),
+        "responses": {"200": _answer("What changed.")},
+    },
+    "DELETE /v1/databases/{database}/graphql/schema": {
+        "operationId": "deleteGraphqlSchema",
+        "summary": "Remove an importer's schema; collections and documents stay",
+        "parameters": [_SOURCE, _parameter("dry_run", _FLAG)],
+        "responses": {"200": _answer("What changed.")},
     },
 }

@@ -21,6 +21,7 @@ from martlet.protocols.cloudevents import CloudEventEndpoints
 from martlet.protocols.collections import CollectionEndpoints
 from martlet.protocols.documents import DocumentEndpoints
 from martlet.protocols.functions import FunctionEndpoints
+from martlet.protocols.graphql.endpoints import GraphqlEndpoints
 from martlet.protocols.rooms import LogRecord, Rooms
 from martlet.protocols.stacks import StackEndpoints, stack_object
 from martlet.types import Principal, Route
@@ -67,6 +68,7 @@ class _Management:
                 *self._functions.operations(),
                 *documents.operations(),
                 *CollectionEndpoints(self._rooms, self.identify).operations(),
+                *GraphqlEndpoints(self._rooms, self.identify).operations(),
                 *stacks.operations(),
                 *CloudEventEndpoints(self._rooms, self.identify).operations(),
             )
