@@ -3,6 +3,7 @@
 from martlet.sdk.answer import Response
 from martlet.sdk.app import App
 from martlet.sdk.bucket import Bucket
+from martlet.sdk.bus import Bus, Topic
 from martlet.sdk.documents import Collection, Document, Transaction
 from martlet.sdk.errors import (
     AccessDenied,
@@ -31,6 +32,7 @@ __all__ = [
     "AccessDenied",
     "App",
     "Bucket",
+    "Bus",
     "Collection",
     "Conflict",
     "DeclarationError",
@@ -51,6 +53,7 @@ __all__ = [
     "Request",
     "Response",
     "Throttled",
+    "Topic",
     "Transaction",
     "Unauthenticated",
     "Unavailable",

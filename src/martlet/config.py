@@ -31,8 +31,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive_seconds: float = 300.0  # an idle instance is kept this long at most
     region: str = "us-east-1"  # named in ARNs and in AWS request signatures
     objects: str = ""  # where bytes of objects are: a folder, or s3://, gs://, az:// (obstore); "": in the data folder
-    integration_hosts: str = ""  # hosts that HTTP integrations may call although they are this machine's or local; "*": all
+    integration_hosts: str = ""  # hosts that integrations and HTTP targets may call though they are local; "*": all
     quiet: bool = False  # print nothing but errors
+
+    @property
+    def called_hosts(self) -> tuple[str, ...]:
+        """`integration_hosts`, one by one."""
+        return tuple(name.strip() for name in self.integration_hosts.split(",") if name.strip())
 
     @property
     def data_path(self) -> Path:

@@ -15,25 +15,18 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
-
-import uvloop
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from martlet import __version__
-from martlet.apps import Apps, Deployment
+from martlet.apps import Apps
 from martlet.apps.apis import Apis, http_api_from, rest_api_from
 from martlet.apps.archive import UPLOAD_BYTES
 from martlet.apps.declared import Declared
 from martlet.apps.layers import Layers
 from martlet.apps.stacks.api import CloudFormation
 from martlet.apps.stacks.assembly import open_stacks, stored_code
-from martlet.apps.stacks.finding import stack_name, template_of
-from martlet.apps.stacks.stacks import StackDeployment, Stacks
-from martlet.apps.stacks.syntax import Sources
-from martlet.apps.watch import Deploys, watch
+from martlet.apps.stacks.stacks import Stacks
 from martlet.apps.zips import Zips
 from martlet.auth import (
     INVOKE,
@@ -46,6 +39,7 @@ from martlet.auth import (
     role_for_service,
     with_role,
 )
+from martlet.buses import Events, Scheduler, Sns
 from martlet.clock import Clock
 from martlet.config import Settings
 from martlet.documents import Documents, Usage
@@ -68,7 +62,7 @@ from martlet.gateway.http import HttpServer
 from martlet.limits import LIMITS
 from martlet.metering import DocumentLedger, Ledger
 from martlet.objects import S3, AppBuckets, Lifecycle, Objects
-from martlet.protocols import Forward, Rooms, archives
+from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
 from martlet.protocols.documents import CheckedDocuments
@@ -77,11 +71,13 @@ from martlet.queues import Queues, Sqs
 from martlet.store import Store, places
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, ObjectTargets, Target, Triggers
-from martlet.triggers.destinations import Destinations
+from martlet.triggers.buses import Buses
+from martlet.triggers.given_up import GivenUp
+from martlet.triggers.results import Results
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
 from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route
 
-__all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server", "run"]
+__all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server"]
 
 ENGINES = {name: f"martlet.store.engines.{module}:open_engine" for name, module in places.MODULES.items()}
 SANDBOXES = {
@@ -124,17 +120,19 @@ SERVICES: dict[str, type] = {
     "cloudformation": CloudFormation,
     "dynamodb": DynamoDb,
     "dynamodbstreams": DynamoDbStreams,
+    "events": Events,
     "iam": Identities,
     "lambda": Lambda,
     "logs": LogGroups,
     "s3": S3,
+    "scheduler": Scheduler,
+    "sns": Sns,
     "sqs": Sqs,
     "sts": Sessions,
 }
 _GRACE_SECONDS = 30.0
 _MINIMUM_LEVEL = 2
 _KEEP_LOG_MS = 24 * 3_600_000
-_SERVING = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"})
 T = TypeVar("T")
 
 
@@ -149,6 +147,7 @@ class Server:
         self.port = self.api_port = 0
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._principals: dict[tuple[str, int], Principal] = {}
+        self._results = Results()
         self._forward: Forward | None = None
         self._started_at_ms = self.clock.now_ms()
 
@@ -186,6 +185,7 @@ class Server:
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
         self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
         self._make_event_sources()
+        await self._start_buses()
         self.apps = Apps(
             self.store,
             self.functions,
@@ -195,6 +195,7 @@ class Server:
             clock=self.clock,
             settings=self.settings,
             consumers=Declared(self.event_sources, AppBuckets(self.objects)),
+            listeners=self.buses.listeners,
             schemas=AppSchemas(self.documents),
             collections=DeclaredCollections(self.documents),
             also_used=self._used_elsewhere,
@@ -343,9 +344,24 @@ class Server:
             authorize=authorize,
             region=self.settings.region,
             streams=self.tables.streams,
-            destinations=Destinations(self.queues, self._event_target, self._enqueue),
+            destinations=GivenUp(self.queues, self._event_target, self._enqueue),
             holder="local",
         )
+
+    async def _start_buses(self) -> None:
+        """Event buses, topics and schedules, and what the delivery loop has to know of them."""
+        outside = Backend(self.settings.called_hosts)
+        self._closers.append(outside.close)
+        self.buses: Buses = Buses(
+            self.store, self.clock, self.triggers, self.queues, control=self.control, resolve=self._event_target,
+            logs=self.log_groups, ask=outside.ask, authorize=authorize, region=self.settings.region,
+            endpoint=self._endpoint, results=self._results,
+        )  # fmt: skip
+        await self.buses.start()
+        self._closers.append(self.buses.stop)
+
+    def _endpoint(self) -> str:
+        return f"http://{self.settings.host}:{self.api_port}"
 
     def _event_target(self, reference: str) -> Target | None:
         """The function that an event source mapping names: by its name or its ARN, whole or partial."""
@@ -373,6 +389,7 @@ class Server:
             authorize=authorize,
             available=self._lacking_runtime,
             fetch_object=stored_code(self.data, lambda *place: self.objects.fetch_code(*place)),
+            deliver=self._results,
             on_urls=self._on_urls,
             url_of=lambda id: f"http://{self.settings.host}:{self.port}/_url/{id}/",
         )
@@ -426,13 +443,14 @@ class Server:
             schedules=self.triggers,
             queues=Sqs(self.queues),
             sources=self.event_sources,
+            buses=self.buses,
             invoke=invoke,
             layers=Layers(self.data / "layers", self.settings.python),
             data=self.data,
             region=self.settings.region,
             invoke_base=lambda: f"http://{self.settings.host}:{self.port}",
             sandbox_base=sandbox_base,
-            endpoint=lambda: f"http://{self.settings.host}:{self.api_port}",
+            endpoint=self._endpoint,
             buckets=self.s3,
             nearest=lambda runtime: nearest(self.functions.runtimes.programs, runtime),
             look_ahead=self.functions.look_ahead if self.settings.sandbox == "isolated" else None,
@@ -445,7 +463,8 @@ class Server:
         self.api_edge = self._make_api_edge()
         self.edge.set_apis(self.api_edge)
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
-        api = AsgiHandler(self._guarded(archives.beside(self.control.download, protocols_app(self._rooms()))))
+        inner = archives.beside(self.control.download, protocols_app(self._rooms()))
+        api = AsgiHandler(self._guarded(subscriptions.beside(self.buses.topics, self.settings.region, inner)))
         streamed: dict[str, Any] = {"streams": s3_face.streams, "stream_body_bytes": LIMITS["object_put_bytes"].default}
         self._api_server = HttpServer(
             api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)", **streamed
@@ -458,7 +477,6 @@ class Server:
 
     def _make_api_edge(self) -> ApiEdge:
         """API Gateway's part of the edge: REST and HTTP APIs, function URLs."""
-        hosts = tuple(name.strip() for name in self.settings.integration_hosts.split(",") if name.strip())
         log = AccessLog(lambda group, lines: self.log_groups.append(group, "access", lines))
         self._closers.append(log.close)
         edge = ApiEdge(
@@ -467,7 +485,7 @@ class Server:
             ask_service=self._ask_service,
             clock=self.clock,
             region=self.settings.region,
-            backend=Backend(hosts),
+            backend=Backend(self.settings.called_hosts),
             authenticate=self.auth.authenticate,
             permit=authorize,
             enqueue=self._enqueue,
@@ -626,10 +644,13 @@ class Server:
             "cloudformation": CloudFormation(self.stacks.engine),
             "dynamodb": DynamoDb(self.tables, authorize),
             "dynamodbstreams": DynamoDbStreams(self.tables),
+            "events": self.buses.events,
             "iam": Identities(self.store),
             "lambda": Lambda(self.control, self.event_sources),
             "logs": self.log_groups,
             "s3": self.s3,
+            "scheduler": self.buses.scheduler,
+            "sns": self.buses.topics,
             "sqs": Sqs(self.queues),
             "sts": Sessions(self.store, self.clock),
         }
@@ -690,168 +711,3 @@ async def _send_problem(send: Any, error: MartletError) -> None:
     headers = [(b"content-type", b"application/problem+json")]
     await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-# --- the command `up` -------------------------------------------------------------------------------------------------
-
-
-class TemplateOptions(NamedTuple):
-    """What a template is deployed with."""
-
-    parameters: Mapping[str, str] = MappingProxyType({})
-    lenient: bool = False
-
-
-def run(
-    settings: Settings,
-    path: Path | None = None,
-    watching: bool = True,
-    name: str | None = None,
-    parameters: Mapping[str, str] | None = None,
-    lenient: bool = False,
-) -> int:
-    """Start, deploy `path`, print where it answers, serve until SIGINT or SIGTERM. Returns the exit code."""
-    return uvloop.run(_up(settings, path, watching, name, TemplateOptions(parameters or {}, lenient)))
-
-
-async def _up(settings: Settings, path: Path | None, watching: bool, name: str | None, given: TemplateOptions) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    server = Server(settings)
-    await server.start()
-    _print_missing(server)
-    follower: asyncio.Task[None] | None = None
-    try:
-        failed: str | None = ""
-        if path is not None:
-            target, folder = await asyncio.to_thread(_target, server, path, given)
-            failed = await _unless(stop, _first_deployment(server, target, path, name, watching))
-        if not stop.is_set():
-            _print_addresses(server)
-            if path is not None and watching:
-                follower = loop.create_task(watch(target, folder, name, _report, stop, failed or ""))
-            await stop.wait()
-        print("stopping: what was accepted is finished first", file=sys.stderr, flush=True)
-    finally:
-        if follower is not None:
-            stop.set()
-            await asyncio.wait([follower], timeout=2)
-            follower.cancel()
-        await server.stop()
-    return 0
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """Do the work and return what it does, or leave it when `stop` is set: a layer may take minutes to build."""
-    doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if stop.is_set():
-        doing.cancel()
-        await asyncio.gather(doing, return_exceptions=True)  # why a deployment failed that nobody waits for is not news
-        return None
-    return await doing
-
-
-class _Template:
-    """A template in the place of an app's folder. Code that cannot be read does not replace what serves."""
-
-    def __init__(self, server: Server, template: Path, given: TemplateOptions) -> None:
-        self._stacks = server.stacks
-        self._template = template
-        self._given = given
-        self._sources = Sources(template.parent, server.node_program)
-
-    async def deploy(
-        self,
-        source: Path,
-        name: str | None = None,
-        *,
-        skip_unchanged: bool = False,
-        progress: Callable[[str], None] | None = None,
-    ) -> StackDeployment:
-        await asyncio.to_thread(self._sources.check)
-        return await self._stacks.deploy(
-            self._template,
-            name or stack_name(self._template),
-            self._given.parameters,
-            is_lenient=self._given.lenient,
-            progress=progress or (lambda text: None),
-        )
-
-
-def _target(server: Server, path: Path, given: TemplateOptions) -> tuple[Deploys, Path]:
-    """What deploys `path`, and the folder or file to watch."""
-    template = template_of(path.absolute())
-    if template is not None:
-        return _Template(server, template, given), template.parent
-    if given.parameters or given.lenient:
-        raise InvalidInput(f"{path} is no template: --param and --lenient are for templates")
-    return server.apps, path
-
-
-def _serves(server: Server) -> bool:
-    """Whether anything is deployed: a stack whose creation was rolled back is not."""
-    return bool(server.apps.list()) or any(record.status in _SERVING for record in server.stacks.list())
-
-
-async def _first_deployment(server: Server, target: Deploys, path: Path, name: str | None, watching: bool) -> str:
-    """A failed one does not stop `up` while it watches and something serves: the error is shown, and the next save is tried.
-
-    Returns what was shown, so that it is shown once."""
-
-    def say(text: str) -> None:
-        if not server.settings.quiet:
-            print(f"  {text}", file=sys.stderr, flush=True)
-
-    try:
-        done = await target.deploy(path, name, progress=say)
-    except MartletError as error:
-        if not watching or not _serves(server):
-            raise DeployFailed(error.message, remedy=error.remedy, **error.details) from error
-        _report(error)
-        return error.message
-    else:
-        if isinstance(done, Deployment):
-            server.edge.set_default(done.app)
-        for output, value in sorted(done.outputs.items()) if isinstance(done, StackDeployment) else ():
-            print(f"  {output}  {value}", flush=True)
-        return ""
-
-
-def _print_missing(server: Server) -> None:
-    """What sandboxes lack on this host is said at every start: limits that nobody enforces would be a lie."""
-    missing = server.functions.report.missing
-    if missing:
-        print(f"warning: sandboxes are without {'; '.join(missing)}", file=sys.stderr)
-    if server.settings.sandbox == "isolated" and any(one.startswith("control groups") for one in missing):
-        print("         limits on memory, CPU and processes are NOT enforced; run as root to have them", file=sys.stderr)
-    sys.stderr.flush()
-
-
-def _print_addresses(server: Server) -> None:
-    host = server.settings.host
-    apps: list[Any] = [*server.apps.list(), *server.stacks.list()]
-    routes: dict[str, int] = {}
-    for app, _, _ in server.apps.routes():
-        routes[app] = routes.get(app, 0) + 1
-    for record in server.stacks.list():
-        routes[record.name] = sum(len(api.routes) for api in server.apis.apis() if api.app == record.name)
-    told = ", ".join(f"{app.name}: {routes.get(app.name, 0)} route{'s' * (routes.get(app.name, 0) != 1)}" for app in apps)
-    print(f"app   http://{host}:{server.port}     {told or 'no app yet: martlet deploy PATH'}")
-    print(f"api   http://{host}:{server.api_port}     AWS_ENDPOINT_URL for boto3 and the AWS CLI; management API", flush=True)
-
-
-def _report(outcome: Deployment | StackDeployment | MartletError) -> None:
-    if isinstance(outcome, MartletError):
-        print(f"deploy failed, the version before still serves: {outcome.message}", file=sys.stderr)
-        stack = outcome.details.get("stack")
-        if stack:
-            print(str(stack).rstrip(), file=sys.stderr)
-        if outcome.remedy:
-            print(f"  {outcome.remedy}", file=sys.stderr)
-        sys.stderr.flush()
-        return
-    print(f"deployed {outcome.app} revision {outcome.revision} in {outcome.duration_ms} ms", file=sys.stderr, flush=True)

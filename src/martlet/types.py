@@ -30,6 +30,7 @@ __all__ = [
     "FunctionConfig",
     "FunctionVersion",
     "Invocation",
+    "ListenerConfig",
     "Outcome",
     "Principal",
     "QueueConfig",
@@ -79,6 +80,8 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     documents: tuple[str, ...] = ()  # collections that this one may read and write
     queues: tuple[str, ...] = ()  # queues of the app that this one may send to
     buckets: tuple[str, ...] = ()  # buckets of the app that this one may read and write
+    buses: tuple[str, ...] = ()  # event buses of the app that this one may publish to; "default": the platform's own
+    topics: tuple[str, ...] = ()  # topics of the app that this one may publish to; "<name>.fifo" for a FIFO one
     description: str = ""
 
 
@@ -216,7 +219,8 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class ScheduleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`expression` is "rate(5 minutes)" or "cron(m h dom mon dow year)" in AWS's six fields, in `timezone`."""
+    """`expression` is "rate(5 minutes)", "cron(m h dom mon dow year)" in AWS's six fields, or "at(yyyy-mm-ddThh:mm:ss)", in
+    `timezone`. It fires between `start_ms` and `end_ms` where they are given, within `window_minutes` after each due time."""
 
     name: str
     expression: str
@@ -224,6 +228,9 @@ class ScheduleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     timezone: str = "UTC"
     input: Any = None  # JSON; None: the EventBridge "Scheduled Event"
     enabled: bool = True
+    start_ms: int | None = None
+    end_ms: int | None = None
+    window_minutes: int = 0
 
 
 class QueueConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -290,6 +297,17 @@ class SubscriptionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     suffix: str = ""
 
 
+class ListenerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A function that hears an event bus or a topic of its app. `pattern` is JSON: a bus's event pattern, a topic's filter
+    policy, on what `scope` says; "" for everything (topics only)."""
+
+    kind: Literal["bus", "topic"]
+    source: str  # as in `FunctionConfig.buses` and `topics`
+    function: str
+    pattern: str = ""
+    scope: Literal["attributes", "body"] = "attributes"
+
+
 class AppGraph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An app as a graph of typed resources; every source (decorators, templates) yields this."""
 
@@ -302,6 +320,9 @@ class AppGraph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     changes: tuple[ChangesConfig, ...] = ()
     buckets: tuple[BucketConfig, ...] = ()
     subscriptions: tuple[SubscriptionConfig, ...] = ()
+    buses: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ()
+    listeners: tuple[ListenerConfig, ...] = ()
 
 
 class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):

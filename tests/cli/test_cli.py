@@ -120,7 +120,7 @@ def test_wrong_usage(arguments: list[str], capsys: Capture) -> None:
 
 def test_help_loads_no_more_than_it_needs() -> None:
     code = "import sys; from martlet.cli import main; main(['--help']); print(sorted(m for m in sys.modules if m in (%s)))"
-    heavy = "'asyncio', 'msgspec', 'http.client', 'ssl', 'martlet.apps', 'martlet.server', 'json'"
+    heavy = "'asyncio', 'msgspec', 'http.client', 'ssl', 'martlet.apps', 'martlet.server', 'martlet.up', 'json'"
     done = subprocess.run([sys.executable, "-c", code % heavy], env=SOURCE, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -376,7 +376,7 @@ class FakeServer:
 
 def test_up(project: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer()
-    monkeypatch.setitem(sys.modules, "martlet.server", server)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "martlet.up", server)  # type: ignore[arg-type]
     ran(capsys, "up", ".", "--port", "0", "--no-watch", "--sandbox", "process")
     ran(capsys, "up", "app.py", "--data", "elsewhere", "--port", "9000")
     ran(capsys, "up")
@@ -390,7 +390,7 @@ def test_up(project: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_up_that_cannot_start(project: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer(StartFailed("port 8700 is taken", remedy="choose another: --port"))
-    monkeypatch.setitem(sys.modules, "martlet.server", server)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "martlet.up", server)  # type: ignore[arg-type]
     _, err = ran(capsys, "up", code=5)
     assert err == "martlet: port 8700 is taken\n         choose another: --port\n"
     monkeypatch.setenv("MARTLET_PORT", "many")

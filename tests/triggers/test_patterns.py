@@ -114,14 +114,14 @@ NO: list[Any] = [
 ]
 
 BAD: list[tuple[Any, str]] = [
-    ([], "must be a JSON object"),
-    ("x", "must be a JSON object"),
-    (None, "must be a JSON object"),
+    ([], "is not an object"),
+    ("x", "is not an object"),
+    (None, "is not an object"),
     ({}, "empty objects"),
-    ({"a": {}}, "a: empty objects"),
-    ({"a": []}, "a: empty arrays"),
+    ({"a": {}}, "empty objects"),
+    ({"a": []}, "empty arrays"),
     ({"a": "x"}, '"a" must be an object or an array'),
-    ({"a": {"b": 1}}, '"a.b" must be'),
+    ({"a": {"b": 1}}, '"b" must be'),
     ({"a": [["x"]]}, "match value must be"),
     ({"a": [{"prefix": "x", "suffix": "y"}]}, "only one key"),
     ({"a": [{}]}, "only one key"),
@@ -129,28 +129,28 @@ BAD: list[tuple[Any, str]] = [
     ({"a": [{"prefix": 1}]}, "must be a string"),
     ({"a": [{"prefix": {"suffix": "x"}}]}, "unsupported prefix pattern"),
     ({"a": [{"prefix": {"equals-ignore-case": ""}}]}, "null prefix"),
-    ({"a": [{"exists": "true"}]}, "must be true or false"),
-    ({"a": [{"numeric": []}]}, "numeric takes"),
-    ({"a": [{"numeric": [">"]}]}, "numeric takes"),
+    ({"a": [{"exists": "true"}]}, "must be either true or false"),
+    ({"a": [{"numeric": []}]}, "Invalid member in numeric match: ]"),
+    ({"a": [{"numeric": [">"]}]}, "Value of > must be numeric"),
     ({"a": [{"numeric": ["!", 1]}]}, "range operator: !"),
-    ({"a": [{"numeric": [">", "1"]}]}, "a number must be"),
-    ({"a": [{"numeric": [">", True]}]}, "a number must be"),
-    ({"a": [{"numeric": [">", 6e9]}]}, "a number must be"),
-    ({"a": [{"numeric": ["<", 5, ">", 1]}]}, "lower bound, then an upper"),
+    ({"a": [{"numeric": [">", "1"]}]}, "Value of > must be numeric"),
+    ({"a": [{"numeric": [">", True]}]}, "Value of > must be numeric"),
+    ({"a": [{"numeric": [">", 6e9]}]}, "must be between"),
+    ({"a": [{"numeric": ["<", 5, ">", 1]}]}, "too many elements"),
     ({"a": [{"numeric": [">", 5, "<", 5]}]}, "bottom must be less than top"),
     ({"a": [{"cidr": "10.0.0.0"}]}, "one '/' required"),
     ({"a": [{"cidr": "10.0.0.0/33"}]}, "malformed CIDR"),
-    ({"a": [{"cidr": "x/8"}]}, "malformed CIDR"),
+    ({"a": [{"cidr": "x/8"}]}, "Nonstandard IP address: x"),
     ({"a": [{"wildcard": "a**b"}]}, "consecutive wildcard"),
     ({"a": [{"wildcard": "a\\b"}]}, "invalid escape"),
     ({"a": [{"wildcard": "a\\"}]}, "invalid escape"),
-    ({"a": [{"anything-but": []}]}, "empty anything-but"),
+    ({"a": [{"anything-but": []}]}, "empty arrays"),
     ({"a": [{"anything-but": ["x", 1]}]}, "mixed type"),
     ({"a": [{"anything-but": ["x", None]}]}, "not supported"),
-    ({"a": [{"anything-but": [["x"]]}]}, "match value must be"),
+    ({"a": [{"anything-but": [["x"]]}]}, "not supported"),
     ({"a": [{"anything-but": {"numeric": [">", 1]}}]}, "unsupported anything-but"),
-    ({"a": [{"anything-but": {"prefix": ""}}]}, "null anything-but prefix"),
-    ({"a": [{"anything-but": {"prefix": []}}]}, "empty anything-but"),
+    ({"a": [{"anything-but": {"prefix": ""}}]}, "Null prefix/suffix not allowed"),
+    ({"a": [{"anything-but": {"prefix": []}}]}, "empty arrays"),
 ]
 
 
@@ -168,7 +168,7 @@ def test_holds_back(pattern: Any) -> None:
 def test_refuses(pattern: Any, text: str) -> None:
     with pytest.raises(InvalidPattern) as caught:
         compile_pattern(pattern)
-    assert text in caught.value.message
+    assert text.lower() in caught.value.message.lower()
 
 
 @pytest.mark.parametrize("text", ["", "{", "'x'", '{"a": [NaN]}', "[" * 100_000])

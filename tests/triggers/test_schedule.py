@@ -11,7 +11,7 @@ from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from martlet.errors import InvalidInput, Unsupported
+from martlet.errors import InvalidInput
 from martlet.triggers.kinds.schedule import Cron, Rate, parse
 
 
@@ -101,9 +101,18 @@ def test_a_wrong_expression_is_an_error_that_names_the_field(text: str, field: s
     assert caught.value.details["field"] == field
 
 
-def test_one_time_schedules_are_refused_by_name() -> None:
-    with pytest.raises(Unsupported, match="at"):
-        parse("at(2030-01-01T00:00:00)")
+def test_one_time_schedules_are_due_once() -> None:
+    rule = parse("at(2030-01-01T00:00:00)", "Europe/Paris")
+    at_ms = int(datetime(2029, 12, 31, 23, tzinfo=ZoneInfo("UTC")).timestamp() * 1000)
+    assert rule.next_after(at_ms - 1) == at_ms
+    assert rule.next_after(at_ms) is None
+    assert rule.following(at_ms, at_ms) is None
+
+
+@pytest.mark.parametrize("inside", ["2021-12-31", "2021-12-31T23:59:59Z", "", "2021-13-01T00:00:00", "0000-01-01T00:00:00"])
+def test_a_wrong_time_is_an_error(inside: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse(f"at({inside})")
 
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "", "America", "../../etc/passwd", "/etc/passwd", "UTC\0"])

@@ -29,6 +29,7 @@ from martlet.apps.plan import (
     PutBuckets,
     PutCollection,
     PutGraphql,
+    PutListeners,
     PutQueues,
     PutSchedule,
     RemoveFunction,
@@ -37,7 +38,7 @@ from martlet.apps.plan import (
     plan,
     teardown,
 )
-from martlet.apps.ports import ApiSchemas, Build, Collections, Consumers, Functions, Progress, Schedules, Store
+from martlet.apps.ports import ApiSchemas, Build, Collections, Consumers, Functions, Listeners, Progress, Schedules, Store
 from martlet.apps.requirements import read as read_requirements
 from martlet.apps.sources import SOURCES
 from martlet.clock import Clock, token_hex
@@ -93,6 +94,7 @@ class Apps:
         clock: Clock,
         settings: Settings,
         consumers: Consumers | None = None,
+        listeners: Listeners | None = None,
         schemas: ApiSchemas | None = None,
         collections: Collections | None = None,
         also_used: Callable[[], set[str]] = set,
@@ -101,6 +103,7 @@ class Apps:
         self._functions = functions
         self._schedules = schedules
         self._consumers = consumers
+        self._listeners = listeners
         self._schemas = schemas
         self._collections = collections
         self._on_routes = on_routes
@@ -164,6 +167,9 @@ class Apps:
                 await self._collections.apply(record.name, record.graph.collections)
             if self._consumers is not None:
                 await self._consumers.consume(record.name, record.graph)
+        if self._listeners is not None:
+            for record in self._records.values():
+                await self._listeners.listen(record.name, record.graph)
         await asyncio.to_thread(self._garbage.clean_leftovers)
         await self._garbage.collect(self._referenced, at_once=True)
         self._on_routes()
@@ -343,6 +349,7 @@ class Apps:
             versions = tuple(published.get(name) or serving[name] for name in names)
             after = msgspec.structs.replace(after, versions=versions)
             await self._prepare_queues(after)
+            await self._prepare_listeners(after)
             await self._commit(steps, after)
         except BaseException as error:
             await self._roll_back(published, serving, error)
@@ -352,6 +359,8 @@ class Apps:
         self._on_routes()
         if self._consumers is not None and any(isinstance(step, PutQueues | PutBuckets) for step in steps):
             await self._consumers.consume(after.name, after.graph)
+        if self._listeners is not None and any(isinstance(step, PutListeners) for step in steps):
+            await self._listeners.listen(after.name, after.graph)
         await self._remove_functions(steps, say)
         return after
 
@@ -453,6 +462,18 @@ class Apps:
                 f"the app's queues and buckets: {error.message}", remedy=error.remedy or "fix the declaration"
             ) from error
 
+    async def _prepare_listeners(self, after: AppRecord) -> None:
+        """Before the commit, since it may be refused; what a deployment made and did not commit hears nothing."""
+        if not after.graph.buses and not after.graph.topics:
+            return
+        if self._listeners is None:
+            raise DeployFailed("this platform has no event buses and topics", remedy="remove them from the app")
+        try:
+            await self._listeners.prepare(after.name, after.graph)
+        except MartletError as error:
+            remedy = error.remedy or "fix the declaration"
+            raise DeployFailed(f"the app's buses and topics: {error.message}", remedy=remedy) from error
+
     async def _commit(self, steps: tuple[Step, ...], after: AppRecord) -> None:
         value = msgspec.json.encode(after)
 
@@ -521,6 +542,8 @@ class Apps:
             self._on_routes()
             if self._consumers is not None and (before.graph.consumers or before.graph.changes):
                 await self._consumers.consume(name, AppGraph())
+            if self._listeners is not None and before.graph.listeners:
+                await self._listeners.listen(name, AppGraph())
             await self._remove_functions(steps, _silent)
             await self._garbage.collect(self._referenced)
 

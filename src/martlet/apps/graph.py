@@ -75,6 +75,7 @@ def check(app: str, emitted: object, check_schedule: CheckSchedule) -> AppGraph:
         _changes(one, names, graph)
     _unique((f"changes of {one.collection} → {one.function}" for one in graph.changes), "trigger")
     _buckets(app, graph, names)
+    _listeners(app, graph, names)
     return graph
 
 
@@ -112,6 +113,25 @@ def _buckets(app: str, graph: AppGraph, names: frozenset[str]) -> None:
         for used in function.buckets:
             if used not in buckets:
                 raise _refuse(f"function {function.name!r}", f"buckets {used!r}, which is not a bucket of this app")
+
+
+def _listeners(app: str, graph: AppGraph, names: frozenset[str]) -> None:
+    known = {"bus": _unique(graph.buses, "event bus"), "topic": _unique(graph.topics, "topic")}
+    for kind, sources in known.items():
+        for source in sources:
+            if not _NAME.fullmatch(source.removesuffix(".fifo")) or len(app) + len(source) > 200:
+                raise _refuse(f"{kind} {source!r}", 'a name has letters, digits, "-" and "_"')
+    for one in graph.listeners:
+        where = f"listener of {one.kind} {one.source!r}"
+        if one.function not in names:
+            raise _refuse(where, f"leads to {one.function!r}, which is not a function of this app")
+        if one.source not in known[one.kind]:
+            raise _refuse(where, f"which is no {one.kind} of this app")
+    for function in graph.functions:
+        for kind, used in (("bus", function.buses), ("topic", function.topics)):
+            for name in used:
+                if name not in known[kind]:
+                    raise _refuse(f"function {function.name!r}", f"uses the {kind} {name!r}, which is none of this app")
 
 
 def _queues(app: str, graph: AppGraph, names: frozenset[str]) -> None:

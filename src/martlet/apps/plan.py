@@ -16,6 +16,7 @@ from martlet.types import (
     ConsumerConfig,
     FunctionConfig,
     FunctionVersion,
+    ListenerConfig,
     QueueConfig,
     Route,
     ScheduleConfig,
@@ -27,6 +28,7 @@ __all__ = [
     "PublishFunction",
     "PutBuckets",
     "PutCollection",
+    "PutListeners",
     "PutQueues",
     "PutRoutes",
     "PutSchedule",
@@ -147,6 +149,17 @@ class PutBuckets(msgspec.Struct, frozen=True, tag="put_buckets"):
         return f"put buckets       {', '.join(told) or 'none'}"
 
 
+class PutListeners(msgspec.Struct, frozen=True, tag="put_listeners"):
+    """Make the app's event buses and topics, and let these functions hear them. One that the app no longer has stays."""
+
+    sources: tuple[str, ...]
+    listeners: tuple[ListenerConfig, ...]
+
+    def text(self) -> str:
+        told = [*self.sources, *(f"{one.kind} {one.source} → {one.function}" for one in self.listeners)]
+        return f"put listeners     {', '.join(told) or 'none'}"
+
+
 class PutGraphql(msgspec.Struct, frozen=True, tag="put_graphql"):
     """Make the GraphQL API of the app's database what `schema.graphql` says; "": there is no such file any more."""
 
@@ -165,6 +178,7 @@ Step: TypeAlias = (
     | RemoveSchedule
     | PutQueues
     | PutBuckets
+    | PutListeners
     | PutCollection
     | PutGraphql
 )
@@ -198,6 +212,8 @@ def plan(
         steps.append(PutQueues(graph.queues, graph.consumers, graph.changes))
     if (graph.buckets, graph.subscriptions) != (old.buckets, old.subscriptions):
         steps.append(PutBuckets(graph.buckets, graph.subscriptions))
+    if _heard(graph) != _heard(old):
+        steps.append(PutListeners(_heard(graph)[0], graph.listeners))
     wanted = {full_name(app, config.name) for config in graph.functions}
     steps.extend(RemoveFunction(name) for name, version in sorted(serving.items()) if version.app == app and name not in wanted)
     return tuple(steps)
@@ -246,6 +262,10 @@ def _entries(kind: str, before: dict[str, Any], after: dict[str, Any], lost: str
     return told + [f"- {kind} {name}: {lost}" for name in before if name not in after]
 
 
+def _heard(graph: AppGraph) -> tuple[tuple[str, ...], tuple[ListenerConfig, ...]]:
+    return (*(f"bus {name}" for name in graph.buses), *(f"topic {name}" for name in graph.topics)), graph.listeners
+
+
 def _why_publish(version: FunctionVersion | None, config: FunctionConfig, code: str, layer: str) -> str:
     if version is None:
         return "new"
@@ -269,5 +289,7 @@ def teardown(before: AppRecord, serving: Mapping[str, FunctionVersion]) -> tuple
     steps.extend(RemoveSchedule(schedule.name) for schedule in before.graph.schedules)
     if before.graph.consumers or before.graph.changes:
         steps.append(PutQueues((), ()))
+    if before.graph.listeners:
+        steps.append(PutListeners((), ()))
     steps.extend(RemoveFunction(name) for name, version in sorted(serving.items()) if version.app == before.name)
     return tuple(steps)

@@ -15,6 +15,7 @@ __all__ = [
     "Collections",
     "Consumers",
     "Functions",
+    "Listeners",
     "Progress",
     "Schedules",
     "Store",
@@ -54,6 +55,16 @@ class Schedules(Protocol):
     def check(self, expression: str, timezone: str) -> None: ...
     def put(self, tx: Any, app: str, config: ScheduleConfig, function: str) -> None: ...
     def remove(self, tx: Any, app: str, name: str) -> None: ...
+
+
+class Listeners(Protocol):
+    """Event buses and topics and who hears them, as far as apps have them."""
+
+    async def prepare(self, app: str, graph: AppGraph) -> None:
+        """Make the app's buses and topics as `graph` says. May be repeated. Raises `MartletError`."""
+
+    async def listen(self, app: str, graph: AppGraph) -> None:
+        """From now on these functions hear these buses and topics, and no others of the app. May be repeated."""
 
 
 class Consumers(Protocol):

@@ -60,6 +60,11 @@ def function_principal(version: FunctionVersion, region: str = "us-east-1") -> P
         arn = f"arn:aws:s3:::{version.app}-{_exact(bucket, 'buckets')}"
         grants.update((action, arn) for action in BUCKET_ACTIONS)
         grants.update((action, f"{arn}/*") for action in OBJECT_ACTIONS)
+    for bus in version.config.buses:
+        name = "default" if bus == "default" else f"{version.app}-{_exact(bus, 'buses')}"
+        grants.add(("events:PutEvents", f"arn:aws:events:{region}:{ACCOUNT}:event-bus/{name}"))
+    for topic in version.config.topics:
+        grants.add(("sns:Publish", f"arn:aws:sns:{region}:{ACCOUNT}:{version.app}-{_exact(topic, 'topics')}"))
     return Principal("function", version.name, frozenset(grants), session_of(version))
 
 

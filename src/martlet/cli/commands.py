@@ -98,7 +98,7 @@ def _up(arguments: Arguments) -> int:
         more: dict[str, Any] = {}
         if arguments.param or arguments.lenient:
             more = {"parameters": _parameters(arguments), "lenient": arguments.lenient}
-        ended = importlib.import_module("martlet.server").run(settings, path, watching=not arguments.no_watch, **more)
+        ended = importlib.import_module("martlet.up").run(settings, path, watching=not arguments.no_watch, **more)
     except MartletError as error:
         code = DEPLOY_FAILED if error.code == "deploy_failed" else USAGE if error.code == "invalid_input" else START_FAILED
         raise Failure(code, error.message, error.remedy, str(error.details.get("stack") or "")) from error

@@ -17,6 +17,7 @@ from martlet.apps import AppRecord, Deployment
 from martlet.errors import AccessDenied, Conflict, InvalidInput, MartletError
 from martlet.protocols import asgi, openapi
 from martlet.protocols.asgi import Answer, Operation, Request
+from martlet.protocols.cloudevents import CloudEventEndpoints
 from martlet.protocols.collections import CollectionEndpoints
 from martlet.protocols.documents import DocumentEndpoints
 from martlet.protocols.functions import FunctionEndpoints
@@ -70,6 +71,7 @@ class _Management:
                 *CollectionEndpoints(self._rooms, self.identify).operations(),
                 *GraphqlEndpoints(self._rooms, self.identify).operations(),
                 *stacks.operations(),
+                *CloudEventEndpoints(self._rooms, self.identify).operations(),
             )
         )
         self._description = openapi.document(self._rooms.version, router.operations)

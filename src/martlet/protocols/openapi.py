@@ -384,6 +384,12 @@ _OPERATIONS: Final[dict[str, Schema]] = {
         "parameters": [_APP, _IF_MATCH],
         "responses": {"204": _answer("It is gone.")},
     },
+    "POST /v1/buses/{name}/events": {
+        "operationId": "publishCloudEvents",
+        "summary": "Publish CloudEvents 1.0 to an event bus, in binary, structured or batched mode; answered after the commit",
+        "requestBody": {"required": True, "content": {"application/cloudevents+json": {"schema": _ANY_JSON}}},
+        "responses": {"202": _answer("Durable; the ids of the events.", _ANY_JSON)},
+    },
 }
 
 

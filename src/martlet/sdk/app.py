@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from typing import Any, TypedDict, Unpack
 
     from martlet.sdk.bucket import Bucket, BucketEvents
+    from martlet.sdk.bus import Bus, Topic
     from martlet.sdk.documents import Changed, Collection
     from martlet.sdk.queue import Queue
 
-    Uses = Iterable[Function | Collection | Queue | Bucket | str]
+    Uses = Iterable[Function | Collection | Queue | Bucket | Bus | Topic | str]
 
     class Options(TypedDict, total=False):
         """Settings of a function; each left out takes the platform's default (`martlet.types.FunctionConfig`)."""
@@ -120,7 +121,7 @@ class App:
 
     def on(
         self,
-        source: Queue | Changed | BucketEvents,
+        source: Queue | Changed | BucketEvents | Bus | Topic,
         *,
         prefix: str = "",
         suffix: str = "",
@@ -134,12 +135,13 @@ class App:
         max_age: int | None = None,
         bisect: bool = False,
         on_failure: Queue | Function | None = None,
+        pattern: Mapping[str, Any] | None = None,
+        scope: str = "attributes",
         **options: Unpack[Options],
     ) -> Decorator:
         """The decorated function takes a queue's messages (Lambda's SQS event), or with `orders.changed` the changes of a
         collection, in order for each document: {"Records": [{"operation", "id", "version", "value", "seq", ...}]}, or with
         `on(bucket.created, prefix="in/", suffix=".csv")` the changes of a bucket (S3's event).
-
 
         Up to `batch` of them in one event (10 messages, 100 changes); `window` seconds may pass to fill it. `filter`: event
         patterns, of which one must match; what none matches is dropped. `consumers`: most events at one time. `partial`: it
@@ -147,8 +149,12 @@ class App:
 
         Of changes alone: `start` of the first deployment, "now" or "oldest"; a batch that fails is tried again `retries` times
         (5; -1: without end) and until it is `max_age` seconds old (a day), with `bisect` in halves; then it goes to
-        `on_failure`, a queue or a function, else to the dead letters."""
+        `on_failure`, a queue or a function, else to the dead letters.
+
+        Of a Bus: it gets each event that `pattern` matches (EventBridge's event). Of a Topic: each message (SNS's event) that
+        the policy `filter` lets through, which looks at the message's attributes or, with `scope="body"`, at its JSON."""
         from martlet.sdk.bucket import BucketEvents, Subscription
+        from martlet.sdk.bus import Bus, Listener, Topic
 
         where = _caller()
         if isinstance(source, BucketEvents):
@@ -167,6 +173,9 @@ class App:
             from martlet.sdk.queue import Consumer
 
             function = self._declare(target, dict(options), where)
+            if isinstance(source, Bus | Topic):
+                function.listeners.append(Listener(source, pattern, filter or None, scope, where))
+                return function
             function.consumers.append(Consumer(source, batch, window, filters, consumers, partial, where, of_stream))
             return function
 

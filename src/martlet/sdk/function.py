@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from martlet.sdk.bucket import Bucket, Subscription
+    from martlet.sdk.bus import Bus, Listener, Topic
     from martlet.sdk.client import Answer
     from martlet.sdk.documents import Collection
     from martlet.sdk.queue import Consumer, Queue
@@ -63,8 +64,9 @@ class Function:
         self.schedules: list[Schedule] = []
         self.consumers: list[Consumer] = []
         self.subscriptions: list[Subscription] = []
+        self.listeners: list[Listener] = []
         self.settings: dict[str, Any] = {}
-        self.uses: list[Function | Collection | Queue | Bucket | str] = []
+        self.uses: list[Function | Collection | Queue | Bucket | Bus | Topic | str] = []
         self.__wrapped__ = target
         self.__name__ = getattr(target, "__name__", name)
         self.__doc__ = getattr(target, "__doc__", None)

@@ -12,6 +12,7 @@ from typing import Any
 
 from martlet.sdk.app import App
 from martlet.sdk.bucket import Bucket, Subscription
+from martlet.sdk.bus import Bus, Topic
 from martlet.sdk.documents import Changed, Collection
 from martlet.sdk.errors import DeclarationError
 from martlet.sdk.function import Function, Route, Schedule, interface_of
@@ -105,6 +106,8 @@ class _Emission:
         self.queues: dict[str, dict[str, Any]] = {}
         self.collections: dict[str, dict[str, Any]] = {}
         self.buckets: dict[str, dict[str, Any]] = {}
+        self.buses: dict[str, None] = {}
+        self.topics: dict[str, None] = {}
 
     def graph(self) -> dict[str, Any]:
         """The whole graph. Raises `DeclarationError` with every mistake."""
@@ -131,6 +134,9 @@ class _Emission:
         subscriptions = self._subscriptions()
         if self.buckets:
             graph |= {"buckets": list(self.buckets.values()), "subscriptions": subscriptions}
+        listeners = self._listeners()
+        if self.buses or self.topics:
+            graph |= {"buses": list(self.buses), "topics": list(self.topics), "listeners": listeners}
         if self.problems:
             raise DeclarationError("\n".join(self.problems))
         return graph
@@ -220,6 +226,7 @@ class _Emission:
         documents: list[str] = []
         queues: list[str] = []
         buckets: list[str] = []
+        heard: dict[str, list[str]] = {"buses": [], "topics": []}
         for used in function.uses:
             if isinstance(used, Collection):
                 documents.append(self._collection(function, used))
@@ -227,15 +234,16 @@ class _Emission:
                 queues.append(self._queue(function, used))
             elif isinstance(used, Bucket):
                 buckets.append(self._bucket(function, used))
+            elif isinstance(used, Bus | Topic):
+                heard["buses" if isinstance(used, Bus) else "topics"].append(self._source(function, used))
             elif isinstance(used, Function) and used.app is self.app:
                 functions.append(used.name)
             elif isinstance(used, str) and used in names:
                 functions.append(used)
             else:
-                self._problem(
-                    function, f"uses {used!r}, which is no function of this app, no Collection, no Queue and no Bucket"
-                )
-        found: dict[str, Any] = {}
+                kinds = "no Collection, no Queue, no Bucket, no Bus and no Topic"
+                self._problem(function, f"uses {used!r}, which is no function of this app, {kinds}")
+        found: dict[str, Any] = {name: list(dict.fromkeys(names)) for name, names in heard.items() if names}
         if functions:
             found["uses"] = list(dict.fromkeys(functions))
         if documents:
@@ -411,6 +419,47 @@ class _Emission:
             "prefix": str(one.prefix),
             "suffix": str(one.suffix),
         }
+
+    # --- buses and topics -------------------------------------------------------------------------------------------------
+
+    def _source(self, function: Function, source: Bus | Topic) -> str:
+        """Take the bus or topic into the graph; its name there."""
+        kind = "bus" if isinstance(source, Bus) else "topic"
+        name = str(source.name)
+        if not isinstance(source.name, str) or not _NAME.fullmatch(name) or len(name) > 150:
+            self._problem(function, f"{kind} {source.name!r}: a name has letters, digits, - and _, 150 at most")
+        if isinstance(source, Bus):
+            self.buses[name] = None
+            return name
+        name = f"{name}.fifo" if source.fifo else name
+        self.topics[name] = None
+        return name
+
+    def _listeners(self) -> list[dict[str, Any]]:
+        import json
+
+        found: list[dict[str, Any]] = []
+        for function in self.functions:
+            for one in function.listeners:
+                kind = "bus" if isinstance(one.source, Bus) else "topic"
+                if function.routes:
+                    self._problem(function, "it answers HTTP; hear events with a function of its own", one.where)
+                if kind == "bus" and not one.pattern:
+                    self._problem(function, 'on(bus) needs a pattern, e.g. pattern={"source": ["shop"]}', one.where)
+                if kind == "topic" and isinstance(one.source, Topic) and one.source.fifo:
+                    self._problem(function, "a FIFO topic is heard by queues only: subscribe a Queue", one.where)
+                if one.scope not in ("attributes", "body"):
+                    self._problem(function, f'scope={one.scope!r}: it is "attributes" or "body"', one.where)
+                said = one.pattern if kind == "bus" else one.filter
+                try:
+                    pattern = json.dumps(said, allow_nan=False) if said else ""
+                except (TypeError, ValueError) as error:
+                    self._problem(function, f"the pattern is not JSON: {error}", one.where)
+                    continue
+                source = self._source(function, one.source)
+                heard = {"kind": kind, "source": source, "function": function.name, "pattern": pattern, "scope": one.scope}
+                found.append(heard)
+        return found
 
     def _check_signature(self, function: Function) -> None:
         try:

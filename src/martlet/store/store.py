@@ -128,9 +128,11 @@ class Store:
             raise StartFailed(error.message, remedy=error.remedy) from error
         if not hasattr(opened, "attach"):
             return cls(opened, clock=clock)
-        from martlet.store.optimistic import SharedStore  # only those who use it pay for it
-
-        return await SharedStore.begin(cast("SharedEngine", opened), clock)
+        shared = importlib.import_module(
+            "martlet.store.optimistic"
+        ).SharedStore  # a `Store` too; few need it
+        made: Store = await shared.begin(cast("SharedEngine", opened), clock)
+        return made
 
     # what rooms use
 

@@ -107,8 +107,15 @@ def judge(delivery: Delivery, outcome: Outcome, now_ms: int, attempts: int) -> V
 def accept(tx: Tx, matched: Sequence[tuple[LogEntry, Event]]) -> None:
     """Make deliveries of events; in the same transaction the cursor moves past their entries."""
     for entry, event in matched:
-        tx.put(keys.encode(_EVENTS, event.id), _ENCODER.encode(event))
-        _write(tx, None, Delivery(event.id, entry.seq, entry.at_ms, entry.at_ms))
+        _begin(tx, event, entry.seq, entry.at_ms)
+
+
+def _begin(tx: Tx, event: Event, seq: int, at_ms: int) -> None:
+    """Once: a crash may have come between the parts of what one entry causes."""
+    if event.target and tx.get(keys.encode(_ROWS, event.id)) is not None:
+        return
+    tx.put(keys.encode(_EVENTS, event.id), _ENCODER.encode(event))
+    _write(tx, None, Delivery(event.id, seq, at_ms, at_ms))
 
 
 def take(tx: Tx, now_ms: int, most: int) -> list[Run]:
@@ -130,8 +137,9 @@ def take(tx: Tx, now_ms: int, most: int) -> list[Run]:
     return taken
 
 
-def settle(tx: Tx, run: Run, verdict: Verdict, now_ms: int) -> None:
-    """Write down how `run` ended. If the event was given to somebody else meanwhile, only a success still counts."""
+def settle(tx: Tx, run: Run, verdict: Verdict, now_ms: int, instead: Event | None = None) -> None:
+    """Write down how `run` ended. If the event was given to somebody else meanwhile, only a success still counts. `instead`
+    follows a dead letter in the same commit: the event that takes it to its dead-letter queue."""
     raw = tx.get(keys.encode(_ROWS, run.event.id))
     if raw is None:
         return
@@ -149,6 +157,8 @@ def settle(tx: Tx, run: Run, verdict: Verdict, now_ms: int) -> None:
         return
     _write(tx, before, None)
     _bury(tx, run, verdict, failures, now_ms)
+    if instead is not None:
+        _begin(tx, instead, run.delivery.seq, now_ms)
 
 
 def reclaim(tx: Tx, running: Collection[str], now_ms: int) -> None:

@@ -19,6 +19,8 @@ class Event(msgspec.Struct, frozen=True):
     trigger: str  # its name in the app
     function: str  # full name
     payload: msgspec.Raw  # JSON
+    target: str = ""  # ARN of what its source brings it to; "": the function is run
+    details: msgspec.Raw = msgspec.Raw(b"null")  # JSON: what its source has to know besides
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,9 +40,13 @@ _OPERATORS: Final = frozenset(
 
 
 class InvalidPattern(InvalidInput):
-    """The event pattern is malformed."""
+    """The event pattern is malformed. The text is the service's own; `where` in the details names the place."""
 
     code = "invalid_pattern"
+
+
+def _wrong(reason: str, path: str) -> InvalidPattern:
+    return InvalidPattern(reason, where=path)
 
 
 def parse_pattern(text: str) -> Matches:
@@ -57,7 +61,7 @@ def parse_pattern(text: str) -> Matches:
 def compile_pattern(pattern: Any) -> Matches:
     """The test for a pattern: it takes an event (a JSON object as a dict). Raises `InvalidPattern` saying where and why."""
     if not isinstance(pattern, Mapping):
-        raise InvalidPattern("Event pattern must be a JSON object")
+        raise InvalidPattern("Filter is not an object")
     return _object(pattern, "", 1)
 
 
@@ -74,9 +78,9 @@ def _no_constant(name: str) -> Any:
 
 def _object(pattern: Mapping[str, Any], path: str, depth: int) -> Matches:
     if not pattern:
-        raise InvalidPattern(f"{path or 'Event pattern'}: empty objects are not allowed")
+        raise _wrong("Empty objects are not allowed", path)
     if depth > DEPTH_MAX:
-        raise InvalidPattern(f"{path}: deeper than {DEPTH_MAX} levels")
+        raise _wrong(f"{path}: deeper than {DEPTH_MAX} levels", path)
     fields: list[tuple[str, Matches]] = []
     alternatives: Matches | None = None
     for key, value in pattern.items():
@@ -88,17 +92,29 @@ def _object(pattern: Mapping[str, Any], path: str, depth: int) -> Matches:
         elif isinstance(value, list):
             fields.append((key, _leaf(value, where)))
         else:
-            raise InvalidPattern(f'"{where}" must be an object or an array')
+            raise _wrong(f'"{key}" must be an object or an array', where)
 
     def matches(event: Any) -> bool:
         if not isinstance(event, Mapping):
             return False
         for key, test in fields:
-            if not test(event.get(key, _ABSENT)):
+            value = event.get(key, _ABSENT)
+            if not test(_dotted(event, key) if value is _ABSENT else value):
                 return False
         return alternatives is None or alternatives(event)
 
     return matches
+
+
+def _dotted(event: Mapping[str, Any], key: str) -> Any:
+    """What there is at `key` when dots join levels: {"a": {"b": 1}} has an "a.b", and {"a.b": 1} an "a" with a "b"."""
+    head, dot, rest = key.partition(".")
+    if dot and isinstance(event.get(head), Mapping):
+        below: Mapping[str, Any] = event[head]
+        value = below.get(rest, _ABSENT)
+        return _dotted(below, rest) if value is _ABSENT else value
+    start = f"{key}."
+    return {name[len(start) :]: value for name, value in event.items() if name.startswith(start)} or _ABSENT
 
 
 def _is_or(value: Any) -> bool:
@@ -131,7 +147,7 @@ def _within(test: Matches) -> Matches:
 def _leaf(alternatives: list[Any], path: str) -> Matches:
     """The test for one field: of its value, of an array's elements, or of there being none."""
     if not alternatives:
-        raise InvalidPattern(f"{path}: empty arrays are not allowed")
+        raise _wrong("Empty arrays are not allowed", path)
     texts: set[str] = set()
     tests: list[Matches] = []
     absent = False
@@ -143,13 +159,13 @@ def _leaf(alternatives: list[Any], path: str) -> Matches:
             name, operand = _operator(one, path)
             if name == "exists":
                 if type(operand) is not bool:
-                    raise InvalidPattern(f'{path}: match value for "exists" must be true or false')
+                    raise _wrong("exists match pattern must be either true or false.", path)
                 present |= operand
                 absent |= not operand
             else:
                 tests.append(_OPERATOR_TESTS[name](operand, path))
         elif isinstance(one, list):
-            raise InvalidPattern(f"{path}: match value must be String, number, true, false, or null")
+            raise _wrong("Match value must be String, number, true, false, or null", path)
         else:
             tests.append(_equal_to(_literal(one, path)))
     return _on_values(frozenset(texts), tests, absent, present)
@@ -183,10 +199,10 @@ def _leaves(values: Iterable[Any]) -> Iterable[Any]:
 
 def _operator(one: Mapping[str, Any], path: str) -> tuple[str, Any]:
     if len(one) != 1:
-        raise InvalidPattern(f"{path}: only one key allowed in match expression")
+        raise _wrong("Only one key allowed in match expression", path)
     ((name, operand),) = one.items()
     if name not in _OPERATORS:
-        raise InvalidPattern(f"{path}: unrecognized match type {name}")
+        raise _wrong(f"Unrecognized match type {name}", path)
     return name, operand
 
 
@@ -195,12 +211,12 @@ def _literal(value: Any, path: str) -> Any:
         return value
     if isinstance(value, int | float):
         return _number(value, path)
-    raise InvalidPattern(f"{path}: match value must be String, number, true, false, or null")
+    raise _wrong("Match value must be String, number, true, false, or null", path)
 
 
 def _number(value: Any, path: str) -> float | int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_NUMBER_MAX <= value <= _NUMBER_MAX:
-        raise InvalidPattern(f"{path}: a number must be between -{_NUMBER_MAX} and {_NUMBER_MAX}, got {value!r}")
+        raise _wrong(f"Value must be between {-_NUMBER_MAX} and {_NUMBER_MAX}, inclusive", path)
     return value
 
 
@@ -217,9 +233,9 @@ def _equal_to(literal: Any) -> Matches:
 
 def _text(operand: Any, name: str, path: str, *, empty: bool = True) -> str:
     if not isinstance(operand, str):
-        raise InvalidPattern(f"{path}: {name} match pattern must be a string")
+        raise _wrong(f"{name} match pattern must be a string", path)
     if not operand and not empty:
-        raise InvalidPattern(f"{path}: null {name} not allowed")
+        raise _wrong(f"Null {name} not allowed", path)
     return operand
 
 
@@ -228,7 +244,7 @@ def _affix(name: str) -> Callable[[Any, str], Matches]:
         if isinstance(operand, Mapping):
             inner, text = _operator(operand, path)
             if inner != "equals-ignore-case":
-                raise InvalidPattern(f"{path}: unsupported {name} pattern: {inner}")
+                raise _wrong(f"Unsupported {name} pattern: {inner}", path)
             folded = _text(text, name, path, empty=False).casefold()
             if name == "prefix":
                 return lambda value: isinstance(value, str) and value.casefold().startswith(folded)
@@ -256,11 +272,11 @@ def _wildcard(operand: Any, path: str) -> Matches:
         if letter == "\\":
             at += 1
             if at >= len(text) or text[at] not in "*\\":
-                raise InvalidPattern(f"{path}: invalid escape character at pos {at}")
+                raise _wrong(f"Invalid escape character at pos {at}", path)
             parts[-1] += text[at]
         elif letter == "*":
             if len(parts) > 1 and not parts[-1]:
-                raise InvalidPattern(f"{path}: consecutive wildcard characters at pos {at}")
+                raise _wrong(f"Consecutive wildcard characters at pos {at}", path)
             parts.append("")
         else:
             parts[-1] += letter
@@ -285,20 +301,27 @@ def _fits(value: str, parts: list[str]) -> bool:
 
 
 def _numeric(operand: Any, path: str) -> Matches:
-    if not isinstance(operand, list) or len(operand) not in (2, 4):
-        raise InvalidPattern(f'{path}: numeric takes one comparison or a range, e.g. [">", 0, "<=", 5]')
-    bounds: list[tuple[str, float | int]] = []
-    for at in range(0, len(operand), 2):
-        sign = operand[at]
-        if not isinstance(sign, str) or sign not in _COMPARISONS:
-            raise InvalidPattern(f"{path}: unrecognized numeric range operator: {sign}")
-        bounds.append((sign, _number(operand[at + 1], path)))
-    if len(bounds) == 2:
-        (low_sign, low), (high_sign, high) = bounds
-        if low_sign not in (">", ">=") or high_sign not in ("<", "<="):
-            raise InvalidPattern(f"{path}: a numeric range is a lower bound, then an upper bound")
-        if low >= high:
-            raise InvalidPattern(f"{path}: bottom must be less than top")
+    if not isinstance(operand, list):
+        raise _wrong("Value of numeric must be an array.", path)
+    first = operand[0] if operand else "]"
+    if not operand or not isinstance(first, str):
+        raise _wrong(f"Invalid member in numeric match: {first}", path)
+    if first not in _COMPARISONS:
+        raise _wrong(f"Unrecognized numeric range operator: {first}", path)
+    bounds = [(first, _bound(operand, 1, path))]
+    if len(operand) > 2 and first not in (">", ">="):
+        raise _wrong("Too many elements in numeric expression", path)
+    if len(operand) > 2:
+        second = operand[2]
+        if not isinstance(second, str):
+            raise _wrong(f"Bad value in numeric range: {second}", path)
+        if second not in ("<", "<="):
+            raise _wrong(f"Bad numeric range operator: {second}", path)
+        bounds.append((second, _bound(operand, 3, path)))
+        if bounds[0][1] >= bounds[1][1]:
+            raise _wrong("Bottom must be less than top", path)
+        if len(operand) > 4:
+            raise _wrong("Too many terms in numeric range expression", path)
     tests = [(_COMPARISONS[sign], bound) for sign, bound in bounds]
 
     def matches(value: Any) -> bool:
@@ -309,13 +332,29 @@ def _numeric(operand: Any, path: str) -> Matches:
     return matches
 
 
+def _bound(operand: list[Any], at: int, path: str) -> float | int:
+    value = operand[at] if at < len(operand) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        sign = "equals" if operand[at - 1] == "=" else operand[at - 1]
+        raise _wrong(f"Value of {sign} must be numeric", path)
+    return _number(value, path)
+
+
 def _cidr(operand: Any, path: str) -> Matches:
+    text = _text(operand, "prefix", path)
+    address, slash, mask = text.partition("/")
+    if not slash or "/" in mask:
+        raise _wrong("Malformed CIDR, one '/' required", path)
+    if not (mask.isascii() and mask.isdigit()):
+        raise _wrong("Malformed CIDR, mask bits must be an integer", path)
     try:
-        network = ipaddress.ip_network(_text(operand, "cidr", path), strict=False)
-    except ValueError as error:
-        raise InvalidPattern(f"{path}: malformed CIDR: {error}") from error
-    if "/" not in operand:
-        raise InvalidPattern(f"{path}: malformed CIDR, one '/' required")
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise _wrong(f"Nonstandard IP address: {address}", path) from None
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise _wrong("Malformed CIDR, mask bits must not be negative or too large", path) from None
 
     def matches(value: Any) -> bool:
         if not isinstance(value, str):
@@ -330,25 +369,38 @@ def _cidr(operand: Any, path: str) -> Matches:
 
 def _anything_but(operand: Any, path: str) -> Matches:
     if isinstance(operand, Mapping):
-        name, inner = _operator(operand, path)
-        if name not in ("prefix", "suffix", "equals-ignore-case", "wildcard"):
-            raise InvalidPattern(f"{path}: unsupported anything-but pattern: {name}")
-        many = inner if isinstance(inner, list) else [inner]
-        if not many:
-            raise InvalidPattern(f"{path}: empty anything-but list")
-        tests = [_OPERATOR_TESTS[name](_text(one, f"anything-but {name}", path, empty=False), path) for one in many]
-        return lambda value: not any(test(value) for test in tests)
+        return _anything_but_like(operand, path)
     values = operand if isinstance(operand, list) else [operand]
     if not values:
-        raise InvalidPattern(f"{path}: empty anything-but list")
+        raise _wrong("Empty arrays are not allowed", path)
+    if any(one is None or isinstance(one, bool | list | Mapping) for one in values):
+        if isinstance(operand, list):
+            raise _wrong("Inside anything but list, start|null|boolean is not supported.", path)
+        raise _wrong("Value of anything-but must be an array or single string/number value.", path)
     literals = [_literal(one, path) for one in values]
-    if any(one is None or isinstance(one, bool) for one in literals) and isinstance(operand, list):
-        raise InvalidPattern(f"{path}: inside anything but list, start|null|boolean is not supported")
     if len({isinstance(one, str) for one in literals}) > 1:
-        raise InvalidPattern(
-            f"{path}: inside anything but list, either all values are number or string, mixed type is not supported"
-        )
+        raise _wrong("Inside anything but list, either all values are number or string, mixed type is not supported", path)
     return lambda value: not any(_same(value, literal) for literal in literals)
+
+
+def _anything_but_like(operand: Mapping[str, Any], path: str) -> Matches:
+    if len(operand) != 1:
+        raise _wrong("Only one key allowed in match expression", path)
+    ((name, inner),) = operand.items()
+    if name not in ("prefix", "suffix", "equals-ignore-case", "wildcard"):
+        raise _wrong(f"Unsupported anything-but pattern: {name}", path)
+    if isinstance(inner, Mapping):
+        raise _wrong("Value of anything-but must be an array or single string/number value.", path)
+    many = inner if isinstance(inner, list) else [inner]
+    if not many:
+        raise _wrong("Empty arrays are not allowed", path)
+    for one in many:
+        if name == "equals-ignore-case" and not isinstance(one, str):
+            raise _wrong("Inside anything-but/equals-ignore-case list, number|start|null|boolean is not supported.", path)
+        shown = "prefix/suffix" if name in ("prefix", "suffix") else name
+        _text(one, shown, path, empty=shown != "prefix/suffix")
+    tests = [_OPERATOR_TESTS[name](one, path) for one in many]
+    return lambda value: not any(test(value) for test in tests)
 
 
 _OPERATOR_TESTS: Final[dict[str, Callable[[Any, str], Matches]]] = {

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from martlet.clock import random
 from martlet.errors import InvalidInput
 from martlet.limits import LIMITS, exceeded
 from martlet.store import Reader, Tx, keys
@@ -34,6 +35,10 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     input: Any = None  # JSON; None: the "Scheduled Event"
     enabled: bool = True
     due_at_ms: int | None = None
+    start_ms: int | None = None
+    end_ms: int | None = None
+    window_minutes: int = 0
+    nominal_ms: int | None = None  # the due time by the expression, where the window moves it
 
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -46,13 +51,16 @@ def put(tx: Tx, app: str, config: ScheduleConfig, function: str, now_ms: int) ->
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", config.name):
         raise InvalidInput(f"schedule name {config.name[:64]!r}: allowed are 1 to 64 of A-Z a-z 0-9 _ . -", field="name")
     rule = schedule.parse(config.expression, config.timezone)
+    if config.start_ms is not None and config.end_ms is not None and config.end_ms <= config.start_ms:
+        raise InvalidInput(f"schedule {config.name}: its end is not after its start", field="end")
     key = keys.encode(_ROWS, app, config.name)
     before = _get(tx, key)
-    same = before is not None and (before.expression, before.timezone) == (config.expression, config.timezone)
-    due_at_ms = None
+    same = before is not None and _times(before) == _times(config)
+    due_at_ms = nominal_ms = None
     if config.enabled:
-        due_at_ms = before.due_at_ms if before is not None and same else None
-        due_at_ms = rule.next_after(now_ms) if due_at_ms is None else due_at_ms
+        due_at_ms, nominal_ms = (before.due_at_ms, before.nominal_ms) if before is not None and same else (None, None)
+        if due_at_ms is None:
+            due_at_ms, nominal_ms = _moved(config, _first(rule, config, now_ms))
     after = Schedule(
         app=app,
         name=config.name,
@@ -62,6 +70,10 @@ def put(tx: Tx, app: str, config: ScheduleConfig, function: str, now_ms: int) ->
         input=config.input,
         enabled=config.enabled,
         due_at_ms=due_at_ms,
+        start_ms=config.start_ms,
+        end_ms=config.end_ms,
+        window_minutes=config.window_minutes,
+        nominal_ms=nominal_ms,
     )
     size = len(_encode_input(config.input))
     if size > LIMITS["event_bytes"].default:
@@ -104,17 +116,39 @@ def fire_due(tx: Tx, now_ms: int, region: str) -> int:
         key = keys.encode(_ROWS, app, name)
         before = _get(tx, key)
         assert before is not None  # the row and its index entry are only ever written together
+        nominal_ms = due_at_ms if before.nominal_ms is None else before.nominal_ms
+        following = schedule.parse(before.expression, before.timezone).following(nominal_ms, now_ms)
+        following, following_nominal_ms = _moved(before, following)
+        input = msgspec.Raw(_encode_input(before.input))
         body = _ENCODER.encode(
-            schedule.Fired(
-                before.app, before.name, before.function, due_at_ms, region, msgspec.Raw(_encode_input(before.input))
-            )
+            schedule.Fired(before.app, before.name, before.function, nominal_ms, region, input, following is None)
         )
-        following = schedule.parse(before.expression, before.timezone).following(due_at_ms, now_ms)
-        _replace(tx, key, before, msgspec.structs.replace(before, due_at_ms=following))
+        _replace(tx, key, before, msgspec.structs.replace(before, due_at_ms=following, nominal_ms=following_nominal_ms))
         tx.append(schedule.FIRED, key, body)
         fired += 1
         size += 2 * len(body)
     return fired
+
+
+def _times(one: Schedule | ScheduleConfig) -> tuple[object, ...]:
+    return one.expression, one.timezone, one.start_ms, one.end_ms, one.window_minutes
+
+
+def _first(rule: schedule.Expression, config: ScheduleConfig, now_ms: int) -> int | None:
+    """The first due time. A rate with a start in the future begins then; everything else looks ahead from then on."""
+    start_ms = config.start_ms
+    if start_ms is None or start_ms <= now_ms:
+        return rule.next_after(now_ms)
+    return start_ms if isinstance(rule, schedule.Rate) else rule.next_after(start_ms - 1)
+
+
+def _moved(one: Schedule | ScheduleConfig, due_ms: int | None) -> tuple[int | None, int | None]:
+    """(when it fires, the due time where that differs): somewhere in its window, and not after its end."""
+    if due_ms is None or (one.end_ms is not None and due_ms > one.end_ms):
+        return None, None
+    if not one.window_minutes:
+        return due_ms, None
+    return due_ms + random.randrange(one.window_minutes * 60_000), due_ms
 
 
 def _due_of(index_key: bytes) -> int:

@@ -12,23 +12,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from martlet.clock import Clock, token_hex
-from martlet.errors import InvalidInput, MartletError, SandboxFailed
+from martlet.errors import InvalidInput, MartletError, SandboxFailed, Throttled
 from martlet.limits import LIMITS
 from martlet.store import LogEntry, Store, Tx
 from martlet.triggers import deliveries, schedules
-from martlet.triggers.deliveries import Run
+from martlet.triggers.deliveries import Run, Verdict
 from martlet.triggers.event import DeadLetter, Event
 from martlet.triggers.kinds import KINDS, schedule
 from martlet.triggers.schedules import Schedule
+from martlet.triggers.source import Attempt, Source
 from martlet.types import Invocation, Outcome, ScheduleConfig
 
 __all__ = ["Triggers"]
 
 T = TypeVar("T")
+Matched = list[tuple[LogEntry, Event]]
 
 _CURSOR: Final = "triggers"
 _LEASE: Final = "scheduler"
@@ -37,6 +39,7 @@ _READ_ENTRIES: Final = 200
 _LAG_ENTRIES: Final = 1000  # that the cursor may be behind what was read
 _READ_BYTES: Final = 4_194_304
 _SETTLE_BYTES: Final = 4_194_304
+_ACCEPT_BYTES: Final = 4_194_304  # of events that one transaction accepts: a quarter of transaction_bytes
 _LOOK_AGAIN_SECONDS: Final = 60.0  # the wall clock may jump: an armed timer looks at it this often
 _AFTER_ERROR_SECONDS: Final = 1.0
 _LOG: Final = logging.getLogger("martlet.triggers")
@@ -77,7 +80,16 @@ class Triggers:
         self._stepping = asyncio.Lock()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._carrying: set[asyncio.Task[None]] = set()
+        self._sources: dict[str, Source] = {}
+        self._by_topic: dict[str, list[Source]] = {}
         self._stopping = False
+
+    def serve(self, source: Source) -> None:
+        """Deliver what the log entries of this source cause. Before `start`."""
+        self._sources[source.name] = source
+        for topic in source.topics:
+            self._by_topic.setdefault(topic, []).append(source)
 
     # schedules
 
@@ -127,6 +139,9 @@ class Triggers:
             _LOG.warning("%d events still run at the stop; they will be run again", len(self._running))
         except MartletError as error:
             _LOG.error("how the last events ended is not recorded, they will be run again: %s", error.message)
+        for task in self._carrying:
+            task.cancel()
+        await asyncio.gather(*self._carrying, return_exceptions=True)
         try:
             await self._store.transact(self._give_back)
         except MartletError as error:
@@ -215,19 +230,59 @@ class Triggers:
         entries = _up_to_bytes(self._store.tail(max(self._position, self._store.first - 1), _READ_ENTRIES))
         if not entries:
             return False
-        matched: list[tuple[LogEntry, Event]] = []
-        for entry in entries:
-            kind = KINDS.get(entry.topic)
-            event = kind(entry) if kind is not None else None
-            if event is not None:
-                matched.append((entry, event))
+        matched = [(entry, event) for entry in entries for event in self._caused(entry)]
         last = entries[-1].seq
         # Entries that cause nothing cost no commit each; the cursor follows in steps, so that the log can be trimmed.
         lag = last - self._store.read(lambda reader: reader.cursor(_CURSOR))
-        if (matched or lag >= _LAG_ENTRIES) and not await self._as_holder(lambda tx: _accept(tx, matched, last)):
-            return False
+        if matched or lag >= _LAG_ENTRIES:
+            *first, final = _steps(matched)
+            for step in first:
+                if not await self._accept_step(step, None):
+                    return False
+            if not await self._accept_step(final, last):
+                return False
         self._position = last
         return True
+
+    def _caused(self, entry: LogEntry) -> Sequence[Event]:
+        for source in self._by_topic.get(entry.topic, ()):
+            try:
+                found = source.match(entry)
+            except MartletError:
+                raise  # the store's: it is asked again
+            except Exception:  # one entry that cannot be read must not hold up all that follow
+                _LOG.exception("log entry %d (%s) causes nothing: it cannot be read", entry.seq, entry.topic)
+                return ()
+            if found is not None:
+                return found
+        kind = KINDS.get(entry.topic)
+        event = kind(entry) if kind is not None else None
+        return () if event is None else (event,)
+
+    async def _accept_step(self, matched: Matched, last: int | None) -> bool:
+        """Make deliveries, or put events at their place at once; with the last step of what was read, the cursor moves."""
+
+        def accept(tx: Tx) -> list[Callable[[], None]]:
+            at = tx.cursor(_CURSOR)
+            later: Matched = []
+            placed: list[Callable[[], None]] = []
+            for entry, event in matched:
+                if entry.seq <= at:  # somebody else has accepted it
+                    continue
+                done = self._sources[event.source].place(tx, event) if event.target else None
+                if done is None:
+                    later.append((entry, event))
+                else:
+                    placed.append(done)
+            deliveries.accept(tx, later)
+            if last is not None and last > at:
+                tx.cursor_move(_CURSOR, at, last)
+            return placed
+
+        placed = await self._as_holder(accept)
+        for done in placed or ():
+            done()
+        return placed is not None
 
     async def _take(self, now_ms: int) -> bool:
         most = self._free
@@ -240,6 +295,11 @@ class Triggers:
 
     def _start(self, run: Run) -> None:
         event = run.event
+        if event.target:
+            task = asyncio.get_running_loop().create_task(self._carry(run))
+            self._carrying.add(task)
+            task.add_done_callback(self._carrying.discard)
+            return
 
         def done(_: Invocation, outcome: Outcome) -> None:
             self._ended.append((run, outcome))
@@ -254,6 +314,35 @@ class Triggers:
             _LOG.exception("dispatch of event %s failed", event.id)
             done(invocation, Outcome(refusal=SandboxFailed(f"dispatch failed: {error!r}")))
 
+    async def _carry(self, run: Run) -> None:
+        outcome = Outcome()
+        try:
+            await self._sources[run.event.source].carry(run.event)
+        except MartletError as error:
+            outcome = Outcome(refusal=error)
+        except Exception as error:
+            _LOG.exception("event %s could not be brought to %s", run.event.id, run.event.target)
+            outcome = Outcome(refusal=SandboxFailed(f"delivery failed: {error!r}"))
+        self._ended.append((run, outcome))
+        self._wake.set()
+
+    def _judge(self, run: Run, outcome: Outcome, now_ms: int) -> tuple[Verdict, Event | None]:
+        """What follows, and what goes to the dead-letter queue instead."""
+        if not run.event.target:
+            return deliveries.judge(run.delivery, outcome, now_ms, self._attempts), None
+        error = outcome.refusal
+        if error is None:
+            return Verdict("acknowledge"), None
+        attempts = run.delivery.failures + 1
+        attempt = Attempt(run.event, error, attempts, now_ms - run.delivery.accepted_at_ms)
+        source = self._sources[run.event.source]
+        delay_ms = source.again(attempt)
+        counted = not isinstance(error, Throttled)  # what only waited its turn was no try
+        if delay_ms is not None:
+            return Verdict("retry", delay_ms, counted, "", error.code, error.problem()), None
+        condition = "RetriesExhausted" if attempts > 1 else "Refused"
+        return Verdict("bury", 0, counted, condition, error.code, error.problem()), source.instead(attempt)
+
     async def _settle(self) -> bool:
         """Record runs that ended, many in one commit. True if there were any."""
         size = 0
@@ -266,11 +355,11 @@ class Triggers:
         if not ended:
             return False
         now_ms = self._clock.now_ms()
-        verdicts = [(run, deliveries.judge(run.delivery, outcome, now_ms, self._attempts)) for run, outcome in ended]
+        verdicts = [(run, *self._judge(run, outcome, now_ms)) for run, outcome in ended]
 
         def write(tx: Tx) -> None:
-            for run, verdict in verdicts:
-                deliveries.settle(tx, run, verdict, now_ms)
+            for run, verdict, instead in verdicts:
+                deliveries.settle(tx, run, verdict, now_ms, instead)
 
         await self._store.transact(write)
         del self._ended[: len(ended)]  # only now: an end that could not be recorded is tried again
@@ -312,14 +401,18 @@ class Triggers:
             tx.lease_release(lease)
 
 
-def _accept(tx: Tx, matched: list[tuple[LogEntry, Event]], last: int) -> bool:
-    """Move the cursor and make the deliveries, of entries that nobody else has accepted."""
-    at = tx.cursor(_CURSOR)
-    if last <= at:
-        return True
-    deliveries.accept(tx, [(entry, event) for entry, event in matched if entry.seq > at])
-    tx.cursor_move(_CURSOR, at, last)
-    return True
+def _steps(matched: Matched) -> Iterator[Matched]:
+    """Parts that fit into one transaction each; at least one."""
+    part: Matched = []
+    size = 0
+    for pair in matched:
+        length = len(bytes(pair[1].payload)) + len(bytes(pair[1].details))
+        if part and size + length > _ACCEPT_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(pair)
+        size += length
+    yield part
 
 
 def _up_to_bytes(entries: list[LogEntry]) -> list[LogEntry]:

@@ -535,8 +535,14 @@ async def test_a_sam_template(house: House):
     assert house.control.aliases[name, "live"]["FunctionVersion"] == "1"
     assert (name, "live") in house.control.urls
     assert sorted(config["kind"] for config in house.apis.configs.values()) == ["http", "rest"]
-    assert {config.function for config in house.schedules.there.values()} == {f"{name}:live"}
-    assert {config.input["a"] for config in house.schedules.there.values() if config.input} == {1}
+    arn = f"arn:aws:lambda:us-east-1:000000000000:function:{name}:live"
+    (rule,) = (await house.events.list_rules(None, {}))["Rules"]
+    (target,) = (await house.events.list_targets_by_rule(None, {"Rule": rule["Name"]}))["Targets"]
+    assert (rule["ScheduleExpression"], target["Arn"], target["Input"]) == ("rate(1 minute)", arn, '{"a": 1}')
+    (listed,) = (await house.scheduler.list_schedules(None, {}))["Schedules"]
+    found = await house.scheduler.get_schedule(None, {"Name": listed["Name"]})
+    assert (found["Target"]["Arn"], found["ScheduleExpressionTimezone"]) == (arn, "Europe/Berlin")
+    assert sorted(owner for owner, _ in house.schedules.there) == ["$rule", "$scheduler/default"]
     record = await bring(house, SAM.replace("src/", "new/"))
     assert record.status == "UPDATE_COMPLETE"
     assert house.control.aliases[name, "live"]["FunctionVersion"] == "2"

@@ -15,7 +15,7 @@ from martlet.auth import authorize
 from martlet.clock import Clock
 from martlet.documents import Documents
 from martlet.protocols import app
-from martlet.server import _CheckedDocuments
+from martlet.protocols.documents import CheckedDocuments
 from martlet.store import Store
 from martlet.store.engines.memory import MemoryEngine
 from martlet.types import Outcome, Principal
@@ -72,7 +72,7 @@ class Face:
         world.auth.authorize = authorize  # type: ignore[method-assign]
         world.functions.find = self._find  # type: ignore[method-assign, assignment]
         world.functions.invoke = self._invoke  # type: ignore[method-assign, assignment]
-        self.app = app(replace(world.rooms, collections=room, documents=_CheckedDocuments(room)))
+        self.app = app(replace(world.rooms, collections=room, documents=CheckedDocuments(room)))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://test", headers=BEARER)
 
     def _find(self, name: str) -> Any:

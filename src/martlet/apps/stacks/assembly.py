@@ -15,6 +15,7 @@ from martlet.apps.stacks.engine import Engine, Local
 from martlet.apps.stacks.journal import Store
 from martlet.apps.stacks.kinds import Kind
 from martlet.apps.stacks.providers.apis import ApiGroup, Apis, Build, api_providers
+from martlet.apps.stacks.providers.buses import Buses, Schedules, bus_providers
 from martlet.apps.stacks.providers.custom import CustomProvider, Invoke, Responses
 from martlet.apps.stacks.providers.functions import Control, FunctionProvider
 from martlet.apps.stacks.providers.identity import Identities, identity_providers
@@ -22,7 +23,6 @@ from martlet.apps.stacks.providers.lambda_ import lambda_providers
 from martlet.apps.stacks.providers.objects import Buckets, bucket_providers
 from martlet.apps.stacks.providers.queues import EventSources, Queues, queue_providers
 from martlet.apps.stacks.providers.remembered import remembered_providers
-from martlet.apps.stacks.providers.schedules import Schedules, schedule_providers
 from martlet.apps.stacks.providers.tables import DynamoDb, table_providers
 from martlet.apps.stacks.reading import TemplateFault
 from martlet.apps.stacks.stacks import Stacks
@@ -49,6 +49,8 @@ def providers_of(
     nearest: Callable[[str], str] = str,
     tables: DynamoDb | None = None,
     buckets: Buckets = None,
+    *,
+    buses: Buses,
 ) -> dict[str, Any]:
     """Every provider by its type."""
     found = [
@@ -56,8 +58,8 @@ def providers_of(
         *lambda_providers(control),
         *identity_providers(identities),
         *remembered_providers(),
-        *schedule_providers(store, schedules),
         *queue_providers(queues, sources),
+        *bus_providers(store, buses, schedules),
         *api_providers(apis),
         *(table_providers(tables) if tables is not None else ()),
         *bucket_providers(buckets),
@@ -71,8 +73,8 @@ def catalogue() -> dict[str, Kind]:
     kindless: Any = object()
     nothing: Any = None  # kinds are told without their rooms
     custom = CustomProvider(nothing, Responses(), lambda: "")
-    found = providers_of(nothing, nothing, nothing, nothing, nothing, custom, nothing, nothing, tables=kindless)
-    return {name: provider.kind for name, provider in found.items()}
+    every = providers_of(nothing, nothing, nothing, nothing, nothing, custom, nothing, nothing, tables=kindless, buses=nothing)
+    return {name: provider.kind for name, provider in every.items()}
 
 
 def open_stacks(
@@ -86,6 +88,7 @@ def open_stacks(
     schedules: Schedules,
     queues: Queues,
     sources: EventSources,
+    buses: Buses,
     invoke: Invoke,
     layers: Layers,
     data: Path,
@@ -105,7 +108,9 @@ def open_stacks(
     engine = Engine(
         store,
         clock,
-        providers=providers_of(store, control, identities, apis, schedules, custom, queues, sources, nearest, tables, buckets),
+        providers=providers_of(
+            store, control, identities, apis, schedules, custom, queues, sources, nearest, tables, buckets, buses=buses
+        ),
         groups=(ApiGroup(apis, build),),
         translation=Translation(region),
         region=region,

@@ -175,7 +175,9 @@ class Backend:
             if not why:
                 return str(address[0])
         raise BackendFailed(
-            f"{host} may not be called: {why}", remedy=f"set MARTLET_INTEGRATION_HOSTS={host} if integrations may call it"
+            f"{host} may not be called: {why}",
+            remedy=f"set MARTLET_INTEGRATION_HOSTS={host} if integrations and HTTP targets may call it",
+            refused=True,
         )
 
     async def _exchange(

@@ -1,4 +1,5 @@
-"""Schedules: when they are due, `rate(...)` or AWS's six-field `cron(...)` in an IANA time zone, and the event they cause.
+"""Schedules: when they are due, `rate(...)`, `at(...)` or AWS's six-field `cron(...)` in an IANA time zone, and the event they
+cause.
 
 Sources: EventBridge Scheduler user guide, "Schedule types"; EventBridge user guide, "Cron expressions reference".
 
@@ -19,11 +20,11 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from martlet.errors import InvalidInput, Unsupported
+from martlet.errors import InvalidInput
 from martlet.store import LogEntry
 from martlet.triggers.event import Event, event_id
 
-__all__ = ["FIRED", "Cron", "Expression", "Fired", "Rate", "match", "parse"]
+__all__ = ["FIRED", "At", "Cron", "Expression", "Fired", "Rate", "fired_in", "match", "parse"]
 
 FIRED: Final = "schedule.fired"  # topic of the log entries that cause an event
 
@@ -112,7 +113,21 @@ class Cron(msgspec.Struct, frozen=True):
         return sorted(found)
 
 
-Expression = Rate | Cron
+class At(msgspec.Struct, frozen=True):
+    """One time."""
+
+    at_ms: int
+
+    def next_after(self, after_ms: int) -> int | None:
+        """The time itself while it is to come."""
+        return self.at_ms if self.at_ms > after_ms else None
+
+    def following(self, due_ms: int, now_ms: int) -> int | None:
+        """Nothing follows."""
+        return None
+
+
+Expression = Rate | Cron | At
 
 
 class Fired(msgspec.Struct, frozen=True):
@@ -124,14 +139,20 @@ class Fired(msgspec.Struct, frozen=True):
     due_ms: int
     region: str
     input: msgspec.Raw  # JSON; null: the "Scheduled Event"
+    last: bool = False  # it will not fire again
 
 
 _DECODER: Final = msgspec.json.Decoder(Fired)
 
 
+def fired_in(entry: LogEntry) -> Fired:
+    """What a log entry of the topic `FIRED` says."""
+    return _DECODER.decode(entry.body)
+
+
 def match(entry: LogEntry) -> Event:
     """The event of a firing. Its id depends on the log entry alone."""
-    fired = _DECODER.decode(entry.body)
+    fired = fired_in(entry)
     id = event_id("schedule", entry.seq, fired.app, fired.name, fired.due_ms)
     payload = fired.input
     if bytes(payload) == b"null":
@@ -157,17 +178,17 @@ def _scheduled_event(id: str, fired: Fired) -> dict[str, object]:
 
 @lru_cache(maxsize=4096)
 def parse(expression: str, timezone: str = "UTC") -> Expression:
-    """The rule that `expression` states. Raises `InvalidInput` naming the field, `Unsupported` for at(...)."""
+    """The rule that `expression` states. Raises `InvalidInput` naming the field."""
     _check_timezone(timezone)
     matched = re.fullmatch(r"\s*([a-z]+)\s*\((.*)\)\s*", expression, re.ASCII)
     if matched is None or matched[1] not in ("rate", "cron", "at"):
         raise InvalidInput(
-            f'schedule expression {expression!r} is neither "rate(...)" nor "cron(...)"',
+            f'schedule expression {expression!r} is none of "rate(...)", "cron(...)" and "at(...)"',
             field="expression",
             remedy='write for example "rate(5 minutes)" or "cron(0 12 * * ? *)"',
         )
     if matched[1] == "at":
-        raise Unsupported("schedule expression at(...): one-time schedules are not supported", field="expression")
+        return _parse_at(matched[2], timezone)
     return _parse_rate(matched[2]) if matched[1] == "rate" else _parse_cron(matched[2], timezone)
 
 
@@ -176,6 +197,18 @@ def _check_timezone(timezone: str) -> None:
         ZoneInfo(timezone)
     except (KeyError, ValueError, OSError) as error:  # unknown; malformed; a folder such as "America"
         raise InvalidInput(f"time zone {timezone!r} is not in the IANA time zone database", field="timezone") from error
+
+
+def _parse_at(inside: str, timezone: str) -> At:
+    """A local time that clocks show twice is its first occurrence; one that they skip is as much later."""
+    try:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", inside, re.ASCII):
+            raise ValueError("not of this form")
+        local = datetime.fromisoformat(inside)
+        moment = local.replace(tzinfo=ZoneInfo(timezone), fold=0).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(f"at({inside}): expected a time such as 2030-01-31T23:59:00", field="at") from error
+    return At((moment - _EPOCH) // timedelta(milliseconds=1))
 
 
 def _parse_rate(inside: str) -> Rate:

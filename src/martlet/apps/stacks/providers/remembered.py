@@ -63,13 +63,6 @@ def _others() -> list[Simple]:
             lambda context, id, properties: {"Arn": f"arn:aws:logs:{context.region}:{context.account}:log-group:{id}:*"},
         ),
         Simple(
-            _kind("AWS::Scheduler::ScheduleGroup", ("Arn", "State"), "schedules belong to their stack", "Tags", Name=replaced),
-            _named("Name"),
-            lambda context, id, properties: {
-                "Arn": f"arn:aws:scheduler:{context.region}:{context.account}:schedule-group/{id}", "State": "ACTIVE",
-            },
-        ),
-        Simple(
             _kind("AWS::ApiGateway::Account", ("Id",), "where an account's APIs would log to", "CloudWatchRoleArn"),
             lambda context, properties: generated_name(context, 64),
             lambda context, id, properties: {"Id": id},

@@ -1,0 +1,273 @@
+"""Operations on subscriptions. Source: SNS API reference, 2010-03-31; recorded answers.
+
+Queues and functions are subscribed at once; an HTTP endpoint is sent a token, and hears messages when that came back.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from typing import Any, Final
+
+import msgspec
+
+from martlet.buses.desk import Request, check_target_permission
+from martlet.buses.filters import BadPolicy, check
+from martlet.buses.notices import SUBSCRIBED
+from martlet.buses.posting import invalid, not_found
+from martlet.buses.rows import Subscription, Tables, Topic
+from martlet.buses.topics import TopicDesk, page_of
+from martlet.clock import token_hex, uuid4_text
+from martlet.errors import AccessDenied, ServiceError, Unsupported
+from martlet.limits import LIMITS
+from martlet.types import ACCOUNT
+
+__all__ = ["SubscriptionOperations"]
+
+_PROTOCOLS: Final = ("http", "https", "sqs", "lambda")
+_REFUSED: Final = ("email", "email-json", "sms", "application", "firehose")
+_SETTABLE: Final = ("RawMessageDelivery", "FilterPolicy", "FilterPolicyScope", "RedrivePolicy", "DeliveryPolicy")
+_QUEUE = re.compile(r"arn:aws[a-z-]*:sqs:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]+(\.fifo)?")
+_FUNCTION = re.compile(r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:.+")
+_PHONE = re.compile(r"\+?[0-9]{1,}([ .-]?[0-9]+)*")
+_TOKEN = re.compile(r"[0-9a-f]{200,}")
+_TOKEN_BYTES: Final = 144
+PENDING: Final = "pending confirmation"
+
+
+class SubscriptionOperations(TopicDesk):
+    """Subscriptions, their attributes and confirmation."""
+
+    async def subscribe(self, caller: Any, request: Request) -> Request:
+        """The subscription that is there when there is one. Raises `ServiceError` InvalidParameter, NotFound; `Unsupported` for
+        e-mail, SMS, mobile push and Firehose, by name."""
+        protocol, endpoint = str(request.get("Protocol") or ""), str(request.get("Endpoint") or "")
+        topic_name = self._name(request.get("TopicArn"))
+        attributes = {name: str(value) for name, value in (request.get("Attributes") or {}).items()}
+        self._check_endpoint(protocol, endpoint, topic_name)
+        if protocol == "sqs":
+            check_target_permission(self._authorize, caller, endpoint)
+        self._check_options(attributes, fifo=topic_name.endswith(".fifo"))
+
+        def put(tables: Tables) -> Subscription:
+            topic = self._topic(tables, request.get("TopicArn"))
+            found = list(tables.every(Subscription, topic.name))
+            for one in found:
+                if (one.protocol, one.endpoint) == (protocol, endpoint):
+                    if any(one.attributes.get(name) != value for name, value in attributes.items()):
+                        raise invalid("Attributes Reason: Subscription already exists with different attributes")
+                    if not one.confirmed:  # the endpoint is asked again
+                        self._ask(tables, one)
+                    return one
+            if len(found) >= LIMITS["topic_subscriptions"].default:
+                raise ServiceError("SubscriptionLimitExceeded", f"Subscription limit exceeded for topic {topic.name}", 403)
+            return self._new(tables, topic, protocol, endpoint, attributes)
+
+        one = await self._write(put)
+        shown = one.confirmed or str(request.get("ReturnSubscriptionArn")).lower() == "true"
+        return {"SubscriptionArn": self.subscription_arn(one) if shown else PENDING}
+
+    def _new(
+        self, tables: Tables, topic: Topic, protocol: str, endpoint: str, attributes: dict[str, str], app: str = ""
+    ) -> Subscription:
+        asked = protocol in ("http", "https")
+        one = Subscription(
+            topic=topic.name,
+            id=uuid4_text(),
+            protocol=protocol,
+            endpoint=endpoint,
+            attributes=attributes,
+            confirmed=not asked,
+            authenticated=not asked,
+            token=token_hex(_TOKEN_BYTES) if asked else "",
+            created_at_ms=self._clock.now_ms(),
+            app=app,
+        )
+        tables.put(one)
+        tables.changed(topic.name)
+        if asked:
+            self._ask(tables, one)
+        return one
+
+    @staticmethod
+    def _ask(tables: Tables, one: Subscription) -> None:
+        tables._tx.append(SUBSCRIBED, f"{one.topic}:{one.id}".encode(), b"")
+
+    def _check_endpoint(self, protocol: str, endpoint: str, topic: str) -> None:
+        fifo = topic.endswith(".fifo")
+        if protocol == "sms" and not _is_phone(endpoint):
+            raise ServiceError("InvalidParameter", f"Invalid SMS endpoint: {endpoint}", 400)
+        if protocol in _REFUSED:
+            raise Unsupported(f"subscriptions of the protocol {protocol} are not supported")
+        if protocol not in _PROTOCOLS:
+            raise invalid(f"Amazon SNS does not support this protocol string: {protocol}")
+        if protocol == "sqs":
+            if not _QUEUE.fullmatch(endpoint):
+                raise invalid("SQS endpoint ARN")
+            if endpoint.endswith(".fifo") and not fifo:
+                raise invalid(
+                    "Invalid parameter: Endpoint Reason: FIFO SQS Queues can not be subscribed to standard SNS topics"
+                )
+        elif fifo:
+            raise invalid("Invalid parameter: Endpoint Reason: Please use FIFO SQS queue")
+        elif protocol == "lambda" and not _FUNCTION.fullmatch(endpoint):
+            raise invalid("Lambda endpoint ARN")
+        elif protocol in ("http", "https") and not endpoint.startswith(f"{protocol}://"):
+            raise invalid("Endpoint must match the specified protocol")
+
+    def _check_options(self, attributes: dict[str, str], *, fifo: bool) -> None:
+        for name, value in attributes.items():
+            scope = attributes.get("FilterPolicyScope") or "MessageAttributes"
+            self._check_option(name, value, scope, fifo=fifo, prefix="Attributes Reason: ")
+
+    def _check_option(self, name: str, value: str, scope: str, *, fifo: bool, prefix: str = "") -> None:
+        if name == "ReplayPolicy":
+            raise Unsupported("subscriptions: the attribute ReplayPolicy is not supported")
+        if name not in _SETTABLE:
+            raise invalid(f"{prefix}Unknown attribute: {name}" if prefix else "AttributeName")
+        if name == "RawMessageDelivery" and value.lower() not in ("true", "false"):
+            raise invalid(f"{prefix}RawMessageDelivery: Invalid value [{value}]. Must be true or false.")
+        if name == "FilterPolicyScope" and value not in ("MessageAttributes", "MessageBody"):
+            text = f"FilterPolicyScope: Invalid value [{value}]. Please use either MessageBody or MessageAttributes"
+            raise invalid(f"{prefix}{text}")
+        if name == "FilterPolicy" and value:
+            try:
+                check(value, scope, self._compile)
+            except BadPolicy as error:
+                text = str(error)
+                raise invalid(text if text.startswith("Filter policy scope") else prefix + text) from None
+        if name == "RedrivePolicy" and value:
+            _check_redrive(value, fifo=fifo, prefix=prefix)
+        if name == "DeliveryPolicy" and value:
+            _json_object(value, f"{prefix}DeliveryPolicy")
+
+    async def confirm_subscription(self, caller: Any, request: Request) -> Request:
+        """Raises `ServiceError` InvalidParameter, NotFound."""
+        token = str(request.get("Token") or "")
+        name = self._name(request.get("TopicArn"))
+        if not _TOKEN.fullmatch(token):
+            raise ServiceError("InvalidParameter", "Invalid token", 400)
+        known = caller is not None and caller.principal.kind != "anonymous"
+        authenticated = known and str(request.get("AuthenticateOnUnsubscribe")).lower() == "true"
+
+        def confirm(tables: Tables) -> Subscription:
+            for one in tables.every(Subscription, name):
+                if one.token and hmac.compare_digest(one.token, token):
+                    after = one if one.confirmed else msgspec.structs.replace(one, confirmed=True, authenticated=authenticated)
+                    tables.put(after)
+                    tables.changed(name)
+                    return after
+            raise invalid("Token")
+
+        return {"SubscriptionArn": self.subscription_arn(await self._write(confirm))}
+
+    async def unsubscribe(self, caller: Any, request: Request) -> None:
+        """One that is not there is fine. Raises `ServiceError` InvalidParameter."""
+        arn = str(request.get("SubscriptionArn") or "")
+        if not arn:
+            raise invalid("SubscriptionArn Reason: no value for required parameter")
+        parts = arn.split(":")
+        if len(parts) < 6:
+            raise invalid(f"SubscriptionArn Reason: An ARN must have at least 6 elements, not {len(parts)}")
+        if len(parts) != 7 or not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", parts[6]):
+            raise invalid("SubscriptionId")
+        anonymous = caller is not None and caller.principal.kind == "anonymous"
+
+        def remove(tables: Tables) -> None:
+            one = tables.get(Subscription, parts[5], parts[6])
+            if one is None:
+                return
+            if anonymous and (one.authenticated or one.protocol not in ("http", "https")):
+                raise AccessDenied(f"anonymous may not sns:Unsubscribe on {arn}", action="sns:Unsubscribe", resource=arn)
+            tables.delete(one)
+            tables.changed(one.topic)
+
+        await self._write(remove)
+
+    def _subscription(self, tables: Tables, request: Request) -> Subscription:
+        parts = str(request.get("SubscriptionArn") or "").split(":")
+        if len(parts) < 6:
+            raise invalid(f"SubscriptionArn Reason: An ARN must have at least 6 elements, not {len(parts)}")
+        found = tables.get(Subscription, parts[5], parts[6]) if len(parts) == 7 else None
+        if found is None:
+            raise not_found("Subscription")
+        return found
+
+    async def get_subscription_attributes(self, caller: Any, request: Request) -> Request:
+        one = self._read(lambda tables: self._subscription(tables, request))
+        shown = {
+            "SubscriptionArn": self.subscription_arn(one),
+            "TopicArn": self.topic_arn(one.topic),
+            "Owner": ACCOUNT,
+            "Protocol": one.protocol,
+            "Endpoint": one.endpoint,
+            "ConfirmationWasAuthenticated": str(one.authenticated).lower(),
+            "PendingConfirmation": str(not one.confirmed).lower(),
+            "RawMessageDelivery": "false",
+            "SubscriptionPrincipal": f"arn:aws:iam::{ACCOUNT}:root",
+        }
+        if one.attributes.get("FilterPolicy"):
+            shown["FilterPolicyScope"] = "MessageAttributes"
+        given = {name: value for name, value in one.attributes.items() if value}
+        if "RawMessageDelivery" in given:
+            given["RawMessageDelivery"] = given["RawMessageDelivery"].lower()
+        return {"Attributes": shown | given}
+
+    async def set_subscription_attributes(self, caller: Any, request: Request) -> None:
+        name, value = str(request.get("AttributeName") or ""), str(request.get("AttributeValue") or "")
+
+        def change(tables: Tables) -> None:
+            one = self._subscription(tables, request)
+            scope = one.attributes.get("FilterPolicyScope") or "MessageAttributes"
+            self._check_option(name, value, scope, fifo=one.topic.endswith(".fifo"))
+            attributes = {**one.attributes, name: value}
+            if not value or (name == "FilterPolicy" and json.loads(value) == {}):
+                del attributes[name]
+            tables.put(msgspec.structs.replace(one, attributes=attributes))
+            tables.changed(one.topic)
+
+        await self._write(change)
+
+    async def list_subscriptions(self, caller: Any, request: Request) -> Request:
+        found = self._read(lambda tables: [(f"{one.topic}:{one.id}", one) for one in tables.every(Subscription)])
+        shown, more = page_of(found, request)
+        return {"Subscriptions": [self._listed(one) for one in shown], **more}
+
+    async def list_subscriptions_by_topic(self, caller: Any, request: Request) -> Request:
+        def look(tables: Tables) -> list[Subscription]:
+            return list(tables.every(Subscription, self._topic(tables, request.get("TopicArn")).name))
+
+        shown, more = page_of([(one.id, one) for one in self._read(look)], request)
+        return {"Subscriptions": [self._listed(one) for one in shown], **more}
+
+    def _listed(self, one: Subscription) -> Request:
+        return {
+            "SubscriptionArn": self.subscription_arn(one) if one.confirmed else "PendingConfirmation",
+            "Owner": ACCOUNT,
+            "Protocol": one.protocol,
+            "Endpoint": one.endpoint,
+            "TopicArn": self.topic_arn(one.topic),
+        }
+
+
+def _is_phone(text: str) -> bool:
+    return _PHONE.fullmatch(text) is not None and not re.search(r"[.-]{2}|[ .-]$", text)
+
+
+def _json_object(text: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"{where}: failed to parse JSON. {error}") from None
+    if not isinstance(found, dict):
+        raise invalid(f"{where}: failed to parse JSON.")
+    return found
+
+
+def _check_redrive(text: str, *, fifo: bool, prefix: str) -> None:
+    arn = str(_json_object(text, f"{prefix}RedrivePolicy").get("deadLetterTargetArn") or "")
+    if not _QUEUE.fullmatch(arn):
+        raise invalid(f"{prefix}RedrivePolicy: deadLetterTargetArn is an invalid arn")
+    if fifo and not arn.endswith(".fifo"):
+        raise invalid(f"{prefix}RedrivePolicy: must use a FIFO queue as DLQ for a FIFO Subscription to a FIFO Topic.")
