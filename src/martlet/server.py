@@ -219,9 +219,7 @@ class Server:
         maintenance = asyncio.get_running_loop().create_task(self._maintain())
         self._closers.append(lambda: _cancelled(maintenance))
         self._write_endpoint()
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 20)  # a request makes some thirty objects and leaves no cycle behind
+        _settle_memory()
 
     async def _open_store(self) -> None:
         """The file in the data folder, or a database, which one node leads at a time."""
@@ -325,6 +323,7 @@ class Server:
         module, _, name = BACKENDS["remote" if "://" in place else "disk"].partition(":")
         backend = await asyncio.to_thread(getattr(importlib.import_module(module), name), place)
         targets = ObjectTargets(self.queues, self.control.may_be_invoked_by, self._enqueue)
+        self._object_targets = targets
         self.objects: Objects = Objects(self.store, self.clock, backend=backend, region=self.settings.region, send=targets.tell)
         self.s3 = S3(self.objects, authorize, exists=targets.why_not, tell=targets.tell)
         await self.objects.start()
@@ -357,6 +356,7 @@ class Server:
             logs=self.log_groups, ask=outside.ask, authorize=authorize, region=self.settings.region,
             endpoint=self._endpoint, results=self._results,
         )  # fmt: skip
+        self._object_targets.open(self.store, self.buses.events, self.buses.topics)
         await self.buses.start()
         self._closers.append(self.buses.stop)
 
@@ -688,6 +688,13 @@ def _check_api(config: ApiConfig) -> None:
         service = route.integration.service
         if service and service not in SERVICES:
             raise InvalidInput(f"API {config.name}: {route.method} {route.path} calls {service}, which is not supported yet")
+
+
+def _settle_memory() -> None:
+    """What is there now stays: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)  # a request makes some thirty objects and leaves no cycle behind
 
 
 class _Access:

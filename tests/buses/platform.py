@@ -86,6 +86,15 @@ class Platform:
         self.run(self.server.triggers.run_due())
         return not self.client("sqs").receive_message(QueueUrl=url, WaitTimeSeconds=0).get("Messages")
 
+    def dead_letters(self) -> list[Any]:
+        """Those of the triggers, newest first, read where the platform reads."""
+
+        async def look() -> list[Any]:
+            return list(self.server.triggers.dead_letters())
+
+        found: list[Any] = self.run(look())
+        return found
+
     def function(self, name: str, code: str, **options: Any) -> str:
         """Create a function; its ARN."""
         archive = io.BytesIO()

@@ -278,14 +278,12 @@ def test_addresses_of_this_host_are_not_called(platform: Platform, receiver: Rec
     sns, name = platform.client("sns"), f"inside{abs(hash(host)) % 10**6}"
     arn = topic(platform, name)
     _, dead_arn = platform.queue(f"{name}-dead")
-    before = len(platform.server.triggers.dead_letters())
+    before = len(platform.dead_letters())
     sns.subscribe(
         TopicArn=arn, Protocol="http", Endpoint=f"http://{host}:{receiver.port}/",
         Attributes={"RedrivePolicy": json.dumps({"deadLetterTargetArn": dead_arn})},
     )  # fmt: skip
-    letters = eventually(
-        lambda: platform.server.triggers.dead_letters()[: len(platform.server.triggers.dead_letters()) - before]
-    )
+    letters = eventually(lambda: platform.dead_letters()[: len(platform.dead_letters()) - before])
     assert "may not be called" in letters[0].error["detail"] or "no connection" in letters[0].error["detail"]
     assert receiver.heard == []
 

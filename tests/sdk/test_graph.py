@@ -406,6 +406,7 @@ def test_collections_and_their_changes(load: Any) -> None:
         ("c = Collection('c', schema={'a': DocumentField(default={1})})", "JSON serializable"),
         ("c = Collection('c', unique='a')\nd = Collection('c', unique='b')", "two collections c that differ"),
         ("@app.on(Collection('c'))\ndef g(event, context): ...", "write .changed"),
+        ("@app.on(Queue('q'), prefix='in/')\ndef g(event, context): ...", "prefix= is not for a queue"),
         ("@app.on(Collection('c').changed, consumers=0)\ndef g(event, context): ...", "consumers=0"),
         ("@app.on(Collection('c').changed, start='soon')\ndef g(event, context): ...", "start='soon'"),
         ("@app.on(Collection('c').changed, max_age=1)\ndef g(event, context): ...", "max_age=1"),

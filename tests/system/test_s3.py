@@ -316,3 +316,33 @@ def test_what_martlet_has_not_is_refused_by_name(s3: Any, bucket: str) -> None:
         with pytest.raises(ClientError) as caught:
             call()
         assert (code(caught), caught.value.response["ResponseMetadata"]["HTTPStatusCode"]) == ("NotImplemented", 501)
+
+
+def test_changes_reach_topics_and_the_event_bus(platform: Platform, s3: Any, bucket: str) -> None:
+    """Both end in one queue here: a subscription of the topic, a rule of the bus."""
+    made: dict[str, Any] = {"endpoint_url": platform.url, "region_name": "us-east-1"}
+    made |= {"aws_access_key_id": platform.key, "aws_secret_access_key": platform.secret}
+    sqs, sns, events = (boto3.client(name, **made) for name in ("sqs", "sns", "events"))
+    url = sqs.create_queue(QueueName="heard")["QueueUrl"]
+    queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    topic = sns.create_topic(Name="objects")["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes={"RawMessageDelivery": "true"})
+    pattern = {"source": ["aws.s3"], "detail": {"bucket": {"name": [bucket]}, "object": {"key": [{"prefix": "in/"}]}}}
+    events.put_rule(Name="objects", EventPattern=json.dumps(pattern))
+    events.put_targets(Rule="objects", Targets=[{"Id": "q", "Arn": queue}])
+    wrong = [{"TopicArn": f"{topic}x", "Events": ["s3:ObjectCreated:*"]}]
+    with pytest.raises(ClientError, match="Unable to validate the following destination"):
+        s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={"TopicConfigurations": wrong})
+    told = [{"TopicArn": topic, "Events": ["s3:ObjectCreated:*"]}]
+    both: dict[str, Any] = {"TopicConfigurations": told, "EventBridgeConfiguration": {}}
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=both)
+    s3.put_object(Bucket=bucket, Key="in/a", Body=b"12345")
+    s3.put_object(Bucket=bucket, Key="out/b", Body=b"1")
+    keys: dict[str, list[str]] = {"topic": [], "bus": []}
+    while len(keys["topic"]) < 2 or not keys["bus"]:
+        for message in sqs.receive_message(QueueUrl=url, WaitTimeSeconds=10, MaxNumberOfMessages=10).get("Messages", []):
+            body = json.loads(message["Body"])
+            keys["topic"] += [record["s3"]["object"]["key"] for record in body.get("Records", ())]
+            if body.get("detail-type") == "Object Created":
+                keys["bus"].append(body["detail"]["object"]["key"])
+    assert (sorted(keys["topic"]), keys["bus"]) == (["in/a", "out/b"], ["in/a"])

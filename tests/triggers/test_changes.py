@@ -16,8 +16,8 @@ from martlet.errors import MartletError, NotFound, Overloaded, ServiceError
 from martlet.queues import Queues
 from martlet.store import Store
 from martlet.triggers import EventSources, deliveries, followers
-from martlet.triggers.destinations import Destinations as RealDestinations
 from martlet.triggers.followers import Follower, cursor_name
+from martlet.triggers.given_up import GivenUp
 from martlet.triggers.kinds.changes import Record, failed_from, payload
 from martlet.triggers.streams import CollectionChanges, position_at
 from martlet.types import AppGraph, ChangesConfig, Invocation, Outcome, QueueConfig
@@ -634,7 +634,7 @@ async def test_given_up_batches_go_to_queues_and_functions(store: Store, clock: 
     async def enqueue(name: str, payload: bytes, request_id: str) -> None:
         ran.append((name, payload))
 
-    room = RealDestinations(queues, resolve, enqueue)
+    room = GivenUp(queues, resolve, enqueue)
     arn = "arn:aws:lambda:us-east-1:000000000000:function:"
     assert [room.check(one) for one in (QUEUE, QUEUE + ".fifo", arn + "f")] == ["", "", ""]
     wrong = (QUEUE + "2", arn + "none", "arn:aws:s3:::bucket")

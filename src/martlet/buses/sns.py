@@ -109,6 +109,14 @@ class Sns(TopicOperations, SubscriptionOperations):
         ]
         return {"Successful": done, "Failed": []}
 
+    def has(self, arn: str) -> bool:
+        """Whether there is such a topic."""
+        try:
+            self._read(lambda tables: self._topic(tables, arn))
+        except ServiceError:
+            return False
+        return True
+
     def put(self, tx: Tx, arn: str, message: str, *, attributes: Mapping[str, Any] | None = None, subject: str = "") -> None:
         """Publish within the caller's transaction: for other rooms. Raises `ServiceError`."""
         request = {"Message": message, "MessageAttributes": attributes or None, "Subject": subject or None}

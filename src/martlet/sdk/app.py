@@ -153,29 +153,20 @@ class App:
 
         Of a Bus: it gets each event that `pattern` matches (EventBridge's event). Of a Topic: each message (SNS's event) that
         the policy `filter` lets through, which looks at the message's attributes or, with `scope="body"`, at its JSON."""
-        from martlet.sdk.bucket import BucketEvents, Subscription
-        from martlet.sdk.bus import Bus, Listener, Topic
-
         where = _caller()
-        if isinstance(source, BucketEvents):
-            told = source
-
-            def subscribe(target: Callable[..., Any]) -> Function:
-                function = self._declare(target, dict(options), where)
-                function.subscriptions.append(Subscription(told, prefix, suffix, where))
-                return function
-
-            return subscribe
-        filters: list[Any] = [filter] if hasattr(filter, "keys") else list(filter)
         of_stream = {"start": start, "retries": retries, "max_age": max_age, "bisect": bisect, "on_failure": on_failure}
+        batches = {"batch": batch, "window": window, "consumers": consumers, "partial": partial}
+        rest = {"prefix": prefix, "suffix": suffix, "pattern": pattern, "filter": filter, "scope": scope}
+        listens = _listener({**of_stream, **batches, **rest}, source, where)
 
         def decorate(target: Callable[..., Any]) -> Function:
             from martlet.sdk.queue import Consumer
 
             function = self._declare(target, dict(options), where)
-            if isinstance(source, Bus | Topic):
-                function.listeners.append(Listener(source, pattern, filter or None, scope, where))
+            if listens is not None:
+                listens(function)
                 return function
+            filters: list[Any] = [filter] if hasattr(filter, "keys") else list(filter)
             function.consumers.append(Consumer(source, batch, window, filters, consumers, partial, where, of_stream))
             return function
 
@@ -249,3 +240,37 @@ def _caller() -> str:
     """ "file.py:12" of the line in user code that calls the decorator."""
     frame = sys._getframe(2)
     return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
+
+
+_OPTIONS_OF_ON = {
+    "prefix": "", "suffix": "", "batch": None, "window": 0, "filter": (), "consumers": None, "partial": False, "start": "now",
+    "retries": None, "max_age": None, "bisect": False, "on_failure": None, "pattern": None, "scope": "attributes",
+}  # fmt: skip
+
+
+def _listener(given: dict[str, Any], source: Any, where: str) -> Callable[[Function], None] | None:
+    """How a function that is told of each event by itself is noted (of a bucket, a bus, a topic); None for sources that are
+    read in batches. Raises `DeclarationError` for options that are for others."""
+    from martlet.sdk.bucket import BucketEvents, Subscription
+    from martlet.sdk.bus import Bus, Listener, Topic
+
+    if isinstance(source, BucketEvents):
+        what, own = "a bucket's changes", ["prefix", "suffix"]
+    elif isinstance(source, Bus):
+        what, own = "a bus", ["pattern"]
+    elif isinstance(source, Topic):
+        what, own = "a topic", ["filter", "scope"]
+    else:
+        what, own = "a queue or a collection's changes", []
+    read = not own
+    for name, plain in _OPTIONS_OF_ON.items():
+        foreign = name in ("prefix", "suffix", "pattern", "scope") if read else name not in own
+        if foreign and given[name] != plain:
+            raise DeclarationError(f"{where}: {name}= is not for {what}" + ("" if read else f", which takes {', '.join(own)}"))
+    if read:
+        return None
+    if isinstance(source, BucketEvents):
+        one = Subscription(source, given["prefix"], given["suffix"], where)
+        return lambda function: function.subscriptions.append(one)
+    heard = Listener(source, given["pattern"], given["filter"] or None, given["scope"], where)
+    return lambda function: function.listeners.append(heard)

@@ -128,9 +128,7 @@ class Store:
             raise StartFailed(error.message, remedy=error.remedy) from error
         if not hasattr(opened, "attach"):
             return cls(opened, clock=clock)
-        shared = importlib.import_module(
-            "martlet.store.optimistic"
-        ).SharedStore  # a `Store` too; few need it
+        shared = importlib.import_module("martlet.store.optimistic").SharedStore  # a `Store` too; few need it
         made: Store = await shared.begin(cast("SharedEngine", opened), clock)
         return made
 
