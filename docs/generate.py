@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -145,7 +146,8 @@ def runtimes_page() -> str:
 
 def aws_page() -> str:
     parts = []
-    for name, service in sorted(server.SERVICES.items()):
+    for name, known in sorted(server.SERVICES.items()):
+        service = _loaded(known) if isinstance(known, str) else known
         model = codec.load(name)
         assert model is not None
         kinds = getattr(service, "parts", (service,))
@@ -197,6 +199,13 @@ def _value(action: argparse.Action) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", r"\|")
+
+
+def _loaded(name: str) -> type:
+    """What an import string names."""
+    module, _, attribute = name.partition(":")
+    found: type = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from martlet import __version__
 from martlet.apps import Apps
@@ -24,9 +24,7 @@ from martlet.apps.apis import Apis, http_api_from, rest_api_from
 from martlet.apps.archive import UPLOAD_BYTES
 from martlet.apps.declared import Declared
 from martlet.apps.layers import Layers
-from martlet.apps.stacks.api import CloudFormation
-from martlet.apps.stacks.assembly import open_stacks, stored_code
-from martlet.apps.stacks.stacks import Stacks
+from martlet.apps.stacks.sleeping import SleepingStacks
 from martlet.apps.zips import Zips
 from martlet.auth import (
     INVOKE,
@@ -112,12 +110,26 @@ class Lambda:
         return await self._tagged(request).untag_resource(caller, request)  # type: ignore[no-any-return]
 
 
+class _CloudFormation:
+    """The service "cloudformation", read in at the first call."""
+
+    def __init__(self, stacks: SleepingStacks) -> None:
+        self._stacks = stacks
+        self._service: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._service is None:
+            module, _, kind = str(SERVICES["cloudformation"]).partition(":")
+            self._service = getattr(importlib.import_module(module), kind)(self._stacks.wake().engine)
+        return getattr(self._service, name)
+
+
 BACKENDS = {
     "disk": "martlet.objects.backends.disk:open_backend",
     "remote": "martlet.objects.backends.remote:open_backend",
 }
-SERVICES: dict[str, type] = {
-    "cloudformation": CloudFormation,
+SERVICES: dict[str, type | str] = {
+    "cloudformation": "martlet.apps.stacks.api:CloudFormation",
     "dynamodb": DynamoDb,
     "dynamodbstreams": DynamoDbStreams,
     "events": Events,
@@ -133,6 +145,9 @@ SERVICES: dict[str, type] = {
 _GRACE_SECONDS = 30.0
 _MINIMUM_LEVEL = 2
 _KEEP_LOG_MS = 24 * 3_600_000
+if TYPE_CHECKING:
+    from martlet.apps.stacks.stacks import Stacks
+
 T = TypeVar("T")
 
 
@@ -149,6 +164,7 @@ class Server:
         self._principals: dict[tuple[str, int], Principal] = {}
         self._results = Results()
         self._forward: Forward | None = None
+        self._stored_code: Callable[[str, str, str], Awaitable[bytes]] | None = None
         self._started_at_ms = self.clock.now_ms()
 
     # --- start ----------------------------------------------------------------------------------------------------
@@ -202,7 +218,8 @@ class Server:
         )
         self._closers.append(self.apps.close)
         self.apis = Apis(self.store, on_apis=self._on_apis, check=_check_api)
-        self._open_stacks()
+        self.stacks = SleepingStacks(self.store, self._open_stacks)
+        self._closers.append(self.stacks.close)
         await self._listen()
         self._closers.append(self._release_receivers)
         await self.apps.load()
@@ -376,6 +393,14 @@ class Server:
         """Long polls are answered before the listeners shut, so that none holds up the stop."""
         self.queues.release()
 
+    async def _fetch_object(self, bucket: str, key: str, version: str) -> bytes:
+        """Code that a function names by bucket and key: in a bucket of ours, or a package of a template."""
+        if self._stored_code is None:
+            from martlet.apps.stacks.assembly import stored_code  # deferred, see `SleepingStacks`
+
+            self._stored_code = stored_code(self.data, lambda *place: self.objects.fetch_code(*place))
+        return await self._stored_code(bucket, key, version)
+
     async def _start_control(self) -> None:
         """The Lambda control plane: after the functions it speaks of, before anything that could call them."""
         zips = Zips(self.data)
@@ -388,7 +413,7 @@ class Server:
             region=self.settings.region,
             authorize=authorize,
             available=self._lacking_runtime,
-            fetch_object=stored_code(self.data, lambda *place: self.objects.fetch_code(*place)),
+            fetch_object=self._fetch_object,
             deliver=self._results,
             on_urls=self._on_urls,
             url_of=lambda id: f"http://{self.settings.host}:{self.port}/_url/{id}/",
@@ -417,8 +442,9 @@ class Server:
                 continue
         return ""
 
-    def _open_stacks(self) -> None:
+    def _open_stacks(self) -> Stacks:
         """SAM and CloudFormation templates: providers over the control plane, the APIs and the schedules."""
+        from martlet.apps.stacks.assembly import open_stacks  # deferred, see `SleepingStacks`
 
         async def invoke(name: str, event: bytes) -> Any:
             _, outcome = await self.functions.invoke(name, event, source="cloudformation")
@@ -433,7 +459,7 @@ class Server:
             inside = self.settings.sandbox == "isolated"
             return "http://127.0.0.1:9001" if inside else f"http://{self.settings.host}:{self.api_port}"
 
-        self.stacks: Stacks = open_stacks(
+        return open_stacks(
             self.store,
             self.clock,
             control=self.control,
@@ -456,7 +482,6 @@ class Server:
             look_ahead=self.functions.look_ahead if self.settings.sandbox == "isolated" else None,
             tables=DynamoDb(self.tables, authorize),
         )
-        self._closers.append(self.stacks.close)
 
     async def _listen(self) -> None:
         self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
@@ -641,7 +666,7 @@ class Server:
     def _services(self) -> dict[str, object]:
         """AWS's services that Martlet has, by the names that boto3 gives them: instances of `SERVICES`."""
         return {
-            "cloudformation": CloudFormation(self.stacks.engine),
+            "cloudformation": _CloudFormation(self.stacks),
             "dynamodb": DynamoDb(self.tables, authorize),
             "dynamodbstreams": DynamoDbStreams(self.tables),
             "events": self.buses.events,

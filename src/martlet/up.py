@@ -16,9 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 import uvloop
 
 from martlet.apps import Deployment
+from martlet.apps.stacks.deployed import StackDeployment
 from martlet.apps.stacks.finding import stack_name, template_of
-from martlet.apps.stacks.stacks import StackDeployment
-from martlet.apps.stacks.syntax import Sources
 from martlet.apps.watch import Deploys, watch
 from martlet.config import Settings
 from martlet.errors import DeployFailed, InvalidInput, MartletError
@@ -97,6 +96,8 @@ class _Template:
         self._stacks = server.stacks
         self._template = template
         self._given = given
+        from martlet.apps.stacks.syntax import Sources  # deferred: for templates only
+
         self._sources = Sources(template.parent, server.node_program)
 
     async def deploy(
@@ -108,13 +109,14 @@ class _Template:
         progress: Callable[[str], None] | None = None,
     ) -> StackDeployment:
         await asyncio.to_thread(self._sources.check)
-        return await self._stacks.deploy(
+        done: StackDeployment = await self._stacks.deploy(
             self._template,
             name or stack_name(self._template),
             self._given.parameters,
             is_lenient=self._given.lenient,
             progress=progress or (lambda text: None),
         )
+        return done
 
 
 def _target(server: Server, path: Path, given: TemplateOptions) -> tuple[Deploys, Path]:

@@ -13,7 +13,7 @@ from watchfiles import Change, awatch
 from martlet.apps.deployment import Deployment
 from martlet.apps.ignore import always_skipped
 from martlet.apps.package import folders_of
-from martlet.apps.stacks.stacks import StackDeployment
+from martlet.apps.stacks.deployed import StackDeployment
 from martlet.errors import MartletError
 
 __all__ = ["Deploys", "watch"]

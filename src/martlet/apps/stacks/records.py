@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from martlet.apps.stacks.deployed import ROOM
 from martlet.errors import StoreFailed
 from martlet.limits import LIMITS
 from martlet.store import keys
@@ -13,7 +14,7 @@ from martlet.store import keys
 __all__ = ["Body", "ChangeSetRecord", "Event", "Export", "Rows", "StackRecord", "State", "StoredResource"]
 
 T = TypeVar("T")
-_ROOM: Final = "stacks"
+_ROOM: Final = ROOM
 _MOST: Final = 100_000
 
 

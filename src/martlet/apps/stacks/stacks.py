@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from martlet.apps.package import check_app_name
 from martlet.apps.stacks.artifacts import Assets, Workshop, is_built
 from martlet.apps.stacks.compiling import CODE_BUCKET, Artifact
+from martlet.apps.stacks.deployed import StackDeployment
 from martlet.apps.stacks.engine import (
     Engine,
     Local,
@@ -36,26 +35,6 @@ __all__ = ["StackDeployment", "Stacks"]
 _GOOD: Final = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
 _SERVERLESS_BUCKET: Final = "ServerlessDeploymentBucket"
 Say = Callable[[str], None]
-
-
-class StackDeployment(msgspec.Struct, frozen=True, kw_only=True):
-    """What a deployment of a template did, or with `dry_run` would do. `changes` are lines for people; () for none."""
-
-    app: str
-    revision: int
-    status: str
-    outputs: dict[str, str]
-    changes: tuple[str, ...]
-    warnings: tuple[str, ...]
-    resources: int
-    duration_ms: int
-    dry_run: bool = False
-    stack_id: str = ""
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """As of any deployment: () if nothing changed."""
-        return self.changes
 
 
 class Stacks:
