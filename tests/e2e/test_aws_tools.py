@@ -149,10 +149,32 @@ def test_the_cli_deploys_a_template(aws: Aws, tmp_path: Path, http: httpx.Client
     assert "No changes to deploy" in aws(*deploy, code=255)
     assert "Successfully" in aws(*deploy, "--parameter-overrides", "Greeting=hej")
     assert http.get(outputs[0]["OutputValue"]).text.startswith("hej 000000000000")
-    (tmp_path / "index.py").write_text("")
-    (tmp_path / "local.yaml").write_text(TEMPLATE.replace("InlineCode: |", "CodeUri: ./index.py\n      Description: |"))
-    packed = aws("cloudformation", "package", "--template-file", "local.yaml", "--s3-bucket", "b", code=255)
-    assert "s3:PutObject is not supported" in packed  # by name, until there are objects
+
+
+PACKED = """
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  Greet:
+    Type: AWS::Serverless::Function
+    Properties: {Runtime: python3.11, Handler: index.handler, CodeUri: ./code, FunctionUrlConfig: {AuthType: NONE}}
+Outputs:
+  Url: {Value: !GetAtt GreetUrl.FunctionUrl}
+"""
+
+
+def test_the_cli_packs_code_into_a_bucket_and_deploys_it(aws: Aws, tmp_path: Path, http: httpx.Client) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "index.py").write_text('def handler(event, context):\n    return "from a bucket"\n')
+    (tmp_path / "local.yaml").write_text(PACKED)
+    assert "make_bucket: packages" in aws("s3", "mb", "s3://packages")
+    pack = ("cloudformation", "package", "--template-file", "local.yaml", "--s3-bucket", "packages")
+    aws(*pack, "--output-template-file", "packed.yaml")
+    assert "s3://packages/" in (tmp_path / "packed.yaml").read_text()
+    deploy = ("cloudformation", "deploy", "--template-file", "packed.yaml", "--stack-name", "packed", "--capabilities")
+    assert "Successfully" in aws(*deploy, *CAPABILITIES)
+    (url,) = aws("cloudformation", "describe-stacks", "--stack-name", "packed", "--query", "Stacks[0].Outputs[].OutputValue")
+    assert http.get(url).text == "from a bucket"
+    assert aws("s3", "ls", "s3://packages").strip()
 
 
 INTEGRATIONS = """
