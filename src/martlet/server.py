@@ -481,6 +481,7 @@ class Server:
             nearest=lambda runtime: nearest(self.functions.runtimes.programs, runtime),
             look_ahead=self.functions.look_ahead if self.settings.sandbox == "isolated" else None,
             tables=DynamoDb(self.tables, authorize),
+            fetch=self.objects.fetch,
         )
 
     async def _listen(self) -> None:

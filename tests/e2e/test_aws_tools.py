@@ -162,7 +162,9 @@ Outputs:
 """
 
 
-def test_the_cli_packs_code_into_a_bucket_and_deploys_it(aws: Aws, tmp_path: Path, http: httpx.Client) -> None:
+def test_the_cli_packs_code_into_a_bucket_and_deploys_it(
+    aws: Aws, platform: RunningPlatform, tmp_path: Path, http: httpx.Client
+) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "index.py").write_text('def handler(event, context):\n    return "from a bucket"\n')
     (tmp_path / "local.yaml").write_text(PACKED)
@@ -174,6 +176,15 @@ def test_the_cli_packs_code_into_a_bucket_and_deploys_it(aws: Aws, tmp_path: Pat
     assert "Successfully" in aws(*deploy, *CAPABILITIES)
     (url,) = aws("cloudformation", "describe-stacks", "--stack-name", "packed", "--query", "Stacks[0].Outputs[].OutputValue")
     assert http.get(url).text == "from a bucket"
+    aws("s3", "cp", "packed.yaml", "s3://packages/packed.yaml")  # as `sam deploy` brings its templates
+    stacks = client_of(platform, "cloudformation")
+    for place in (f"{platform.api_url}/packages/packed.yaml", "https://packages.s3.us-east-1.amazonaws.com/packed.yaml"):
+        change = {"StackName": "packed", "ChangeSetName": "again", "TemplateURL": place, "Capabilities": CAPABILITIES}
+        made = stacks.create_change_set(**change)
+        found = stacks.describe_change_set(ChangeSetName=made["Id"])
+        assert found["StatusReason"].startswith("The submitted information didn't contain changes.")
+    with pytest.raises(ClientError, match="S3 error: The specified key does not exist"):
+        stacks.validate_template(TemplateURL="https://packages.s3.amazonaws.com/none.yaml")
     assert aws("s3", "ls", "s3://packages").strip()
 
 

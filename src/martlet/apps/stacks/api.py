@@ -78,7 +78,7 @@ class CloudFormation:
         standing = self._engine.find(name)
         if standing is not None and standing.status != "DELETE_COMPLETE":
             raise ServiceError("AlreadyExistsException", f"Stack [{name}] already exists")
-        wanted = self._request(request, self._template(request, None), {}, None)
+        wanted = self._request(request, await self._template(request, None), {}, None)
         self._check_capabilities(wanted, change_set=False)
         id = self._engine.new_id(name)
         prepared = await self._engine.prepare(wanted, id)
@@ -91,7 +91,7 @@ class CloudFormation:
         record = self._live(request["StackName"], "Stack [{}] does not exist")
         check_updatable(record)
         before = self._engine.body(record.id)
-        template = self._template(request, before)
+        template = await self._template(request, before)
         wanted = self._request({**request, "StackName": record.name}, template, before.parameters, before)
         self._check_capabilities(wanted, change_set=False)
         prepared = await self._engine.prepare(wanted, record.id)
@@ -237,7 +237,7 @@ class CloudFormation:
 
     @_operation
     async def validate_template(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
-        body = read(self._template(request, None))
+        body = read(await self._template(request, None))
         template = parse(body)
         known = declare(template.parameters)
         parameters = []
@@ -253,7 +253,7 @@ class CloudFormation:
         if request.get("StackName"):
             text = self._engine.body(self._any(request["StackName"]).id).template
         else:
-            text = self._template(request, None)
+            text = await self._template(request, None)
         template = parse(read(text))
         parameters = []
         for name, one in declare(template.parameters).items():
@@ -283,7 +283,7 @@ class CloudFormation:
         record = self._engine.find(request["StackName"])
         before = self._engine.body(record.id) if record is not None and kind == "UPDATE" else None
         named = {**request, "StackName": record.name} if record is not None else request
-        wanted = self._request(named, self._template(request, before), before.parameters if before else {}, before)
+        wanted = self._request(named, await self._template(request, before), before.parameters if before else {}, before)
         self._check_capabilities(wanted, change_set=True)
         made = await self._change_sets.create(
             request["ChangeSetName"], kind, request.get("Description", ""), request.get("ClientToken", ""), wanted
@@ -364,7 +364,7 @@ class CloudFormation:
             raise ServiceError("ValidationError", text.format(name))
         return record
 
-    def _template(self, request: Mapping[str, Any], before: Body | None) -> str:
+    async def _template(self, request: Mapping[str, Any], before: Body | None) -> str:
         if request.get("UsePreviousTemplate"):
             if before is None:
                 raise ServiceError("ValidationError", "UsePreviousTemplate is only for stacks that have a template")
@@ -372,7 +372,7 @@ class CloudFormation:
         if request.get("TemplateBody"):
             return str(request["TemplateBody"])
         if request.get("TemplateURL"):
-            raise Unsupported("TemplateURL is not fetched: Martlet has no objects yet; give TemplateBody")
+            return await self._engine.fetch_template(str(request["TemplateURL"]))
         raise ServiceError("ValidationError", "Either Template URL or Template Body must be specified.")
 
     def _request(self, request: Mapping[str, Any], template: str, before: Mapping[str, str], body: Body | None) -> Request:

@@ -100,6 +100,7 @@ def open_stacks(
     look_ahead: LookAhead | None = None,
     tables: DynamoDb | None = None,
     buckets: Buckets = None,
+    fetch: Fetch | None = None,
 ) -> Stacks:
     """All stacks over these rooms. `build` makes an `ApiConfig` of ("rest" or "http", parts, app, warn); `invoke_base` is where
     APIs answer, `sandbox_base` where the platform's API answers inside a sandbox. Call `load` on what it gives."""
@@ -117,22 +118,18 @@ def open_stacks(
         invoke_base=invoke_base,
         endpoint=endpoint,
         remote=Local(_no_file, _no_package),
+        fetch=fetch,
     )
     return Stacks(engine, Workshop(data, layers, look_ahead=look_ahead), clock, responses)
 
 
-def stored_code(data: Path, fetch: Fetch | None = None) -> Fetch:
+def stored_code(data: Path, fetch: Fetch) -> Fetch:
     """Objects as the functions room fetches code: the platform's own packages, and `fetch` for real buckets."""
 
     zipped: dict[str, asyncio.Task[bytes]] = {}  # the latest: the functions of a template often share one package
 
     async def get(bucket: str, key: str, version: str) -> bytes:
         if bucket != CODE_BUCKET:
-            if fetch is None:
-                raise ServiceError(
-                    "InvalidParameterValueException",
-                    "S3Bucket and S3Key: Martlet has no objects yet; send the archive itself as ZipFile.",
-                )
             return await fetch(bucket, key, version)
         folder = data / "code" / key
         if len(key) != 64 or not key.isalnum() or not await asyncio.to_thread(folder.is_dir):
@@ -148,7 +145,7 @@ def stored_code(data: Path, fetch: Fetch | None = None) -> Fetch:
 
 
 def _no_file(location: str, line: int) -> bytes:
-    raise Unsupported(f"{location} is not fetched: Martlet has no objects yet", remedy="put it into the template", line=line)
+    raise Unsupported(f"{location} is not fetched", remedy="put it into the template", line=line)
 
 
 async def _no_package(artifact: Artifact) -> str:

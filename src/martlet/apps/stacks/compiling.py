@@ -66,7 +66,6 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     imported: Callable[[str], Any]  # exports by name; raises TemplateFault
     local: bool = False  # whether paths of the template mean anything
     asset: Asset = lambda raw, code, evaluate: None
-    has_objects: bool = False  # whether S3Bucket and S3Key lead anywhere
 
 
 class Compiled(msgspec.Struct, frozen=True, kw_only=True):
@@ -283,7 +282,7 @@ async def _package(body: Map, scope: Scope, environment: Environment) -> None:
         location = _location(raw["Type"], name, properties, inherited, environment.local)
         found = properties.get(name)
         if isinstance(found, Map) and ("S3Key" in found or "S3Bucket" in found):
-            location = _uploaded(raw, found, scope, environment, logical_id)
+            location = _uploaded(raw, found, scope, environment)
         if location is not None:
             artifact = _artifact(logical_id, raw, what, location, inherited, scope)
             wanted.append((properties, name, artifact))
@@ -317,19 +316,11 @@ def _location(kind: str, name: str, properties: Map, inherited: Map, local: bool
     return found
 
 
-def _uploaded(raw: Map, code: Map, scope: Scope, environment: Environment, logical_id: str) -> str | None:
-    """Code that is said to be in a bucket: a packaging tool left it beside the template, or it is one of the platform's."""
+def _uploaded(raw: Map, code: Map, scope: Scope, environment: Environment) -> str | None:
+    """Code that is said to be in a bucket, where a packaging tool has left it beside the template; None: it is there."""
     if code.get("S3Bucket") == CODE_BUCKET:
         return None
-    location = environment.asset(raw, code, scope.evaluate)
-    if location is None and not environment.has_objects:
-        raise TemplateFault(
-            f"{logical_id}: the code's S3Bucket and S3Key lead nowhere: Martlet has no objects yet",
-            code.line,
-            logical_id=logical_id,
-            remedy="name a local folder or zip, or deploy the template from the folder of the tool that packed it",
-        )
-    return location
+    return environment.asset(raw, code, scope.evaluate)
 
 
 def _artifact(logical_id: str, raw: Map, what: str, location: str, inherited: Map, scope: Scope) -> Artifact:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 import orjson
@@ -23,7 +24,7 @@ from martlet.apps.stacks.reading import TemplateFault
 from martlet.apps.stacks.records import Body, Event, Rows, StackRecord, StoredResource
 from martlet.apps.stacks.translation import Translation
 from martlet.clock import Clock, token_hex, uuid4_text
-from martlet.errors import Conflict, DeployFailed, InvalidInput, NotFound
+from martlet.errors import Conflict, DeployFailed, InvalidInput, NotFound, ServiceError
 from martlet.types import ACCOUNT, Principal
 
 __all__ = ["Engine", "Request", "in_progress"]
@@ -69,7 +70,6 @@ class Local(msgspec.Struct, frozen=True):
     is_local: bool = False
     is_slow: Callable[[Artifact], Coroutine[Any, Any, bool]] | None = None  # whether `package` would build something
     asset: Asset = lambda raw, code, evaluate: None
-    has_objects: bool = False
 
 
 async def _nothing(artifact: Artifact) -> str:
@@ -84,6 +84,19 @@ class Prepared(msgspec.Struct, frozen=True):
     planner: Planner
     plan: Plan
     body: Body
+
+
+def _object_of(url: str) -> tuple[str, str, str] | None:
+    """(bucket, key, version) of an object's URL, with the bucket in the host ("bucket.s3...") or first in the path."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return None
+    first, _, rest = parts.hostname.partition(".")
+    path = unquote(parts.path).lstrip("/")
+    in_host = bool(rest) and not first.isdigit() and first != "s3" and not first.startswith("s3-") and rest.startswith("s3")
+    bucket, key = (first, path) if in_host else tuple(path.split("/", 1)) if "/" in path else ("", "")
+    version = parse_qs(parts.query).get("versionId", [""])[0]
+    return (bucket, key, version) if bucket and key else None
 
 
 def in_progress(status: str) -> bool:
@@ -106,9 +119,10 @@ class Engine:
         invoke_base: Callable[[], str],
         endpoint: Callable[[], str] = lambda: "",
         remote: Local,
+        fetch: Callable[[str, str, str], Awaitable[bytes]] | None = None,
     ) -> None:
         """`invoke_base` is where APIs answer without DNS, "http://host:port"; `endpoint` that of the platform's API.
-        `remote` reads and packages for templates that came without files: from objects, or an error by name."""
+        `remote` reads and packages for templates that came without files; `fetch` gets an object (bucket, key, version)."""
         self._store = store
         self._clock = clock
         self.providers = dict(providers)
@@ -118,8 +132,21 @@ class Engine:
         self._invoke_base = invoke_base
         self._endpoint = endpoint
         self._remote = remote
+        self._fetch = fetch
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._closing = False
+
+    async def fetch_template(self, url: str) -> str:
+        """A template by the URL of its object: in our own endpoint's form, or in S3's. Raises ServiceError ValidationError."""
+        place = _object_of(url)
+        if place is None or self._fetch is None:
+            raise ServiceError("ValidationError", "TemplateURL must be a supported URL.")
+        try:
+            return (await self._fetch(*place)).decode()
+        except ServiceError as error:
+            raise ServiceError("ValidationError", f"S3 error: {error.message}") from error
+        except UnicodeDecodeError as error:
+            raise ServiceError("ValidationError", "Template format error: the object is not UTF-8") from error
 
     # --- life
 
@@ -255,7 +282,6 @@ class Engine:
             imported=imported,
             local=files.is_local,
             asset=files.asset,
-            has_objects=files.has_objects,
         )
         compiled = await compile_template(request.template, request.parameters, environment)
         planner = Planner(

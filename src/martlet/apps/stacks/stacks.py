@@ -162,9 +162,7 @@ class Stacks:
 
         def load(location: str, line: int) -> bytes:
             if location.startswith(("s3://", "https://", "http://")):
-                raise Unsupported(
-                    f"{location} is not fetched: Martlet has no objects yet", remedy="name a local file", line=line
-                )
+                raise Unsupported(f"{location} is not fetched", remedy="name a local file", line=line)
             try:
                 with (base / location).open("rb") as stream:
                     content = stream.read(LIMITS["template_bytes"].default + 1)
