@@ -25,6 +25,7 @@ COMMANDS = (
     "functions",
     "usage",
     "documents",
+    "store",
     "status",
     "version",
     "invoke",

@@ -72,24 +72,34 @@ async def test_several_nodes_on_one_database(nodes: list[SharedStore], keys: int
 async def test_a_read_that_is_not_validated_is_seen(nodes: list[SharedStore], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimistic.TrackedTx, "touched", lambda *_: False)
     clients = Clients(nodes, seed=3, keys=2)
-    await clients.run(12, 40)
-    assert clients.verdict(nodes[0]) != []
+    assert await seen(clients, nodes[0], "")
+
+
+async def seen(clients: Clients, node: SharedStore, word: str) -> bool:
+    """Whether a planted fault shows. That it happens at all hangs on how the nodes take turns, so it gets its chances."""
+    for _ in range(20):
+        await clients.run(12, 40)
+        if any(word in problem for problem in clients.verdict(node)):
+            return True
+    return False
 
 
 async def test_a_range_that_is_not_validated_is_seen(nodes: list[SharedStore], monkeypatch: pytest.MonkeyPatch) -> None:
     """Write skew over a range: both see it empty, both put a row into it."""
     monkeypatch.setattr(optimistic.TrackedTx, "touched", lambda *_: False)
-    assert await phantoms(nodes) > 1
+    assert await phantoms(nodes, 200) > 1
 
 
 async def test_no_phantoms(nodes: list[SharedStore]) -> None:
     assert await phantoms(nodes) == 1
 
 
-async def phantoms(nodes: list[SharedStore]) -> int:
-    """The most rows that were put into a range for one row."""
+async def phantoms(nodes: list[SharedStore], turns: int = 12) -> int:
+    """The most rows that were put into a range for one row, in so many turns or until there were two."""
     most = 0
-    for turn in range(12):
+    for turn in range(turns):
+        if most > 1:
+            break
         low = b"\x50%03d" % turn
 
         def book(tx: object, low: bytes = low, number: int = 0) -> bool:
@@ -110,8 +120,7 @@ async def phantoms(nodes: list[SharedStore]) -> int:
 async def test_a_stale_read_is_seen(nodes: list[SharedStore], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SharedStore, "_is_fresh", lambda self: True)
     clients = Clients(nodes, seed=5, keys=2)
-    await clients.run(12, 40)
-    assert any("circle" in problem for problem in clients.verdict(nodes[0]))
+    assert await seen(clients, nodes[0], "circle")
 
 
 @pytest.mark.parametrize("kept", [True, False])
