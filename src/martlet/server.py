@@ -522,7 +522,9 @@ class Server:
 
     async def _ask_service(self, service: str, role: str, *request: Any) -> tuple[int, list[tuple[str, str]], bytes]:
         """A call of an API's integration to one of our own services, by the role that it names."""
-        principal = self.store.read(lambda reader: role_for_service(reader, role, ACCOUNT, "apigateway.amazonaws.com"))
+        principal = self.store.read(
+            lambda reader: role_for_service(reader, role, ACCOUNT, "apigateway.amazonaws.com", self.settings.region)
+        )
         if principal is None:
             raise AccessDenied(f"API Gateway may not take the role {role}")
         if self._forward is None:
@@ -621,7 +623,7 @@ class Server:
             principal = self._principals[key] = function_principal(version, self.settings.region)
         if version.role:  # read anew: what a role may do can change while its functions run
             known = principal
-            principal = self.store.read(lambda reader: with_role(known, version.role, ACCOUNT, reader))
+            principal = self.store.read(lambda reader: with_role(known, version.role, ACCOUNT, reader, self.settings.region))
         return principal
 
     def _guarded(self, inner: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:

@@ -45,13 +45,15 @@ ACCOUNT = "000000000000"  # of every ARN here, until there are tenants
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who asks. `kind` root: the owner's key; function: code in a sandbox; role: a session of a role (AWS STS); service: a
+    """Who asks. `kind` root: the owner's key; function: code in a sandbox; role: a session of a role (AWS STS); user: an IAM
+    user's key; service: a
     room; anonymous: the public."""
 
-    kind: Literal["root", "function", "role", "service", "anonymous"]
+    kind: Literal["root", "function", "role", "user", "service", "anonymous"]
     name: str = ""
     grants: frozenset[tuple[str, str]] = frozenset()  # (action, resource) pairs; "*" and a trailing "*" match
     session: str = ""  # of a function that has a role: "assumed-role/<role>/<session>", as STS tells it
+    standing: Any = None  # of roles and users: `auth.standing.Standing`, the policies that decide; never stored
 
 
 ANONYMOUS = Principal("anonymous")
