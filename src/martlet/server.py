@@ -39,7 +39,7 @@ from martlet.auth import (
 )
 from martlet.buses import Events, Scheduler, Sns
 from martlet.clock import Clock
-from martlet.config import Settings
+from martlet.config import Settings, environment
 from martlet.documents import Documents, Usage
 from martlet.documents.declared import Declared as DeclaredCollections
 from martlet.documents.dynamodb import DynamoDb, DynamoDbStreams, Tables
@@ -66,6 +66,7 @@ from martlet.protocols import s3 as s3_face
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.queues import Queues, Sqs
+from martlet.secrets import SecretsManager, Ssm, Vault, key_source
 from martlet.store import Store, places
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, ObjectTargets, Target, Triggers
@@ -139,7 +140,9 @@ SERVICES: dict[str, type | str] = {
     "s3": S3,
     "scheduler": Scheduler,
     "sns": Sns,
+    "secretsmanager": SecretsManager,
     "sqs": Sqs,
+    "ssm": Ssm,
     "sts": Sessions,
 }
 _GRACE_SECONDS = 30.0
@@ -196,6 +199,7 @@ class Server:
         await self._start_control()
         await self._start_documents()
         await self._start_tables()
+        self._make_secrets()
         await self._start_queues()
         await self._start_objects()
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
@@ -323,6 +327,12 @@ class Server:
         self.tables = Tables(self.store, self.clock, region=self.settings.region, record=record, holder="local")
         await self.tables.start()
         self._closers.append(self.tables.stop)
+
+    def _make_secrets(self) -> None:
+        source = key_source(self.settings.secret_key, self.data / "secret.key", environment())
+        vault = Vault(self.store, source)
+        self.secrets = SecretsManager(self.store, vault, os.urandom, self.settings.region)
+        self.parameters = Ssm(self.store, vault, self.settings.region)
 
     async def _start_queues(self) -> None:
         self.queues = Queues(self.store, self.clock, region=self.settings.region)
@@ -565,6 +575,7 @@ class Server:
                 await self.store.maintain(keep_log_ms=_KEEP_LOG_MS)
                 await self.log_groups.expire()
                 await self.queues.expire()
+                await self.secrets.expire()
             except MartletError as error:
                 self.logs.platform("_platform", f"maintenance of the store failed: {error}")
 
@@ -678,7 +689,9 @@ class Server:
             "s3": self.s3,
             "scheduler": self.buses.scheduler,
             "sns": self.buses.topics,
+            "secretsmanager": self.secrets,
             "sqs": Sqs(self.queues),
+            "ssm": self.parameters,
             "sts": Sessions(self.store, self.clock),
         }
 

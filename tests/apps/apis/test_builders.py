@@ -457,17 +457,17 @@ def test_what_http_resources_may_not_ask(parts: list[Part], words: str) -> None:
 
 def test_jwt_authorizers_in_resources_and_in_documents() -> None:
     configuration = {"Issuer": "https://id.example", "Audience": ["shop"]}
+    authorizer: dict[str, Any] = {"AuthorizerType": "JWT", "JwtConfiguration": configuration}
+    authorizer["IdentitySource"] = ["$request.header.X"]
+    needs: dict[str, Any] = {"AuthorizationType": "JWT", "AuthorizerId": "a", "AuthorizationScopes": ["read"]}
     api = http_api_from(
         [
             HTTP,
-            part("ApiGatewayV2::Authorizer", "a", AuthorizerType="JWT", JwtConfiguration=configuration, IdentitySource=["$request.header.X"]),
+            part("ApiGatewayV2::Authorizer", "a", **authorizer),
             part("ApiGatewayV2::Integration", "i", IntegrationType="AWS_PROXY", IntegrationUri="f", PayloadFormatVersion="2.0"),
-            part(
-                "ApiGatewayV2::Route", "r", RouteKey="GET /", Target="integrations/i", AuthorizationType="JWT", AuthorizerId="a",
-                AuthorizationScopes=["read"],
-            ),
+            part("ApiGatewayV2::Route", "r", RouteKey="GET /", Target="integrations/i", **needs),
         ]
-    )  # fmt: skip
+    )
     found = api.authorizers[0]
     assert (found.kind, found.issuer, found.audience) == ("JWT", "https://id.example", ("shop",))
     assert found.identity == ("$request.header.X",)

@@ -2,7 +2,8 @@
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-jwt-authorizer.html
 https://openid.net/specs/openid-connect-discovery-1_0.html ; RFC 7517, RFC 7519, RFC 8725. Only asymmetric algorithms are
-taken, so that a public key is never a secret to sign with, and keys come from the issuer alone, whatever a token's header names.
+taken, so that a public key is never a secret to sign with, and keys come from the issuer alone, whatever a token's
+header names.
 """
 
 from __future__ import annotations
