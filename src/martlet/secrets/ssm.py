@@ -119,9 +119,9 @@ class Ssm:
         if found.labels:
             raise _fault(
                 "ParameterMaxVersionLimitExceeded",
-                f"You attempted to create a new version of {name} by calling the PutParameter API with the overwrite flag. "
-                f"Version {oldest}, the oldest version, can't be deleted because it has a label associated with it. Move the label to "
-                "another version of the parameter, and try again.",
+                f"You attempted to create a new version of {name} by calling the PutParameter API with the overwrite "
+                f"flag. Version {oldest}, the oldest version, can't be deleted because it has a label associated with it. "
+                "Move the label to another version of the parameter, and try again.",
             )
         _forget_version(tx, name, oldest)
 
