@@ -66,7 +66,7 @@ from martlet.protocols import s3 as s3_face
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.queues import Queues, Sqs
-from martlet.secrets import SecretsManager, Ssm, Vault, key_source
+from martlet.secrets import Secrets, Ssm, Vault, key_source
 from martlet.store import Store, places
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, ObjectTargets, Target, Triggers
@@ -140,7 +140,7 @@ SERVICES: dict[str, type | str] = {
     "s3": S3,
     "scheduler": Scheduler,
     "sns": Sns,
-    "secretsmanager": SecretsManager,
+    "secretsmanager": Secrets,
     "sqs": Sqs,
     "ssm": Ssm,
     "sts": Sessions,
@@ -331,7 +331,7 @@ class Server:
     def _make_secrets(self) -> None:
         source = key_source(self.settings.secret_key, self.data / "secret.key", environment())
         vault = Vault(self.store, source)
-        self.secrets = SecretsManager(self.store, vault, os.urandom, self.settings.region)
+        self.secrets = Secrets(self.store, vault, os.urandom, self.settings.region)
         self.parameters = Ssm(self.store, vault, self.settings.region)
 
     async def _start_queues(self) -> None:

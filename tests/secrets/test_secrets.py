@@ -15,7 +15,7 @@ import pytest
 
 from martlet.clock import ManualClock
 from martlet.errors import AccessDenied, MartletError, ServiceError, StartFailed, StoreFailed, Unsupported
-from martlet.secrets import SecretsManager, Ssm, Vault, key_source
+from martlet.secrets import Secrets, Ssm, Vault, key_source
 from martlet.store import Store, keys
 from martlet.store.engines.memory import MemoryEngine
 from martlet.types import ACCOUNT, Principal
@@ -45,8 +45,8 @@ async def store(clock: ManualClock) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-def secrets(store: Store) -> SecretsManager:
-    return SecretsManager(store, Vault(store, lambda: [KEY]), os.urandom)
+def secrets(store: Store) -> Secrets:
+    return Secrets(store, Vault(store, lambda: [KEY]), os.urandom)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def refused(call: Any) -> str:
     return f"{error.name} {error.message}".rstrip() if isinstance(error, ServiceError) else type(error).__name__
 
 
-async def value_of(secrets: SecretsManager, **more: Any) -> Any:
+async def value_of(secrets: Secrets, **more: Any) -> Any:
     found = await secrets.get_secret_value(ME, {"SecretId": "db", **more})
     return found.get("SecretString", found.get("SecretBinary"))
 
@@ -69,7 +69,7 @@ async def value_of(secrets: SecretsManager, **more: Any) -> Any:
 # --- secrets
 
 
-async def test_versions_and_stages(secrets: SecretsManager) -> None:
+async def test_versions_and_stages(secrets: Secrets) -> None:
     made = await secrets.create_secret(ME, {"Name": "db", "SecretString": "one", "ClientRequestToken": "1" * 32})
     assert re.fullmatch(rf"arn:aws:secretsmanager:us-east-1:{ACCOUNT}:secret:db-[A-Za-z]{{6}}", made["ARN"])
     put = await secrets.put_secret_value(ME, {"SecretId": "db", "SecretBinary": b"\x00two", "ClientRequestToken": "2" * 32})
@@ -84,7 +84,7 @@ async def test_versions_and_stages(secrets: SecretsManager) -> None:
     assert (await secrets.list_secrets(ME, {}))["SecretList"][0]["Name"] == "db"
 
 
-async def test_the_same_token_is_the_same_request(secrets: SecretsManager) -> None:
+async def test_the_same_token_is_the_same_request(secrets: Secrets) -> None:
     request = {"Name": "db", "SecretString": "one", "ClientRequestToken": "1" * 32}
     await secrets.create_secret(ME, request)
     again = {"SecretId": "db", "SecretString": "one", "ClientRequestToken": "1" * 32}
@@ -94,7 +94,7 @@ async def test_the_same_token_is_the_same_request(secrets: SecretsManager) -> No
     assert await refused(secrets.create_secret(ME, request)) == text
 
 
-async def test_deleted_restored_and_gone(secrets: SecretsManager, clock: ManualClock, store: Store) -> None:
+async def test_deleted_restored_and_gone(secrets: Secrets, clock: ManualClock, store: Store) -> None:
     await secrets.create_secret(ME, {"Name": "db", "SecretString": "one"})
     await secrets.delete_secret(ME, {"SecretId": "db", "RecoveryWindowInDays": 7})
     assert (await refused(value_of(secrets))).startswith("InvalidRequestException You can't perform")
@@ -115,7 +115,7 @@ async def test_deleted_restored_and_gone(secrets: SecretsManager, clock: ManualC
     assert await refused(value_of(secrets)) == gone
 
 
-async def test_what_is_refused(secrets: SecretsManager) -> None:
+async def test_what_is_refused(secrets: Secrets) -> None:
     assert (await refused(secrets.create_secret(ME, {"Name": "a b", "SecretString": "x"}))).startswith(
         "InvalidParameterException"
     )
@@ -129,7 +129,7 @@ async def test_what_is_refused(secrets: SecretsManager) -> None:
         await secrets.list_secrets(ME, {"Filters": [{"Key": "owning-service", "Values": ["x"]}]})
 
 
-async def test_random_passwords(secrets: SecretsManager) -> None:
+async def test_random_passwords(secrets: Secrets) -> None:
     found = (await secrets.get_random_password(ME, {}))["RandomPassword"]
     assert len(found) == 32
     for kind in (r"[a-z]", r"[A-Z]", r"[0-9]", r"[^A-Za-z0-9]"):
@@ -149,14 +149,14 @@ def stored(store: Store) -> bytes:
     return b"".join(raw for _, raw in store.read(lambda reader: [*reader.scan(low, high), *reader.scan(more, most)]))
 
 
-async def test_no_value_lies_open(secrets: SecretsManager, ssm: Ssm, store: Store) -> None:
+async def test_no_value_lies_open(secrets: Secrets, ssm: Ssm, store: Store) -> None:
     await secrets.create_secret(ME, {"Name": "db", "SecretString": "hunter2hunter2"})
     await ssm.put_parameter(ME, {"Name": "/a/b", "Type": "String", "Value": "hunter2hunter2"})
     assert b"hunter2" not in stored(store)
     assert len(stored(store)) == 2 * (14 + 12 + 16)
 
 
-async def test_values_cannot_be_exchanged(secrets: SecretsManager, store: Store) -> None:
+async def test_values_cannot_be_exchanged(secrets: Secrets, store: Store) -> None:
     for name in ("db", "other"):
         await secrets.create_secret(ME, {"Name": name, "SecretString": name})
     low, high = keys.prefix_range("secrets.value")
@@ -172,17 +172,17 @@ async def test_values_cannot_be_exchanged(secrets: SecretsManager, store: Store)
     assert "other" not in str(caught.value)
 
 
-async def test_rotation_wraps_again_and_a_wrong_key_opens_nothing(secrets: SecretsManager, store: Store) -> None:
+async def test_rotation_wraps_again_and_a_wrong_key_opens_nothing(secrets: Secrets, store: Store) -> None:
     await secrets.create_secret(ME, {"Name": "db", "SecretString": "one"})
     new = b"n" * 32
-    wrong = SecretsManager(store, Vault(store, lambda: [new]), os.urandom)
+    wrong = Secrets(store, Vault(store, lambda: [new]), os.urandom)
     with pytest.raises(StoreFailed, match="not the one"):
         await value_of(wrong)
-    rotated = SecretsManager(store, Vault(store, lambda: [new, KEY]), os.urandom)
+    rotated = Secrets(store, Vault(store, lambda: [new, KEY]), os.urandom)
     assert await value_of(rotated) == "one"
-    assert await value_of(SecretsManager(store, Vault(store, lambda: [new]), os.urandom)) == "one", "the old key can go"
+    assert await value_of(Secrets(store, Vault(store, lambda: [new]), os.urandom)) == "one", "the old key can go"
     with pytest.raises(StoreFailed):
-        await value_of(SecretsManager(store, Vault(store, lambda: [KEY]), os.urandom))
+        await value_of(Secrets(store, Vault(store, lambda: [KEY]), os.urandom))
 
 
 def test_where_keys_come_from(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ async def test_history_is_bounded(ssm: Ssm) -> None:
     assert len(newest_first) == 100
 
 
-async def test_reading_another_apps_secret_is_denied(ssm: Ssm, secrets: SecretsManager) -> None:
+async def test_reading_another_apps_secret_is_denied(ssm: Ssm, secrets: Secrets) -> None:
     from martlet.auth import authorize
     from martlet.auth.standing import Standing, compiled
 

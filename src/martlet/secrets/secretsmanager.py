@@ -22,7 +22,7 @@ from martlet.secrets.vault import Vault
 from martlet.store import Reader, Store, Tx, keys
 from martlet.types import ACCOUNT
 
-__all__ = ["SecretsManager", "random_password"]
+__all__ = ["Secrets", "random_password"]
 
 _TABLE: Final = "secrets.secret"
 _VALUE: Final = "secrets.value"  # (.., name, suffix, version) -> sealed value
@@ -40,7 +40,7 @@ _PUNCTUATION: Final = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _SELF: Final = frozenset({"ListSecrets", "GetRandomPassword", "BatchGetSecretValue"})
 
 
-class SecretsManager:
+class Secrets:
     """The service "secretsmanager". `random` gives that many random bytes."""
 
     def __init__(self, store: Store, vault: Vault, random: Callable[[int], bytes], region: str = "us-east-1") -> None:
