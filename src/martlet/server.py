@@ -199,7 +199,6 @@ class Server:
         await self._start_control()
         await self._start_documents()
         await self._start_tables()
-        self._make_secrets()
         await self._start_queues()
         await self._start_objects()
         # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
@@ -335,6 +334,7 @@ class Server:
         self.parameters = Ssm(self.store, vault, self.settings.region)
 
     async def _start_queues(self) -> None:
+        self._make_secrets()
         self.queues = Queues(self.store, self.clock, region=self.settings.region)
         await self.queues.start()
         self._closers.append(self.queues.stop)
