@@ -39,7 +39,7 @@ from martlet.auth import (
 )
 from martlet.buses import Events, Scheduler, Sns
 from martlet.clock import Clock
-from martlet.config import Settings
+from martlet.config import Settings, environment
 from martlet.documents import Documents, Usage
 from martlet.documents.declared import Declared as DeclaredCollections
 from martlet.documents.dynamodb import DynamoDb, DynamoDbStreams, Tables
@@ -66,6 +66,7 @@ from martlet.protocols import s3 as s3_face
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.queues import Queues, Sqs
+from martlet.secrets import Secrets, Ssm, Vault, key_source
 from martlet.store import Store, places
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, ObjectTargets, Target, Triggers
@@ -139,7 +140,9 @@ SERVICES: dict[str, type | str] = {
     "s3": S3,
     "scheduler": Scheduler,
     "sns": Sns,
+    "secretsmanager": Secrets,
     "sqs": Sqs,
+    "ssm": Ssm,
     "sts": Sessions,
 }
 _GRACE_SECONDS = 30.0
@@ -324,7 +327,14 @@ class Server:
         await self.tables.start()
         self._closers.append(self.tables.stop)
 
+    def _make_secrets(self) -> None:
+        source = key_source(self.settings.secret_key, self.data / "secret.key", environment())
+        vault = Vault(self.store, source)
+        self.secrets = Secrets(self.store, vault, os.urandom, self.settings.region)
+        self.parameters = Ssm(self.store, vault, self.settings.region)
+
     async def _start_queues(self) -> None:
+        self._make_secrets()
         self.queues = Queues(self.store, self.clock, region=self.settings.region)
         await self.queues.start()
         self._closers.append(self.queues.stop)
@@ -523,7 +533,9 @@ class Server:
 
     async def _ask_service(self, service: str, role: str, *request: Any) -> tuple[int, list[tuple[str, str]], bytes]:
         """A call of an API's integration to one of our own services, by the role that it names."""
-        principal = self.store.read(lambda reader: role_for_service(reader, role, ACCOUNT, "apigateway.amazonaws.com"))
+        principal = self.store.read(
+            lambda reader: role_for_service(reader, role, ACCOUNT, "apigateway.amazonaws.com", self.settings.region)
+        )
         if principal is None:
             raise AccessDenied(f"API Gateway may not take the role {role}")
         if self._forward is None:
@@ -564,6 +576,7 @@ class Server:
                 await self.store.maintain(keep_log_ms=_KEEP_LOG_MS)
                 await self.log_groups.expire()
                 await self.queues.expire()
+                await self.secrets.expire()
             except MartletError as error:
                 self.logs.platform("_platform", f"maintenance of the store failed: {error}")
 
@@ -622,7 +635,7 @@ class Server:
             principal = self._principals[key] = function_principal(version, self.settings.region)
         if version.role:  # read anew: what a role may do can change while its functions run
             known = principal
-            principal = self.store.read(lambda reader: with_role(known, version.role, ACCOUNT, reader))
+            principal = self.store.read(lambda reader: with_role(known, version.role, ACCOUNT, reader, self.settings.region))
         return principal
 
     def _guarded(self, inner: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
@@ -677,7 +690,9 @@ class Server:
             "s3": self.s3,
             "scheduler": self.buses.scheduler,
             "sns": self.buses.topics,
+            "secretsmanager": self.secrets,
             "sqs": Sqs(self.queues),
+            "ssm": self.parameters,
             "sts": Sessions(self.store, self.clock),
         }
 

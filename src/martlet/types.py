@@ -45,13 +45,15 @@ ACCOUNT = "000000000000"  # of every ARN here, until there are tenants
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who asks. `kind` root: the owner's key; function: code in a sandbox; role: a session of a role (AWS STS); service: a
+    """Who asks. `kind` root: the owner's key; function: code in a sandbox; role: a session of a role (AWS STS); user: an IAM
+    user's key; service: a
     room; anonymous: the public."""
 
-    kind: Literal["root", "function", "role", "service", "anonymous"]
+    kind: Literal["root", "function", "role", "user", "service", "anonymous"]
     name: str = ""
     grants: frozenset[tuple[str, str]] = frozenset()  # (action, resource) pairs; "*" and a trailing "*" match
     session: str = ""  # of a function that has a role: "assumed-role/<role>/<session>", as STS tells it
+    standing: Any = None  # of roles and users: `auth.standing.Standing`, the policies that decide; never stored
 
 
 ANONYMOUS = Principal("anonymous")
@@ -151,17 +153,19 @@ class ApiIntegration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class ApiAuthorizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A function that decides who may call a route. `identity` are expressions such as "method.request.header.Authorization"
-    (REST) or "$request.header.Authorization" (HTTP); all of them must be there."""
+    """A function that decides who may call a route, or an issuer of tokens (JWT). `identity` are expressions such as
+    "method.request.header.Authorization" (REST) or "$request.header.Authorization" (HTTP); all of them must be there."""
 
     name: str
-    kind: Literal["TOKEN", "REQUEST"]
-    function: str
+    kind: Literal["TOKEN", "REQUEST", "JWT"]
+    function: str = ""
     identity: tuple[str, ...] = ()
     ttl_seconds: int = 300
     validation: str = ""  # TOKEN: a pattern that the token must match as a whole
     payload_format: Literal["1.0", "2.0"] = "1.0"
     simple: bool = False  # format 2.0: {"isAuthorized": true} instead of a policy
+    issuer: str = ""  # JWT: who signs, as the claim "iss" has it
+    audience: tuple[str, ...] = ()  # JWT: one of these must be in "aud", or be the "client_id"
 
 
 class ApiRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -177,6 +181,7 @@ class ApiRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     validate_parameters: bool = False
     authorization: Literal["NONE", "AWS_IAM", "CUSTOM"] = "NONE"
     authorizer: str = ""
+    scopes: tuple[str, ...] = ()  # a JWT must have one of them
     operation: str = ""
 
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 
 from martlet.auth import Auth, Identities, Sessions, authorize
+from martlet.auth.sessions import find_session
 from martlet.clock import ManualClock
 from martlet.errors import AccessDenied, MartletError, ServiceError, Unauthenticated, Unsupported
 from martlet.store import Store
@@ -102,7 +103,9 @@ async def test_errors_of_roles(iam: Identities) -> None:
         assert await refused(new_role(iam, name)) == text
     bad = {"RoleName": "bad", "AssumeRolePolicyDocument": READ}
     assert await refused(iam.create_role(ME, bad)) == "MalformedPolicyDocument 400 Has prohibited field Resource"
-    assert await refused(new_role(iam, "bounded", PermissionsBoundary=ADMIN)) == "Unsupported"
+    none = "arn:aws:iam::aws:policy/ReadOnlyAccess"  # its document is not here, so it cannot be a boundary
+    assert await refused(new_role(iam, "bounded", PermissionsBoundary=none)) == "Unsupported"
+    assert (await new_role(iam, "bounded", PermissionsBoundary=ADMIN))["PermissionsBoundary"]["PermissionsBoundaryArn"] == ADMIN
     twice = [{"Key": "a", "Value": "1"}, {"Key": "A", "Value": "2"}]
     assert (await refused(new_role(iam, "tagged", Tags=twice))).startswith("InvalidInput 400 Duplicate tag keys")
     many = [{"Key": f"k{n}", "Value": ""} for n in range(50)]
@@ -257,8 +260,6 @@ async def test_a_session_of_a_role_may_what_its_policies_grant_now(
     answer = await assumed(iam, sts, SourceIdentity="me")
     arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/ci"
     assert answer["AssumedRoleUser"] == {"AssumedRoleId": f"{role['RoleId']}:ci", "Arn": arn}
-    from martlet.auth.sessions import find_session
-
     session = store.read(lambda reader: find_session(reader, answer["Credentials"]["AccessKeyId"]))
     assert session is not None
 
@@ -297,17 +298,72 @@ async def test_who_may_not_assume_a_role(iam: Identities, sts: Sessions) -> None
         assert (await refused(call)).startswith("AccessDenied 403")
     long = "ValidationError 400 The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
     assert await refused(assumed(iam, sts, DurationSeconds=3601)) == long
-    for name in ("Policy", "PolicyArns", "Tags", "TransitiveTagKeys"):
+    for name in ("Tags", "TransitiveTagKeys"):
         with pytest.raises(Unsupported, match=name):
             await assumed(iam, sts, **{name: ["x"]})
+
+
+async def test_a_deny_a_boundary_and_a_session_policy_each_take_away(iam: Identities, sts: Sessions, store: Store) -> None:
+    await new_role(iam)
+    read = await new_policy(iam)
+    await iam.attach_role_policy(ME, {"RoleName": "deployer", "PolicyArn": ADMIN})
+    key = (await assumed(iam, sts))["Credentials"]["AccessKeyId"]
+    narrow = (await assumed(iam, sts, Policy=READ))["Credentials"]["AccessKeyId"]
+    by_name = (await assumed(iam, sts, PolicyArns=[{"arn": read}]))["Credentials"]["AccessKeyId"]
+
+    def may(key: str, action: str) -> bool:
+        session = store.read(lambda reader: find_session(reader, key))
+        assert session is not None
+        try:
+            authorize(store.read(session.acting), action, "*")
+        except AccessDenied:
+            return False
+        return True
+
+    assert [(may(one, "lambda:GetFunction"), may(one, "s3:GetObject")) for one in (key, narrow, by_name)] == [
+        (True, True),
+        (True, False),
+        (True, False),
+    ]
+    await iam.put_role_permissions_boundary(ME, {"RoleName": "deployer", "PermissionsBoundary": read})
+    assert (may(key, "lambda:GetFunction"), may(key, "s3:GetObject")) == (True, False)
+    shown = (await iam.get_role(ME, {"RoleName": "deployer"}))["Role"]["PermissionsBoundary"]
+    assert shown == {"PermissionsBoundaryType": "PermissionsBoundaryPolicy", "PermissionsBoundaryArn": read}
+    assert (await refused(iam.delete_policy(ME, {"PolicyArn": read}))).startswith("DeleteConflict")
+    await iam.delete_role_permissions_boundary(ME, {"RoleName": "deployer"})
+    assert may(key, "s3:GetObject")
     denies = READ.replace("Allow", "Deny")
     await iam.put_role_policy(ME, {"RoleName": "deployer", "PolicyName": "p", "PolicyDocument": denies})
-    assert await refused(assumed(iam, sts)) == "Unsupported"
+    assert (may(key, "lambda:GetFunction"), may(key, "s3:GetObject")) == (False, True)
+
+
+async def test_a_denial_says_who_what_where_and_whether_something_denies_it(
+    iam: Identities, sts: Sessions, store: Store
+) -> None:
+    await new_role(iam)
+    await iam.put_role_policy(ME, {"RoleName": "deployer", "PolicyName": "p", "PolicyDocument": READ.replace("Allow", "Deny")})
+    key = (await assumed(iam, sts))["Credentials"]["AccessKeyId"]
+    session = store.read(lambda reader: find_session(reader, key))
+    assert session is not None
+    me = f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/ci"
+    shop = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:shop"
+    for action, resource, named, why in (
+        ("lambda:GetFunction", "shop", shop, "with an explicit deny in a policy"),
+        ("lambda:InvokeFunction", "shop", shop, "because no identity-based policy allows the lambda:InvokeFunction action"),
+        (
+            "documents:Get",
+            "a/b",
+            f"arn:martlet:documents:us-east-1:{ACCOUNT}:a/b",
+            "because no identity-based policy allows the documents:Get action",
+        ),
+    ):
+        with pytest.raises(AccessDenied) as caught:
+            authorize(store.read(session.acting), action, resource)
+        assert caught.value.message == f"User: {me} is not authorized to perform: {action} on resource: {named} {why}"
+        assert caught.value.details["explicit"] is why.startswith("with")
 
 
 async def test_sessions_that_are_over_are_swept_out(sts: Sessions, store: Store, clock: ManualClock) -> None:
-    from martlet.auth.sessions import find_session
-
     key = (await sts.get_session_token(ME, {}))["Credentials"]["AccessKeyId"]
     clock.advance(3_601)
     await sts.get_session_token(ME, {})

@@ -144,7 +144,7 @@ async def test_an_answer_without_a_body(platform: AwsPlatform) -> None:
         ("sqs", "list_queues", {}, "sqs:ListQueues"),
         ("dynamodb", "list_tables", {}, "dynamodb:ListTables"),
         ("sns", "list_topics", {}, "sns:ListTopics"),
-        ("iam", "list_users", {}, "iam:ListUsers"),
+        ("iam", "list_mfa_devices", {}, "iam:ListMFADevices"),
         ("s3", "list_buckets", {}, "s3:ListBuckets"),
         ("cloudwatch", "list_dashboards", {}, "cloudwatch:ListDashboards"),
         ("ec2", "describe_regions", {}, "ec2:DescribeRegions"),

@@ -13,6 +13,7 @@ from martlet.auth.hosts import check_host
 from martlet.auth.identities import Identities
 from martlet.auth.policy import DOCUMENT_ACTIONS, INVOKE, authorize, function_principal
 from martlet.auth.sessions import Sessions, role_for_service, with_role
+from martlet.auth.standing import seen_from
 
 __all__ = [
     "DOCUMENT_ACTIONS",
@@ -26,5 +27,6 @@ __all__ = [
     "check_host",
     "function_principal",
     "role_for_service",
+    "seen_from",
     "with_role",
 ]

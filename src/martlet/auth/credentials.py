@@ -14,8 +14,9 @@ from typing import Final
 
 import msgspec
 
-from martlet.auth import sigv2, sigv4
+from martlet.auth import people, sigv2, sigv4
 from martlet.auth.instances import InstanceKeys
+from martlet.auth.people import AccessKey
 from martlet.auth.sessions import find_session
 from martlet.clock import Clock, token_hex
 from martlet.errors import StartFailed
@@ -24,7 +25,7 @@ from martlet.types import Principal
 
 __all__ = ["Auth", "Credentials", "Signed"]
 
-_KEY: Final = "auth.key"  # (.., access key id) -> _StoredKey
+_KEY: Final = "auth.key"  # (.., access key id) -> people.AccessKey
 _TOKEN: Final = "auth.token"  # (.., SHA-256 of the token) -> Principal
 
 
@@ -49,15 +50,7 @@ class Signed(msgspec.Struct, frozen=True):
     claim: sigv4.Claim | None = None
 
 
-class _StoredKey(msgspec.Struct, frozen=True):
-    """SigV4 cannot be checked against a hash of the secret, so the store holds the secret itself."""
-
-    principal: Principal
-    secret: str
-
-
 _ENCODE: Final = msgspec.json.Encoder(order="deterministic")
-_DECODE_KEY: Final = msgspec.json.Decoder(_StoredKey)
 _DECODE_TOKEN: Final = msgspec.json.Decoder(Principal)
 _ROOT: Final = Principal("root", "root")
 _FORMS: Final = {
@@ -169,7 +162,7 @@ class Auth:
 
             def of_session() -> Principal:
                 session.check(token, self._clock.now_ms())
-                return self._store.read(session.acting) if session.role_id else session.principal
+                return self._store.read(session.acting)
 
             return session.secret, of_session
         instance = self.instances.secret_of(key_id, token) if token else None
@@ -184,13 +177,15 @@ class Auth:
                 return principal
 
             return secret, of_instance
-        raw = self._store.get(keys.encode(_KEY, key_id))
-        if raw is None:
+        stored = people.find_key(self._store.get(people.key_row(key_id)))
+        if stored is None or not stored.is_active:
             raise sigv4.refused("InvalidClientTokenId", "the access key id is not known")
-        stored = _DECODE_KEY.decode(raw)
         if token:
             raise sigv4.refused("InvalidToken", "the session token is not valid: this key has none")
-        return stored.secret, lambda: stored.principal
+        owner = stored.principal
+        if owner.kind != "user":
+            return stored.secret, lambda: owner
+        return stored.secret, lambda: self._store.read(lambda reader: people.acting(reader, owner))
 
     def _by_token(self, authorization: str) -> Principal:
         scheme, _, token = authorization.partition(" ")
@@ -221,13 +216,14 @@ def _digest(token: str) -> bytes:
 def _install_root(tx: Tx, credentials: Credentials) -> None:
     """Make `credentials` the only ones of root; writes nothing if they already are."""
     wanted = {
-        keys.encode(_KEY, credentials.access_key_id): _ENCODE.encode(_StoredKey(_ROOT, credentials.secret_access_key)),
+        people.key_row(credentials.access_key_id): people.encoded(AccessKey(_ROOT, credentials.secret_access_key)),
         keys.encode(_TOKEN, _digest(credentials.token)): _ENCODE.encode(_ROOT),
     }
     for kind in (_KEY, _TOKEN):
         low, high = keys.prefix_range(kind)
         for key, value in tx.scan(low, high):
-            principal = _DECODE_TOKEN.decode(value) if kind == _TOKEN else _DECODE_KEY.decode(value).principal
+            key_pair = None if kind == _TOKEN else people.find_key(value)
+            principal = _DECODE_TOKEN.decode(value) if key_pair is None else key_pair.principal
             if principal.kind == "root" and wanted.get(key) != value:
                 tx.delete(key)
     for key, value in wanted.items():

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["Decision", "Policy", "Request", "compile_policy", "decide"]
+__all__ = ["Decision", "Policy", "Request", "compile_policy", "decide", "is_operator"]
 
 Value: TypeAlias = str | bool | int | float
 Verdict: TypeAlias = Literal["allow", "deny", "explicit deny"]
@@ -390,6 +390,13 @@ _OPERATORS: Final[dict[str, tuple[_Compare, bool]]] = {
     "ArnNotEquals": (_arn_like, True),
     "ArnNotLike": (_arn_like, True),
 }
+
+
+def is_operator(operator: str) -> bool:
+    """Whether there is such a condition operator, "ForAnyValue:StringLikeIfExists" and the like included."""
+    quantifier, _, rest = operator.rpartition(":")
+    name = rest.removesuffix("IfExists")
+    return quantifier in ("", "ForAllValues", "ForAnyValue") and (name in _OPERATORS or rest == "Null")
 
 
 def _condition(operator: str, key: str, wanted: list[str], with_variables: bool) -> _Test:

@@ -14,12 +14,12 @@ from urllib.parse import quote
 
 import msgspec
 
-from martlet.auth import documents, managed, roles
+from martlet.auth import documents, managed, people, roles, users
 from martlet.auth.answers import marker, merged, page_of, tags_of
 from martlet.auth.roles import Role
-from martlet.errors import ServiceError, Unsupported
+from martlet.errors import ServiceError
 from martlet.store import Reader, Store, Tx
-from martlet.types import Principal
+from martlet.types import ACCOUNT, Principal
 
 __all__ = ["Identities"]
 
@@ -38,21 +38,32 @@ class Caller(Protocol):
     def account(self) -> str: ...
 
 
-class Identities(managed.ManagedPolicies):
+class Identities(users.Users, managed.ManagedPolicies):
     """The service "iam"."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
 
-    def permission(self, operation: str, request: dict[str, Any]) -> tuple[str, str]:
-        """(action, resource) that a caller needs."""
-        return f"iam:{operation}", "*"
+    def permission(self, operation: str, request: dict[str, Any]) -> tuple[str, str] | None:
+        """(action, resource) that a caller needs; None for a call about the caller itself, which asks when it knows whom."""
+        resource = "*"
+        if "UserName" in request:
+            resource = self.user_arn(str(request["UserName"]))
+        elif operation in users.OF_CALLER:
+            return None
+        elif "RoleName" in request:
+            name = str(request["RoleName"])
+            role = self._store.read(lambda reader: roles.find(reader, name))
+            resource = role.arn(ACCOUNT) if role is not None else f"arn:aws:iam::{ACCOUNT}:role/{name}"
+        elif "GroupName" in request:
+            resource = f"arn:aws:iam::{ACCOUNT}:group/{request['GroupName']}"
+        elif "PolicyArn" in request:
+            resource = str(request["PolicyArn"])
+        return f"iam:{operation}", resource
 
     # --- roles
 
     async def create_role(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
-        if request.get("PermissionsBoundary"):
-            raise Unsupported("CreateRole: the parameter PermissionsBoundary is not supported")
         trust = str(request["AssumeRolePolicyDocument"])
         _check_trust(trust)
         tags = tags_of(request)
@@ -64,6 +75,7 @@ class Identities(managed.ManagedPolicies):
             if sum(1 for _ in roles.every_role(tx)) >= _ROLES_MAX:
                 raise ServiceError("LimitExceeded", f"Cannot exceed quota for RolesPerAccount: {_ROLES_MAX}", 409)
             role = Role(
+                boundary=managed.checked_boundary(tx, request) if request.get("PermissionsBoundary") else "",
                 name=name,
                 role_id="AROA" + roles.random_id(17),
                 path=str(request.get("Path", "/")),
@@ -119,6 +131,18 @@ class Identities(managed.ManagedPolicies):
             roles.forget(tx, role)
 
         await self._store.transact(delete)
+        return {}
+
+    async def put_role_permissions_boundary(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        def put(tx: Tx) -> None:
+            boundary = managed.checked_boundary(tx, request)
+            roles.keep(tx, msgspec.structs.replace(need_role(tx, request), boundary=boundary))
+
+        await self._store.transact(put)
+        return {}
+
+    async def delete_role_permissions_boundary(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        await self._change(request, lambda role: msgspec.structs.replace(role, boundary=""))
         return {}
 
     # --- inline policies
@@ -191,21 +215,24 @@ class Identities(managed.ManagedPolicies):
 
     async def list_entities_for_policy(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         arn = str(request["PolicyArn"])
-        kind = request.get("EntityFilter", "Role")
+        kind = str(request.get("EntityFilter", ""))
 
         def page(reader: Reader) -> dict[str, Any]:
             if not managed.attachable(reader, arn):
                 raise managed.not_found(arn)
-            found = (role for role in roles.every_role(reader, marker(request)) if arn in role.attached and kind == "Role")
-            return page_of(
-                found,
-                request,
-                "PolicyRoles",
-                lambda role: {"RoleName": role.name, "RoleId": role.role_id},
-                lambda role: role.name,
-            )
+            found: dict[str, Any] = {"PolicyGroups": [], "PolicyUsers": [], "PolicyRoles": [], "IsTruncated": False}
+            for user in people.every(reader, people.User) if kind in ("", "User") else ():
+                if arn in user.attached:
+                    found["PolicyUsers"].append({"UserName": user.name, "UserId": user.id})
+            for group in people.every(reader, people.Group) if kind in ("", "Group") else ():
+                if arn in group.attached:
+                    found["PolicyGroups"].append({"GroupName": group.name, "GroupId": group.id})
+            for role in roles.every_role(reader) if kind in ("", "Role") else ():
+                if arn in role.attached:
+                    found["PolicyRoles"].append({"RoleName": role.name, "RoleId": role.role_id})
+            return found
 
-        return {"PolicyGroups": [], "PolicyUsers": [], **self._store.read(page)}
+        return self._store.read(page)
 
     async def list_instance_profiles_for_role(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         """None: there are no instances here. Tools ask before they delete a role."""
@@ -275,9 +302,15 @@ def _shown(role: Role, account: str, *, whole: bool = False) -> dict[str, Any]:
         "Description": role.description,
         "MaxSessionDuration": role.session_seconds,
     }
+    if whole and role.boundary:
+        shown["PermissionsBoundary"] = boundary_shown(role.boundary)
     if whole and role.tags:
         shown["Tags"] = [{"Key": key, "Value": value} for key, value in role.tags.items()]
     return shown
+
+
+def boundary_shown(arn: str) -> dict[str, str]:
+    return {"PermissionsBoundaryType": "PermissionsBoundaryPolicy", "PermissionsBoundaryArn": arn}
 
 
 def _attached(arn: str) -> dict[str, str]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 import msgspec
 
-from martlet.auth import documents, roles
+from martlet.auth import documents, people, roles
 from martlet.auth.answers import marker, merged, page_of, tags_of
 from martlet.auth.roles import Policy, PolicyVersion
 from martlet.errors import ServiceError, Unsupported
 from martlet.store import Reader, Store, Tx
 
-__all__ = ["ManagedPolicies", "attachable", "not_found", "path_of"]
+__all__ = ["ManagedPolicies", "attachable", "checked_boundary", "not_found", "path_of"]
 
 _POLICIES_MAX: Final = 1_500  # of an account
 _VERSIONS_MAX: Final = 5
@@ -37,6 +37,16 @@ def attachable(reader: Reader, arn: str) -> bool:
     if parsed is None:
         return False
     return parsed["owner"] == "aws" or roles.find_policy(reader, arn) is not None
+
+
+def checked_boundary(reader: Reader, request: dict[str, Any]) -> str:
+    """The permissions boundary that a request names: a policy whose document is known here."""
+    arn = str(request["PermissionsBoundary"])
+    if not attachable(reader, arn):
+        raise ServiceError("NoSuchEntity", f"Scope ARN: {arn} does not exist or is not attachable.", 404)
+    if roles.managed_text(reader, arn) is None:
+        raise Unsupported(f"the permissions boundary {arn} is not supported: Martlet does not have its document")
+    return arn
 
 
 def path_of(arn: str) -> str:
@@ -115,7 +125,8 @@ class ManagedPolicies:
     async def delete_policy(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         def delete(tx: Tx) -> None:
             policy = _need(tx, request)
-            if _attachments(tx, str(request["PolicyArn"])):
+            arn = str(request["PolicyArn"])
+            if _attachments(tx, arn) or _is_boundary(tx, arn):
                 raise ServiceError("DeleteConflict", "Cannot delete a policy attached to entities.", 409)
             if len(policy.versions) > 1:
                 raise ServiceError("DeleteConflict", _MORE_VERSIONS, 409)
@@ -243,13 +254,23 @@ def _need_version(policy: Policy, request: dict[str, Any]) -> PolicyVersion:
 
 
 def _attachments(reader: Reader, arn: str) -> int:
-    return sum(arn in role.attached for role in roles.every_role(reader))
+    return _all_attachments(reader).get(arn, 0)
+
+
+def _holders(reader: Reader) -> Iterator[roles.Role | people.Group]:
+    yield from roles.every_role(reader)
+    yield from people.every(reader, people.User)
+    yield from people.every(reader, people.Group)
+
+
+def _is_boundary(reader: Reader, arn: str) -> bool:
+    return any(getattr(holder, "boundary", "") == arn for holder in _holders(reader))
 
 
 def _all_attachments(reader: Reader) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for role in roles.every_role(reader):
-        for arn in role.attached:
+    for holder in _holders(reader):
+        for arn in holder.attached:
             counts[arn] = counts.get(arn, 0) + 1
     return counts
 

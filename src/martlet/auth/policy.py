@@ -1,17 +1,21 @@
 """Who may do what: a pure decision, deny by default.
 
-Actions and resources are names such as ("lambda:InvokeFunction", "shop-orders") and ("documents:Get", "shop/carts").
+Actions and resources are names such as ("lambda:InvokeFunction", "shop-orders") and ("documents:Get", "shop/carts"). Code of
+apps decides by the pairs that its configuration declares; roles and users by their IAM policies, which know ARNs.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
+from martlet.auth.evaluation import Request, decide
 from martlet.auth.instances import session_of
+from martlet.auth.standing import Standing
 from martlet.errors import AccessDenied, InvalidInput
 from martlet.types import ACCOUNT, FunctionVersion, Principal
 
-__all__ = ["DOCUMENT_ACTIONS", "INVOKE", "authorize", "function_principal"]
+__all__ = ["DOCUMENT_ACTIONS", "INVOKE", "arn_of", "authorize", "function_principal"]
 
 SEND_ACTIONS: Final = ("sqs:SendMessage", "sqs:GetQueueUrl", "sqs:GetQueueAttributes")
 BUCKET_ACTIONS: Final = ("s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:GetBucketLocation")
@@ -23,19 +27,19 @@ INVOKE: Final = "lambda:InvokeFunction"
 DOCUMENT_ACTIONS: Final = ("documents:Get", "documents:Put", "documents:Delete", "documents:List")
 
 
-def authorize(principal: Principal, action: str, resource: str) -> None:
+def authorize(principal: Principal, action: str, resource: str, context: Mapping[str, Any] | None = None) -> None:
     """Return if `principal` may do `action` on `resource`, else raise `AccessDenied` naming all three.
 
-    Root may do everything; functions, roles and services what their grants say; anonymous nothing, whatever it carries.
+    Root may do everything; the code of apps what its configuration grants; roles and users what their policies say, with
+    `context` (condition keys in lower case) beside what is known of their request; anonymous nothing, whatever it carries.
     """
     if principal.kind == "root":
         return
-    if principal.kind in ("function", "role", "service"):
-        if (action, resource) in principal.grants:
-            return
-        for granted_action, granted_resource in principal.grants:
-            if _covers(granted_action, action) and _covers(granted_resource, resource):
-                return
+    if principal.standing is not None:
+        _by_policies(principal, principal.standing, action, resource, context)
+        return
+    if principal.kind in ("function", "role", "service") and _granted(principal, action, resource):
+        return
     name = f"{principal.kind} {principal.name}".rstrip()
     raise AccessDenied(
         f"{name} may not {action} on {resource}",
@@ -43,6 +47,54 @@ def authorize(principal: Principal, action: str, resource: str) -> None:
         action=action,
         resource=resource,
     )
+
+
+def _by_policies(
+    principal: Principal, standing: Standing, action: str, resource: str, context: Mapping[str, Any] | None
+) -> None:
+    known = standing.known()
+    if context:
+        known.update(context)
+    named = arn_of(action, resource, standing.region, standing.account)
+    request = Request(action=action, resource=named, principal=standing.arn, account=standing.account, context=known)
+    decision = decide(request, standing.policies, boundary=standing.boundary, session=standing.session)
+    if decision.allowed:
+        return
+    explicit = decision.verdict == "explicit deny"
+    if not explicit and principal.grants and _granted(principal, action, resource):
+        return
+    why = "with an explicit deny in a policy" if explicit else f"because no identity-based policy allows the {action} action"
+    raise AccessDenied(
+        f"User: {standing.arn} is not authorized to perform: {action} on resource: {named} {why}",
+        principal=standing.arn,
+        action=action,
+        resource=named,
+        explicit=explicit,
+        statement=decision.statement,
+    )
+
+
+def arn_of(action: str, resource: str, region: str, account: str) -> str:
+    """The ARN by which policies know what a room calls by its own name."""
+    if resource == "*" or resource.startswith("arn:"):
+        return resource
+    if action.startswith("lambda:"):
+        return f"arn:aws:lambda:{region}:{account}:function:{resource}"
+    if action.startswith("documents:"):
+        return f"arn:martlet:documents:{region}:{account}:{resource}"
+    return resource
+
+
+def _granted(principal: Principal, action: str, resource: str) -> bool:
+    """Whether a pair of what was declared covers it. A function that may be invoked may be by any version or alias."""
+    if (action, resource) in principal.grants:
+        return True
+    if action.startswith("lambda:") and not resource.startswith("arn:"):
+        resource = resource.partition(":")[0]
+    for granted_action, granted_resource in principal.grants:
+        if _covers(granted_action, action) and _covers(granted_resource, resource):
+            return True
+    return False
 
 
 def function_principal(version: FunctionVersion, region: str = "us-east-1") -> Principal:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from martlet.store import Reader, Tx, keys
 
-__all__ = ["ADMINISTRATOR", "Policy", "Role", "find", "find_policy", "policy_texts", "random_id"]
+__all__ = ["ADMINISTRATOR", "Policy", "Role", "find", "find_policy", "managed_text", "policy_texts", "random_id"]
 
 _ROLE: Final = "iam.role"  # (.., name in lower case) -> Role
 _POLICY: Final = "iam.policy"  # (.., name in lower case) -> Policy
@@ -37,6 +37,7 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     inline: dict[str, str] = {}
     attached: tuple[str, ...] = ()
     tags: dict[str, str] = {}
+    boundary: str = ""  # ARN of the managed policy that no permission reaches beyond; "": none
 
     def arn(self, account: str) -> str:
         return f"arn:aws:iam::{account}:role{self.path}{self.name}"
@@ -140,15 +141,28 @@ def _rows(reader: Reader, kind: str, after: str) -> Iterator[bytes]:
         low = rows[-1][0] + b"\x00"
 
 
-def policy_texts(reader: Reader, role: Role) -> Iterator[str]:
-    """The documents of a role's permissions, inline and attached. AWS's own managed policies but one are names only: they
-    grant nothing here."""
-    yield from role.inline.values()
-    for arn in role.attached:
-        if arn == ADMINISTRATOR:
-            yield _EVERYTHING
-            continue
-        policy = find_policy(reader, arn)
-        version = None if policy is None else policy.version(policy.default)
-        if version is not None:
-            yield version.text
+class Holder(Protocol):
+    """A role, a user or a group: whoever has policies."""
+
+    @property
+    def inline(self) -> dict[str, str]: ...
+    @property
+    def attached(self) -> tuple[str, ...]: ...
+
+
+def managed_text(reader: Reader, arn: str) -> str | None:
+    """The document of a managed policy. AWS's own but one are names only: they say nothing here."""
+    if arn == ADMINISTRATOR:
+        return _EVERYTHING
+    policy = find_policy(reader, arn)
+    version = None if policy is None else policy.version(policy.default)
+    return None if version is None else version.text
+
+
+def policy_texts(reader: Reader, holder: Holder) -> Iterator[str]:
+    """The documents of somebody's permissions, inline and attached."""
+    yield from holder.inline.values()
+    for arn in holder.attached:
+        text = managed_text(reader, arn)
+        if text is not None:
+            yield text

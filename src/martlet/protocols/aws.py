@@ -14,6 +14,7 @@ from collections.abc import Awaitable
 from typing import Any, Final
 from xml.etree import ElementTree
 
+from martlet.auth import seen_from
 from martlet.errors import MartletError, ServiceError, Unsupported
 from martlet.limits import LIMITS
 from martlet.protocols import asgi, codec
@@ -144,6 +145,12 @@ class _Dispatcher:
         return routed
 
     def _authenticate(self, request: Request, body: bytes, operation: OperationModel | None) -> Principal:
+        found = self._sender(request, body, operation)
+        if found.standing is None:
+            return found
+        return seen_from(found, request.client_ip, user_agent=request.headers.get("user-agent", ""))
+
+    def _sender(self, request: Request, body: bytes, operation: OperationModel | None) -> Principal:
         if request.context is not None:
             return request.context
         if operation is not None and operation.anonymous and "authorization" not in request.headers:

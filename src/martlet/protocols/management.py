@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from martlet.apps import AppRecord, Deployment
+from martlet.auth import seen_from
 from martlet.errors import AccessDenied, Conflict, InvalidInput, MartletError
 from martlet.protocols import asgi, openapi
 from martlet.protocols.asgi import Answer, Operation, Request
@@ -90,7 +91,8 @@ class _Management:
         return self._authenticate(request, body), body
 
     def _authenticate(self, request: Request, body: bytes) -> Principal:
-        return self._rooms.auth.authenticate(request.method, request.raw_path, request.raw_query, request.raw_headers, body)
+        found = self._rooms.auth.authenticate(request.method, request.raw_path, request.raw_query, request.raw_headers, body)
+        return seen_from(found, request.client_ip, user_agent=request.headers.get("user-agent", ""))
 
     async def _allowed(self, request: Request, action: str, resource: str = "*") -> Principal:
         principal, _ = await self.identify(request)

@@ -445,7 +445,7 @@ def test_quick_create() -> None:
             "Kinesis-PutRecord is not supported",
         ),
         ([HTTP, part("ApiGatewayV2::Route", "r", RouteKey="GET /", Target="integrations/none")], "not an integration"),
-        ([HTTP, part("ApiGatewayV2::Authorizer", "a", AuthorizerType="JWT", JwtConfiguration={})], "JWT"),
+        ([HTTP, part("ApiGatewayV2::Authorizer", "a", AuthorizerType="JWT", JwtConfiguration={})], "issuer .* is not a URL"),
         ([HTTP, part("ApiGatewayV2::DomainName", "d", 12)], "DomainName.*line 12"),
         ([HTTP, part("ApiGatewayV2::Stage", "s", StageName="x", AccessLogSettings={"a": 1})], "AccessLogSettings"),
     ],
@@ -453,3 +453,22 @@ def test_quick_create() -> None:
 def test_what_http_resources_may_not_ask(parts: list[Part], words: str) -> None:
     with pytest.raises(DeployFailed, match=words):
         http_api_from(parts)
+
+
+def test_jwt_authorizers_in_resources_and_in_documents() -> None:
+    configuration = {"Issuer": "https://id.example", "Audience": ["shop"]}
+    authorizer: dict[str, Any] = {"AuthorizerType": "JWT", "JwtConfiguration": configuration}
+    authorizer["IdentitySource"] = ["$request.header.X"]
+    needs: dict[str, Any] = {"AuthorizationType": "JWT", "AuthorizerId": "a", "AuthorizationScopes": ["read"]}
+    api = http_api_from(
+        [
+            HTTP,
+            part("ApiGatewayV2::Authorizer", "a", **authorizer),
+            part("ApiGatewayV2::Integration", "i", IntegrationType="AWS_PROXY", IntegrationUri="f", PayloadFormatVersion="2.0"),
+            part("ApiGatewayV2::Route", "r", RouteKey="GET /", Target="integrations/i", **needs),
+        ]
+    )
+    found = api.authorizers[0]
+    assert (found.kind, found.issuer, found.audience) == ("JWT", "https://id.example", ("shop",))
+    assert found.identity == ("$request.header.X",)
+    assert (api.routes[0].authorization, api.routes[0].authorizer, api.routes[0].scopes) == ("CUSTOM", "a", ("read",))

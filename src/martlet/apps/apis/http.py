@@ -46,6 +46,7 @@ _AUTHORIZER: Final = {
     "EnableSimpleResponses": "enableSimpleResponses",
     "IdentitySource": "identitySource",
     "IdentityValidationExpression": "identityValidationExpression",
+    "JwtConfiguration": "jwtConfiguration",
 }
 
 
@@ -139,18 +140,19 @@ class _Http:
     def _route(self, part: Part, integrations: dict[str, ApiIntegration]) -> ApiRoute:
         place = Place.of(part, self.warn)
         place.ignore("ApiId", "OperationName", "RouteResponseSelectionExpression", "ModelSelectionExpression")
-        place.not_yet("AuthorizationScopes", "RequestParameters", "RequestModels")
+        place.not_yet("RequestParameters", "RequestModels")
         if truth(place.take("ApiKeyRequired")):
             place.refuse("ApiKeyRequired", "API keys are not supported yet")
         authorization = place.choice("AuthorizationType", ("NONE", "AWS_IAM", "CUSTOM", "JWT"), "NONE")
-        if authorization == "JWT":
-            place.refuse("AuthorizationType", "JWT is not supported yet")
+        scopes = place.listed("AuthorizationScopes")
+        if scopes and authorization != "JWT":
+            place.refuse("AuthorizationScopes", "needs the AuthorizationType JWT")
         target = place.text("Target").removeprefix("integrations/")
         if target not in integrations:
             raise place.wrong("Target", f"{target!r} is not an integration of this API")
         method, path = _key(place, place.text("RouteKey"))
         kind: Literal["NONE", "AWS_IAM", "CUSTOM"] = "NONE"
-        if authorization in ("AWS_IAM", "CUSTOM"):
+        if authorization != "NONE":
             kind = "AWS_IAM" if authorization == "AWS_IAM" else "CUSTOM"
         route = ApiRoute(
             method=method,
@@ -159,6 +161,7 @@ class _Http:
             resource_id=part.id,
             authorization=kind,
             authorizer=place.text("AuthorizerId"),
+            scopes=scopes,
         )
         place.done()
         return route

@@ -185,9 +185,29 @@ def _response_parameters(place: Place) -> dict[str, dict[str, str]]:
     return found
 
 
+def _jwt_authorizer(place: Place, name: str) -> ApiAuthorizer:
+    given = place.take("jwtConfiguration") or {}
+    inner = place.inner("jwtConfiguration", {str(key)[:1].lower() + str(key)[1:]: one for key, one in given.items()})
+    issuer, audience = inner.text("issuer"), inner.take("audience", [])
+    inner.done()
+    if not issuer.startswith(("https://", "http://")):
+        raise inner.wrong("issuer", f"{issuer[:200]!r} is not a URL")
+    listed = [audience] if isinstance(audience, str) else audience
+    if not listed or not all(isinstance(one, str) and one for one in listed):
+        raise inner.wrong("audience", "must be a list of at least one text")
+    source = place.take("identitySource", "$request.header.Authorization")
+    sources = [source] if isinstance(source, str) else list(source)
+    if len(sources) != 1 or not str(sources[0]).startswith(("$request.header.", "$request.querystring.")):
+        raise place.wrong("identitySource", "must be one of $request.header.NAME and $request.querystring.NAME")
+    place.done()
+    return ApiAuthorizer(name=name, kind="JWT", identity=(str(sources[0]),), issuer=issuer, audience=tuple(listed))
+
+
 def authorizer_from(place: Place, name: str, http: bool) -> ApiAuthorizer | None:
     """An authorizer from OpenAPI's x-amazon-apigateway-authorizer; None for a kind that was refused."""
     kind = place.text("type", "request").upper()
+    if kind == "JWT" and http:
+        return _jwt_authorizer(place, name)
     if kind not in ("TOKEN", "REQUEST"):
         place.refuse("type", f"{kind!r} is not supported yet: Lambda authorizers (TOKEN, REQUEST) are")
         return None

@@ -184,7 +184,7 @@ class _Document:
         parameters = [self._resolved(one) for one in (*common, *(place.take("parameters") or ()))]
         required, models = self._request(place, parameters)
         body, checked = self._validation(place)
-        authorization, authorizer = self._authorization(place)
+        authorization, authorizer, scopes = self._authorization(place)
         for key in operation:
             if key.startswith("x-amazon-apigateway-") and key not in place.taken:
                 place.refuse(key)
@@ -200,6 +200,7 @@ class _Document:
             validate_parameters=checked,
             authorization=authorization,
             authorizer=authorizer,
+            scopes=scopes,
             operation=str(place.take("operationId", "")),
         )
 
@@ -256,31 +257,31 @@ class _Document:
             raise place.wrong(_VALIDATOR, f"names {name!r}, which is not declared")
         return self.validators[name]
 
-    def _authorization(self, place: Place) -> tuple[Literal["NONE", "AWS_IAM", "CUSTOM"], str]:
+    def _authorization(self, place: Place) -> tuple[Literal["NONE", "AWS_IAM", "CUSTOM"], str, tuple[str, ...]]:
         own = place.take("x-amazon-apigateway-auth")
         kind = str(own.get("type", "")).upper() if isinstance(own, dict) else ""
         if kind == "NONE":
-            return "NONE", ""
+            return "NONE", "", ()
         if kind == "AWS_IAM":
-            return "AWS_IAM", ""
+            return "AWS_IAM", "", ()
         security = place.take("security")
         if security is None:
             security = self.body.get("security") or []
         for requirement in security:
             for name, scopes in requirement.items() if isinstance(requirement, dict) else ():
                 if name in self.signed:
-                    return "AWS_IAM", ""
+                    return "AWS_IAM", "", ()
                 if name in self.authorizers:
-                    if scopes:
-                        place.refuse("security", f"{name}: scopes are not supported yet")
-                    return "CUSTOM", name
+                    if scopes and self.authorizers[name].kind != "JWT":
+                        place.refuse("security", f"{name}: scopes are for JWT authorizers")
+                    return "CUSTOM", name, tuple(str(one) for one in scopes or ())
                 if name not in self.schemes:
                     raise place.wrong("security", f"names {name!r}, which is not declared")
                 if "x-amazon-apigateway-authorizer" not in self.schemes[name]:
                     kind = str(self.schemes[name].get("type"))
                     if kind == "apiKey":
                         place.refuse("security", f"{name}: API keys are not supported yet")
-        return "NONE", ""
+        return "NONE", "", ()
 
 
 def resource_id(path: str) -> str:

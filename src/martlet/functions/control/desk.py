@@ -67,7 +67,7 @@ class Desk:
         data: Path,
         clock: Clock,
         region: str = "us-east-1",
-        authorize: Callable[[Any, str, str], None],
+        authorize: Callable[..., None],
         available: Callable[[str], str],
         fetch_object: FetchObject | None = None,
         deliver: Deliver | None = None,

@@ -34,10 +34,14 @@ class Guards(Desk):
         """Identity-based grants first, then the function's resource policy. Raises ServiceError AccessDeniedException."""
         name = function.split(":function:")[-1].partition(":")
         try:
-            self._allow(caller.principal, action, name[0])
+            self._allow(caller.principal, action, f"{name[0]}:{name[2]}" if name[2] else name[0])
         except AccessDenied as error:
+            if error.details.get("explicit"):
+                raise ServiceError("AccessDeniedException", error.message, 403) from error
             if self._policy_allows(caller.principal, action, name[0], name[2]):
                 return
+            if caller.principal.standing is not None:
+                raise ServiceError("AccessDeniedException", error.message, 403) from error
             who = caller.principal.name or caller.principal.kind
             resource = self._arn(name[0], name[2]) if name[0] != "*" else "*"
             raise ServiceError(
@@ -46,6 +50,16 @@ class Guards(Desk):
                 f"{resource} because no identity-based policy allows the {action} action",
                 403,
             ) from error
+
+    def _check_passed_role(self, caller: Any, request: dict[str, Any]) -> None:
+        """Who gives a function a role must be allowed to pass it: else whoever may change functions may do everything."""
+        role = request.get("Role")
+        if not role:
+            return
+        try:
+            self._allow(caller.principal, "iam:PassRole", role, {"iam:passedtoservice": "lambda.amazonaws.com"})
+        except AccessDenied as error:
+            raise ServiceError("AccessDeniedException", error.message, 403) from error
 
     def _policy_allows(self, principal: Any, action: str, function: str, qualifier: str) -> bool:
         """Whether the resource policy lets this principal, who is of the account but has no grant of its own."""

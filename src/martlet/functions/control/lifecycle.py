@@ -36,6 +36,7 @@ class Lifecycle(Layers):
     async def create_function(self, caller: Any, request: dict[str, Any], *, app: str = "") -> dict[str, Any]:
         """Source: Lambda API, CreateFunction. `app`: the stack that it is part of."""
         self._authorize(caller, "lambda:CreateFunction", request.get("FunctionName") or "")
+        self._check_passed_role(caller, request)
         name = self._name(request)
         if len(name.name) > LIMITS["function_name_characters"].default:
             raise invalid(
@@ -155,6 +156,7 @@ class Lifecycle(Layers):
     async def update_function_configuration(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
         """Source: Lambda API, UpdateFunctionConfiguration."""
         self._authorize(caller, "lambda:UpdateFunctionConfiguration", request.get("FunctionName") or "")
+        self._check_passed_role(caller, request)
         name = self._name(request)
         lacking = await self._lacking(request)
 

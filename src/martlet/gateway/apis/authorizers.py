@@ -14,10 +14,12 @@ from typing import Any, Final
 import orjson
 
 from martlet.clock import Clock, uuid4_text
+from martlet.gateway.apis.backend import Backend
 from martlet.gateway.apis.call import Call
 from martlet.gateway.apis.events import authorizer_v1, authorizer_v2, token_event
 from martlet.gateway.apis.flight import ApiFlight
 from martlet.gateway.apis.mapping import request_value
+from martlet.gateway.apis.tokens import Tokens
 from martlet.gateway.patterns import compile_pattern
 from martlet.limits import LIMITS
 from martlet.types import ApiAuthorizer, Invocation, Outcome
@@ -35,7 +37,8 @@ class _Malformed(Exception):
 class Authorizers:
     """Asks authorizers, and remembers what they said by API, authorizer and identity (limit authorizer_cache_entries)."""
 
-    def __init__(self, dispatch: Callable[[Invocation], None], clock: Clock, region: str) -> None:
+    def __init__(self, dispatch: Callable[[Invocation], None], clock: Clock, region: str, backend: Backend) -> None:
+        self._tokens = Tokens(backend, clock)
         self._dispatch = dispatch
         self._clock = clock
         self._region = region
@@ -50,7 +53,15 @@ class Authorizers:
         call = flight.call
         identity = [value for source in authorizer.identity if (value := _identity(source, call)) is not None]
         if len(identity) < len(authorizer.identity):
-            flight.fail("UNAUTHORIZED")
+            if authorizer.kind == "JWT":
+                flight.challenge("UNAUTHORIZED", "Bearer")
+            else:
+                flight.fail("UNAUTHORIZED")
+            return
+        if authorizer.kind == "JWT":
+            scheme, _, rest_of = identity[0].partition(" ")
+            token = rest_of.strip() if scheme.lower() == "bearer" else identity[0]
+            flight.edge.spawn(self._tokens.judge(flight, authorizer, token))
             return
         if authorizer.validation and not compile_pattern(authorizer.validation).fullmatch(identity[0] if identity else ""):
             flight.fail("UNAUTHORIZED")

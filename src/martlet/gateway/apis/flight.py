@@ -193,6 +193,10 @@ class ApiFlight:
         """Answer with an error of the gateway; `message` "" is the error's own."""
         raise NotImplementedError
 
+    def challenge(self, kind: str, scheme: str) -> None:
+        """Answer with an error that says how to authenticate (WWW-Authenticate, RFC 9110 section 11.6.1)."""
+        self.fail(kind)
+
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """The answer's last step."""
         self.land()

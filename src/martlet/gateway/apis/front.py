@@ -90,7 +90,7 @@ class ApiEdge:
         self.may_invoke = may_invoke
         self.under_way: set[Any] = set()
         self.count: Callable[[int], None] = lambda status: None
-        self.authorizers = Authorizers(dispatch, clock, region)
+        self.authorizers = Authorizers(dispatch, clock, region, self.backend)
         self._may_invoke_url = may_invoke_url
         self._authenticate = authenticate
         self._permit = permit

@@ -210,6 +210,11 @@ class HttpFlight(ApiFlight):
             headers = ApiCors.merge(headers, self.api.cors.headers(self.call.request.header(b"origin")))
         self.respond(status, [*headers, *own], body)
 
+    def challenge(self, kind: str, scheme: str) -> None:
+        self.error = (kind, _SAID.get(kind, _UNSAID)[1])
+        status, headers, body = message_answer(kind)
+        self.answer(status, [*headers, (b"www-authenticate", scheme.encode("latin-1", "replace"))], body)
+
     def fail(self, kind: str, message: str | None = "") -> None:
         self.error = (kind, _SAID.get(kind, _UNSAID)[1])
         self.answer(*message_answer(kind))

@@ -193,6 +193,8 @@ def fault_of(error: MartletError | Malformed, family: str, service: str) -> Faul
             f"User: {details.get('principal')} is not authorized to perform: {details['action']} "
             f"on resource: {details.get('resource')}"
         )
+        if details.get("explicit"):
+            message += " with an explicit deny"
     if isinstance(error, Throttled | Overloaded):
         headers = (("retry-after", str(error.retry_after_seconds)),)
     if service == "lambda" and not isinstance(error, DeployFailed):

@@ -54,7 +54,7 @@ def _made_of(context: Context, length: int) -> str:
 # Refused by name by `apps.apis` where they ask for something.
 _NOT_YET: Final = frozenset(
     (
-        "ApiKeyRequired", "AuthorizationScopes", "BodyS3Location", "CacheClusterEnabled", "CanarySetting",
+        "ApiKeyRequired", "BodyS3Location", "CacheClusterEnabled", "CanarySetting",
         "ClientCertificateId", "CloneFrom", "DeploymentCanarySettings", "MinimumCompressionSize", "Policy",
         "TemplateSelectionExpression", "TlsConfig",
     )

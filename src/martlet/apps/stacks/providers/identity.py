@@ -32,6 +32,8 @@ class Identities(Protocol):
     async def attach_role_policy(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]: ...
     async def detach_role_policy(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]: ...
     async def list_attached_role_policies(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]: ...
+    async def put_role_permissions_boundary(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]: ...
+    async def delete_role_permissions_boundary(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]: ...
     async def create_policy(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]: ...
     async def get_policy(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]: ...
     async def create_policy_version(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]: ...
@@ -81,7 +83,7 @@ class RoleProvider:
             "ManagedPolicyArns": _NAMES,
             "MaxSessionDuration": value("integer"),
             "Path": fixed(),
-            "PermissionsBoundary": refused("permission boundaries are not evaluated here yet"),
+            "PermissionsBoundary": value(),
             "Policies": value("list", item=object_of({"PolicyDocument": _DOCUMENT, "PolicyName": value(required=True)})),
             "RoleName": fixed(),
             "Tags": _TAGS,
@@ -97,7 +99,7 @@ class RoleProvider:
         return Physical(name, {"Arn": arn, **unknown(context, "RoleId")})
 
     async def create(self, context: Context, physical_id: str, properties: dict[str, Any]) -> Physical:
-        request = _chosen(properties, "Description", "MaxSessionDuration", "Path", "Tags")
+        request = _chosen(properties, "Description", "MaxSessionDuration", "Path", "PermissionsBoundary", "Tags")
         trust = _text(properties["AssumeRolePolicyDocument"])
         try:
             await self._iam.create_role(context.caller, {**request, "RoleName": physical_id, "AssumeRolePolicyDocument": trust})
@@ -114,6 +116,11 @@ class RoleProvider:
         await self._iam.update_role(context.caller, {"RoleName": physical.id, **described})
         trust = {"RoleName": physical.id, "PolicyDocument": _text(new["AssumeRolePolicyDocument"])}
         await self._iam.update_assume_role_policy(context.caller, trust)
+        if new.get("PermissionsBoundary"):
+            boundary = {"RoleName": physical.id, "PermissionsBoundary": new["PermissionsBoundary"]}
+            await self._iam.put_role_permissions_boundary(context.caller, boundary)
+        elif old.get("PermissionsBoundary"):
+            await self._iam.delete_role_permissions_boundary(context.caller, {"RoleName": physical.id})
         if new.get("Tags"):
             await self._iam.tag_role(context.caller, {"RoleName": physical.id, "Tags": new["Tags"]})
         await self._set(context, physical.id, old, new)
