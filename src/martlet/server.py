@@ -432,6 +432,13 @@ class Server:
         await self.control.start()
         self._closers.append(self.control.stop)
 
+    def _interpreter(self, runtime: str) -> str:
+        """The program of another Python, for the building of packages. Raises `DeployFailed`. Blocking."""
+        known = RUNTIMES.get(runtime)
+        if known is None:
+            raise DeployFailed(f"there is no runtime {runtime}", remedy="see: martlet runtimes")
+        return self.functions.runtimes.programs.program(known)
+
     def _lacking_runtime(self, runtime: str) -> str:
         """ "" if functions of this runtime can run here, else what to do about it. Blocking."""
         known = RUNTIMES.get(runtime)
@@ -492,6 +499,7 @@ class Server:
             look_ahead=self.functions.look_ahead if self.settings.sandbox == "isolated" else None,
             tables=DynamoDb(self.tables, authorize),
             fetch=self.objects.fetch,
+            interpreter=self._interpreter,
         )
 
     async def _listen(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import stat
+import sys
 import zipfile
 from pathlib import Path
 
@@ -137,6 +138,18 @@ async def test_compilers_make_a_bootstrap(tmp_path: Path, method: str, files: di
     with pytest.raises(MartletError, match=f"{method} ended with status") as caught:
         await workshop.package(artifact, tmp_path, lambda text: None, is_built=False)
     assert "line 3" in caught.value.message
+
+
+async def test_packages_are_built_for_the_nearest_runtime_where_the_owner_is_lenient(tmp_path: Path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "requirements.txt").write_text("iniconfig>=2,<3")
+    own = f"python3.{sys.version_info.minor}"
+    workshop = Workshop(tmp_path / "data", Layers(tmp_path / "data" / "layers"), nearest=lambda wanted: own)
+    artifact = Artifact(logical_id="F", what="function", location="src", runtime="python3.99", line=3)
+    with pytest.raises(MartletError, match="is not installed"):
+        await workshop.package(artifact, tmp_path, lambda text: None, is_built=False)
+    address = await workshop.package(artifact, tmp_path, lambda text: None, is_built=False, is_lenient=True)
+    assert (tmp_path / "data" / "code" / address / "iniconfig").is_dir()
 
 
 async def test_esbuild_bundles_typescript(tmp_path: Path):

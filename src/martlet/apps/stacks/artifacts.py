@@ -18,6 +18,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from martlet import config
 from martlet.apps.layers import Layers, run
 from martlet.apps.package import scan, store
@@ -42,10 +44,16 @@ Say = Callable[[str], None]
 LookAhead = Callable[[str, str, str, tuple[str, ...]], Awaitable[None]]
 
 
+def _no_interpreter(runtime: str) -> str:
+    raise DeployFailed(f"runtime {runtime}: this Python is not installed on this host")
+
+
 class Workshop:
     """Makes packages below `<data>/code`. `layers` installs Python packages for the platform's own Python.
 
     `look_ahead` is told (code, layer, runtime, imports): which packages the code of a function imports when it is loaded.
+    `nearest` gives, for a runtime, the one that this host has in its place, asked where the owner is lenient; `interpreter` the
+    path of another Python, or raises `DeployFailed`. Both block.
     """
 
     def __init__(
@@ -54,7 +62,11 @@ class Workshop:
         layers: Layers,
         hold: Callable[[str], None] = lambda address: None,
         look_ahead: LookAhead | None = None,
+        nearest: Callable[[str], str] = str,
+        interpreter: Callable[[str], str] = _no_interpreter,
     ) -> None:
+        self._nearest = nearest
+        self._interpreter = interpreter
         self._code = data / "code"
         self._data = data
         self._layers = {"": layers}
@@ -62,10 +74,11 @@ class Workshop:
         self._look_ahead = look_ahead
         self._known: dict[tuple[str, str, str], str] = {}  # packages, source, inner folder → what was made of them
 
-    async def package(self, artifact: Artifact, base: Path, say: Say, *, is_built: bool) -> str:
+    async def package(self, artifact: Artifact, base: Path, say: Say, *, is_built: bool, is_lenient: bool = False) -> str:
         """The address of the code that `artifact` names, relative to `base`. Raises `DeployFailed` with the template's line."""
         source = (base / artifact.location).resolve()
         where = f"{artifact.logical_id}: {artifact.location}"
+        artifact = await self._runnable(artifact, is_lenient)
         try:
             if not source.exists():
                 raise TemplateFault(f"{where} does not exist", artifact.line, logical_id=artifact.logical_id)
@@ -79,8 +92,14 @@ class Workshop:
                 f"{where}: {error.message}", artifact.line, logical_id=artifact.logical_id, remedy=error.remedy
             ) from error
 
-    async def is_slow(self, artifact: Artifact, base: Path) -> bool:
+    async def _runnable(self, artifact: Artifact, is_lenient: bool) -> Artifact:
+        if not is_lenient or not artifact.runtime:
+            return artifact
+        return msgspec.structs.replace(artifact, runtime=await asyncio.to_thread(self._nearest, artifact.runtime))
+
+    async def is_slow(self, artifact: Artifact, base: Path, *, is_lenient: bool = False) -> bool:
         """Whether packaging would run a build, rather than copy files or take what was built before."""
+        artifact = await self._runnable(artifact, is_lenient)
         source = (base / artifact.location).resolve()
         if not source.is_dir():
             return False
@@ -196,23 +215,13 @@ class Workshop:
             await self._look_ahead(code, layer, artifact.runtime, imports)
 
     async def _layers_of(self, runtime: str) -> Layers:
-        """For another version of Python than the platform's own: the interpreter that uv finds."""
+        """For another version of Python than the platform's own: the interpreter that its functions run on."""
         found = _PYTHON.fullmatch(runtime)
         own = f"3.{sys.version_info.minor}"
         if found is None or f"3.{found[1]}" == own:
             return self._layers[""]
         if runtime not in self._layers:
-            from uv import find_uv_bin  # deferred: only another Python needs it
-
-            lines: list[str] = []
-            version = f"3.{found[1]}"
-            status = await run([str(find_uv_bin()), "python", "find", version], _environment(), lines.append)
-            if status or not lines:
-                raise DeployFailed(
-                    f"Python {version} is not installed, and the code's packages have to be built for it",
-                    remedy=f"install it: uv python install {version}",
-                )
-            self._layers[runtime] = Layers(self._data / "layers", lines[-1])
+            self._layers[runtime] = Layers(self._data / "layers", await asyncio.to_thread(self._interpreter, runtime))
         return self._layers[runtime]
 
     async def _node(self, artifact: Artifact, source: Path, say: Say, *, bundled: bool) -> str:

@@ -101,6 +101,7 @@ def open_stacks(
     tables: DynamoDb | None = None,
     buckets: Buckets = None,
     fetch: Fetch | None = None,
+    interpreter: Callable[[str], str] = str,
 ) -> Stacks:
     """All stacks over these rooms. `build` makes an `ApiConfig` of ("rest" or "http", parts, app, warn); `invoke_base` is where
     APIs answer, `sandbox_base` where the platform's API answers inside a sandbox. Call `load` on what it gives."""
@@ -120,7 +121,9 @@ def open_stacks(
         remote=Local(_no_file, _no_package),
         fetch=fetch,
     )
-    return Stacks(engine, Workshop(data, layers, look_ahead=look_ahead), clock, responses)
+    return Stacks(
+        engine, Workshop(data, layers, look_ahead=look_ahead, nearest=nearest, interpreter=interpreter), clock, responses
+    )
 
 
 def stored_code(data: Path, fetch: Fetch) -> Fetch:

@@ -149,16 +149,16 @@ class Stacks:
             given = {**{key: value for key, value in before.items() if key in known}, **given}
         request = Request(name=name, template=text, parameters=given, is_lenient=is_lenient, source=str(template))
         id = record.id if record is not None else self.engine.new_id(name)
-        prepared = await self.engine.prepare(request, id, self.local(template, say))
+        prepared = await self.engine.prepare(request, id, self.local(template, say, is_lenient=is_lenient))
         return request, prepared, record, id
 
-    def local(self, template: Path, say: Say) -> Local:
+    def local(self, template: Path, say: Say, *, is_lenient: bool = False) -> Local:
         """The files beside a template."""
         base = template.absolute().parent
         built = is_built(template)
 
         async def package(artifact: Artifact) -> str:
-            return await self._workshop.package(artifact, base, say, is_built=built)
+            return await self._workshop.package(artifact, base, say, is_built=built, is_lenient=is_lenient)
 
         def load(location: str, line: int) -> bytes:
             if location.startswith(("s3://", "https://", "http://")):
@@ -173,7 +173,7 @@ class Stacks:
             return content
 
         async def is_slow(artifact: Artifact) -> bool:
-            return not built and await self._workshop.is_slow(artifact, base)
+            return not built and await self._workshop.is_slow(artifact, base, is_lenient=is_lenient)
 
         assets = Assets(base, template.name.removesuffix(template.suffix))
         return Local(load, package, True, is_slow, assets.find)
