@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -195,6 +196,26 @@ async def test_names_of_two_apps_may_not_meet(platform: Platform, tmp_path: Path
     with pytest.raises(DeployFailed, match="a-b-c is taken by app a"):
         await platform.apps.deploy(write_app(tmp_path / "two", graph("c")), "a-b")
     assert platform.functions.versions["a-b-c"].app == "a"
+
+
+@pytest.mark.parametrize(
+    ("kind", "declared", "same"),
+    [
+        ("queue", {"queues": [{"name": "b-c"}]}, {"queues": [{"name": "c"}]}),
+        ("queue", {"queues": [{"name": "b-c"}]}, {"queues": [{"name": "c-dead"}]}),
+        ("bucket", {"buckets": [{"name": "b-c"}]}, {"buckets": [{"name": "c"}]}),
+        ("bus", {"buses": ["b-c"]}, {"buses": ["c"]}),
+        ("topic", {"topics": ["b-c"]}, {"topics": ["c"]}),
+    ],
+)
+async def test_what_two_apps_declare_may_not_meet(platform: Platform, tmp_path: Path, kind: str, declared: Any, same: Any) -> None:
+    await platform.apps.deploy(write_app(tmp_path / "one", graph("f") | declared), "a")
+    with pytest.raises(DeployFailed, match=rf"the {kind} name a-b-c\S* is taken by app a"):
+        await platform.apps.deploy(write_app(tmp_path / "two", graph("f") | same), "a-b")
+    assert set(platform.functions.versions) == {"a-f"}
+    await platform.apps.deploy(write_app(tmp_path / "one", graph("f", "g") | declared), "a")
+    await platform.apps.destroy("a")
+    await platform.apps.deploy(tmp_path / "two", "a-b")
 
 
 async def test_names_of_two_apps_that_are_deployed_at_once(platform: Platform, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ class Apps:
         self._records: dict[str, AppRecord] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._held: Counter[str] = Counter()  # addresses that a running deployment needs
-        self._claims: dict[str, str] = {}  # full function name → app whose deployment is making it
+        self._claims: dict[tuple[str, str], str] = {}  # kind, full name → app whose deployment is making it
         self._caches: dict[Path, DigestCache] = {}
         self._layer_bytes: dict[str, int] = {}
         self._running: set[asyncio.Task[Any]] = set()
@@ -566,21 +566,24 @@ class Apps:
 
     @contextmanager
     def _claiming(self, app: str, graph: AppGraph) -> Iterator[None]:
-        """Full names are unique on the platform, and "a-b" + "c" is also "a" + "b-c": the first app keeps the name."""
-        names = [full_name(app, config.name) for config in graph.functions]
-        for name in names:
-            other = self._functions.get(name)
-            owner = other.app if other else self._claims.get(name, app)
+        """Full names are unique on the platform, and "a-b" + "c" is also "a" + "b-c": the first app keeps the name, or a
+        function of one app would have the queues and buckets of another."""
+        names = _full_names(app, graph)
+        others = [record for record in self._records.values() if record.name != app]
+        taken = {name: record.name for record in others for name in _full_names(record.name, record.graph)}
+        for kind, name in names:
+            other = self._functions.get(name) if kind == "function" else None
+            owner = other.app if other else taken.get((kind, name)) or self._claims.get((kind, name), app)
             if owner != app:
                 raise DeployFailed(
-                    f"the function name {name} is taken by app {owner}", remedy="rename the function or the app", function=name
+                    f"the {kind} name {name} is taken by app {owner}", remedy=f"rename the {kind} or the app", **{kind: name}
                 )
         self._claims.update(dict.fromkeys(names, app))
         try:
             yield
         finally:
-            for name in names:
-                self._claims.pop(name, None)
+            for one in names:
+                self._claims.pop(one, None)
 
     def _referenced(self) -> set[str]:
         used = set(self._held) | self._also_used()
@@ -589,6 +592,17 @@ class Apps:
         for version in self._functions.list():
             used |= {version.code, version.layer}
         return used
+
+
+def _full_names(app: str, graph: AppGraph) -> list[tuple[str, str]]:
+    """Kind and name on the platform of what `graph` declares there."""
+    names = [("function", full_name(app, config.name)) for config in graph.functions]
+    for queue in graph.queues:
+        for suffix in ("", "-dead") if queue.retries is not None else ("",):
+            names.append(("queue", f"{app}-{queue.name}{suffix}{'.fifo' if queue.fifo else ''}"))
+    names += [("bucket", f"{app}-{bucket.name}") for bucket in graph.buckets]
+    names += [("bus", f"{app}-{bus}") for bus in graph.buses if bus != "default"]
+    return names + [("topic", f"{app}-{topic}") for topic in graph.topics]
 
 
 def _silent(text: str) -> None:
