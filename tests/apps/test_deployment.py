@@ -14,7 +14,7 @@ from martlet.apps.archive import pack
 from martlet.apps.package import scan
 from martlet.errors import DeployFailed, InvalidInput, LimitExceeded, NotFound, StoreFailed
 from martlet.limits import LIMITS
-from martlet.types import FunctionVersion
+from martlet.types import AppGraph, FunctionVersion
 
 HELLO = graph("greet", "bye", routes=(("GET", "/hello", "greet"),), schedules=(("tick", "rate(5 minutes)", "bye"),))
 
@@ -216,6 +216,20 @@ async def test_what_two_apps_declare_may_not_meet(platform: Platform, tmp_path: 
     await platform.apps.deploy(write_app(tmp_path / "one", graph("f", "g") | declared), "a")
     await platform.apps.destroy("a")
     await platform.apps.deploy(tmp_path / "two", "a-b")
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"queues": [{"name": "q"}], "consumers": [{"queue": "q", "function": "f"}]},
+        {"buckets": [{"name": "b"}], "subscriptions": [{"bucket": "b", "function": "f", "events": ["s3:ObjectCreated:*"]}]},
+    ],
+)
+async def test_nobody_is_told_any_more_for_a_destroyed_app(platform: Platform, tmp_path: Path, declared: Any) -> None:
+    await platform.apps.deploy(write_app(tmp_path / "one", graph("f") | declared), "a")
+    assert platform.consumers.told["a"] != AppGraph()
+    await platform.apps.destroy("a")
+    assert platform.consumers.told["a"] == AppGraph()
 
 
 async def test_names_of_two_apps_that_are_deployed_at_once(platform: Platform, tmp_path: Path) -> None:

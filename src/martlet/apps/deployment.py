@@ -540,7 +540,7 @@ class Apps:
             await self._store.transact(write)
             del self._records[name]
             self._on_routes()
-            if self._consumers is not None and (before.graph.consumers or before.graph.changes):
+            if self._consumers is not None and (before.graph.consumers or before.graph.changes or before.graph.subscriptions):
                 await self._consumers.consume(name, AppGraph())
             if self._listeners is not None and before.graph.listeners:
                 await self._listeners.listen(name, AppGraph())
