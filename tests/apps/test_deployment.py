@@ -208,7 +208,9 @@ async def test_names_of_two_apps_may_not_meet(platform: Platform, tmp_path: Path
         ("topic", {"topics": ["b-c"]}, {"topics": ["c"]}),
     ],
 )
-async def test_what_two_apps_declare_may_not_meet(platform: Platform, tmp_path: Path, kind: str, declared: Any, same: Any) -> None:
+async def test_what_two_apps_declare_may_not_meet(
+    platform: Platform, tmp_path: Path, kind: str, declared: Any, same: Any
+) -> None:
     await platform.apps.deploy(write_app(tmp_path / "one", graph("f") | declared), "a")
     with pytest.raises(DeployFailed, match=rf"the {kind} name a-b-c\S* is taken by app a"):
         await platform.apps.deploy(write_app(tmp_path / "two", graph("f") | same), "a-b")
@@ -216,6 +218,19 @@ async def test_what_two_apps_declare_may_not_meet(platform: Platform, tmp_path: 
     await platform.apps.deploy(write_app(tmp_path / "one", graph("f", "g") | declared), "a")
     await platform.apps.destroy("a")
     await platform.apps.deploy(tmp_path / "two", "a-b")
+
+
+@pytest.mark.parametrize("room", ["consumers", "listeners"])
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_a_trigger_that_cannot_be_is_refused_before_anything_changes(
+    platform: Platform, tmp_path: Path, room: str, dry_run: bool
+) -> None:
+    getattr(platform, room).refuse = "no such pattern"
+    declared = {"queues": [{"name": "q"}], "topics": ["t"]}
+    with pytest.raises(DeployFailed, match="no such pattern"):
+        await platform.apps.deploy(write_app(tmp_path / "one", graph("f") | declared), "a", dry_run=dry_run)
+    assert platform.functions.published == []
+    assert platform.consumers.prepared == platform.listeners.prepared == []
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,7 @@ class Apps:
                 before = self._records.get(app)
                 graph, imports = await self._graph(app, ready, before, skip, say)
                 with self._claiming(app, graph):
+                    self._check_declared(app, graph)
                     serving = {version.name: version for version in self._functions.list()}
                     steps = plan(app, before, serving, graph, ready.package.address, ready.layer)
                     steps += await self._graphql(app, ready)
@@ -348,8 +349,7 @@ class Apps:
             names = [full_name(after.name, config.name) for config in after.graph.functions]
             versions = tuple(published.get(name) or serving[name] for name in names)
             after = msgspec.structs.replace(after, versions=versions)
-            await self._prepare_queues(after)
-            await self._prepare_listeners(after)
+            await self._prepare_declared(after)
             await self._commit(steps, after)
         except BaseException as error:
             await self._roll_back(published, serving, error)
@@ -449,30 +449,28 @@ class Apps:
         except MartletError as error:
             raise DeployFailed(error.message, remedy=error.remedy or "fix the declaration and deploy again") from error
 
-    async def _prepare_queues(self, after: AppRecord) -> None:
-        """Before the commit, since it may be refused; queues that a deployment made and did not commit are empty."""
-        if not (after.graph.queues or after.graph.changes or after.graph.buckets):
-            return
-        if self._consumers is None:
-            raise DeployFailed("this platform has no queues and buckets", remedy="remove them from the app")
-        try:
-            await self._consumers.prepare(after.name, after.graph)
-        except MartletError as error:
-            raise DeployFailed(
-                f"the app's queues and buckets: {error.message}", remedy=error.remedy or "fix the declaration"
-            ) from error
+    def _check_declared(self, app: str, graph: AppGraph) -> None:
+        """Before anything is made, so that one that is refused has not touched what serves. Raises `DeployFailed`."""
+        if graph.queues or graph.changes or graph.buckets:
+            if self._consumers is None:
+                raise DeployFailed("this platform has no queues and buckets", remedy="remove them from the app")
+            with _named("queues and buckets"):
+                self._consumers.check(app, graph)
+        if graph.buses or graph.topics:
+            if self._listeners is None:
+                raise DeployFailed("this platform has no event buses and topics", remedy="remove them from the app")
+            with _named("buses and topics"):
+                self._listeners.check(app, graph)
 
-    async def _prepare_listeners(self, after: AppRecord) -> None:
-        """Before the commit, since it may be refused; what a deployment made and did not commit hears nothing."""
-        if not after.graph.buses and not after.graph.topics:
-            return
-        if self._listeners is None:
-            raise DeployFailed("this platform has no event buses and topics", remedy="remove them from the app")
-        try:
-            await self._listeners.prepare(after.name, after.graph)
-        except MartletError as error:
-            remedy = error.remedy or "fix the declaration"
-            raise DeployFailed(f"the app's buses and topics: {error.message}", remedy=remedy) from error
+    async def _prepare_declared(self, after: AppRecord) -> None:
+        """Queues, buckets, buses and topics that a deployment made and did not commit are empty, and nobody hears them."""
+        graph = after.graph
+        if self._consumers is not None and (graph.queues or graph.changes or graph.buckets):
+            with _named("queues and buckets"):
+                await self._consumers.prepare(after.name, graph)
+        if self._listeners is not None and (graph.buses or graph.topics):
+            with _named("buses and topics"):
+                await self._listeners.prepare(after.name, graph)
 
     async def _commit(self, steps: tuple[Step, ...], after: AppRecord) -> None:
         value = msgspec.json.encode(after)
@@ -603,6 +601,15 @@ def _full_names(app: str, graph: AppGraph) -> list[tuple[str, str]]:
     names += [("bucket", f"{app}-{bucket.name}") for bucket in graph.buckets]
     names += [("bus", f"{app}-{bus}") for bus in graph.buses if bus != "default"]
     return names + [("topic", f"{app}-{topic}") for topic in graph.topics]
+
+
+@contextmanager
+def _named(declared: str) -> Iterator[None]:
+    try:
+        yield
+    except MartletError as error:
+        remedy = error.remedy or "fix the declaration"
+        raise DeployFailed(f"the app's {declared}: {error.message}", remedy=remedy) from error
 
 
 def _silent(text: str) -> None:
