@@ -12,7 +12,7 @@ from martlet.apps import Apps
 from martlet.clock import ManualClock
 from martlet.config import Settings
 from martlet.errors import DeployFailed, InvalidInput
-from martlet.types import FunctionConfig, FunctionVersion
+from martlet.types import AppGraph, FunctionConfig, FunctionVersion
 
 
 class Tx:
@@ -155,6 +155,27 @@ class FakeSchedules:
         tx.delete(f"schedule/{app}/{name}".encode())
 
 
+class FakeDeclared:
+    """What apps declare beside functions: who is told of what. `refuse` is what `check` says no to."""
+
+    def __init__(self) -> None:
+        self.prepared: list[str] = []
+        self.told: dict[str, AppGraph] = {}
+        self.refuse = ""
+
+    def check(self, app: str, graph: AppGraph) -> None:
+        if self.refuse:
+            raise InvalidInput(self.refuse)
+
+    async def prepare(self, app: str, graph: AppGraph) -> None:
+        self.prepared.append(app)
+
+    async def consume(self, app: str, graph: AppGraph) -> None:
+        self.told[app] = graph
+
+    listen = consume
+
+
 @dataclass
 class Platform:
     """Apps on fakes, and what they told."""
@@ -166,6 +187,8 @@ class Platform:
 
     def __post_init__(self) -> None:
         self.functions = FakeFunctions(self.data)
+        self.consumers = FakeDeclared()
+        self.listeners = FakeDeclared()
         self.apps = self.start()
 
     def start(self) -> Apps:
@@ -182,6 +205,8 @@ class Platform:
             on_routes=on_routes,
             clock=self.clock,
             settings=Settings(data=str(self.data)),
+            consumers=self.consumers,
+            listeners=self.listeners,
         )
 
     def schedules(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from martlet.apps.archive import pack
 from martlet.apps.package import scan
 from martlet.errors import DeployFailed, InvalidInput, LimitExceeded, NotFound, StoreFailed
 from martlet.limits import LIMITS
-from martlet.types import FunctionVersion
+from martlet.types import AppGraph, FunctionVersion
 
 HELLO = graph("greet", "bye", routes=(("GET", "/hello", "greet"),), schedules=(("tick", "rate(5 minutes)", "bye"),))
 
@@ -195,6 +196,55 @@ async def test_names_of_two_apps_may_not_meet(platform: Platform, tmp_path: Path
     with pytest.raises(DeployFailed, match="a-b-c is taken by app a"):
         await platform.apps.deploy(write_app(tmp_path / "two", graph("c")), "a-b")
     assert platform.functions.versions["a-b-c"].app == "a"
+
+
+@pytest.mark.parametrize(
+    ("kind", "declared", "same"),
+    [
+        ("queue", {"queues": [{"name": "b-c"}]}, {"queues": [{"name": "c"}]}),
+        ("queue", {"queues": [{"name": "b-c"}]}, {"queues": [{"name": "c-dead"}]}),
+        ("bucket", {"buckets": [{"name": "b-c"}]}, {"buckets": [{"name": "c"}]}),
+        ("bus", {"buses": ["b-c"]}, {"buses": ["c"]}),
+        ("topic", {"topics": ["b-c"]}, {"topics": ["c"]}),
+    ],
+)
+async def test_what_two_apps_declare_may_not_meet(
+    platform: Platform, tmp_path: Path, kind: str, declared: Any, same: Any
+) -> None:
+    await platform.apps.deploy(write_app(tmp_path / "one", graph("f") | declared), "a")
+    with pytest.raises(DeployFailed, match=rf"the {kind} name a-b-c\S* is taken by app a"):
+        await platform.apps.deploy(write_app(tmp_path / "two", graph("f") | same), "a-b")
+    assert set(platform.functions.versions) == {"a-f"}
+    await platform.apps.deploy(write_app(tmp_path / "one", graph("f", "g") | declared), "a")
+    await platform.apps.destroy("a")
+    await platform.apps.deploy(tmp_path / "two", "a-b")
+
+
+@pytest.mark.parametrize("room", ["consumers", "listeners"])
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_a_trigger_that_cannot_be_is_refused_before_anything_changes(
+    platform: Platform, tmp_path: Path, room: str, dry_run: bool
+) -> None:
+    getattr(platform, room).refuse = "no such pattern"
+    declared = {"queues": [{"name": "q"}], "topics": ["t"]}
+    with pytest.raises(DeployFailed, match="no such pattern"):
+        await platform.apps.deploy(write_app(tmp_path / "one", graph("f") | declared), "a", dry_run=dry_run)
+    assert platform.functions.published == []
+    assert platform.consumers.prepared == platform.listeners.prepared == []
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"queues": [{"name": "q"}], "consumers": [{"queue": "q", "function": "f"}]},
+        {"buckets": [{"name": "b"}], "subscriptions": [{"bucket": "b", "function": "f", "events": ["s3:ObjectCreated:*"]}]},
+    ],
+)
+async def test_nobody_is_told_any_more_for_a_destroyed_app(platform: Platform, tmp_path: Path, declared: Any) -> None:
+    await platform.apps.deploy(write_app(tmp_path / "one", graph("f") | declared), "a")
+    assert platform.consumers.told["a"] != AppGraph()
+    await platform.apps.destroy("a")
+    assert platform.consumers.told["a"] == AppGraph()
 
 
 async def test_names_of_two_apps_that_are_deployed_at_once(platform: Platform, tmp_path: Path) -> None:

@@ -328,6 +328,14 @@ def test_a_rule_of_a_bus_publishes_to_a_topic(platform: Platform) -> None:
     assert json.loads(body["Message"])["detail"] == {"a": 1}
 
 
+def test_a_data_protection_policy_is_refused_since_nothing_enforces_it(platform: Platform) -> None:
+    sns, policy = platform.client("sns"), '{"Name": "p", "Statement": []}'
+    assert fails(sns.create_topic, Name="guarded", DataProtectionPolicy=policy)[0] == "NotImplemented"
+    arn = topic(platform, "guarded")
+    wanted = {"TopicArn": arn, "AttributeName": "DataProtectionPolicy", "AttributeValue": policy}
+    assert fails(sns.set_topic_attributes, **wanted)[0] == "NotImplemented"
+
+
 def test_errors_are_in_the_words_of_the_service(platform: Platform) -> None:
     sns, arn = platform.client("sns"), topic(platform, "words")
     _, queue = platform.queue("words-sns")

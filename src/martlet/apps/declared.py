@@ -14,6 +14,11 @@ class Declared:
     def __init__(self, *rooms: Consumers) -> None:
         self._rooms = rooms
 
+    def check(self, app: str, graph: AppGraph) -> None:
+        """Whether `prepare` would take it. Raises `MartletError`."""
+        for room in self._rooms:
+            room.check(app, graph)
+
     async def prepare(self, app: str, graph: AppGraph) -> None:
         """Make what `graph` declares. May be repeated. Raises `MartletError`."""
         for room in self._rooms:

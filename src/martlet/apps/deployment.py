@@ -115,7 +115,7 @@ class Apps:
         self._records: dict[str, AppRecord] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._held: Counter[str] = Counter()  # addresses that a running deployment needs
-        self._claims: dict[str, str] = {}  # full function name → app whose deployment is making it
+        self._claims: dict[tuple[str, str], str] = {}  # kind, full name → app whose deployment is making it
         self._caches: dict[Path, DigestCache] = {}
         self._layer_bytes: dict[str, int] = {}
         self._running: set[asyncio.Task[Any]] = set()
@@ -234,6 +234,7 @@ class Apps:
                 before = self._records.get(app)
                 graph, imports = await self._graph(app, ready, before, skip, say)
                 with self._claiming(app, graph):
+                    self._check_declared(app, graph)
                     serving = {version.name: version for version in self._functions.list()}
                     steps = plan(app, before, serving, graph, ready.package.address, ready.layer)
                     steps += await self._graphql(app, ready)
@@ -348,8 +349,7 @@ class Apps:
             names = [full_name(after.name, config.name) for config in after.graph.functions]
             versions = tuple(published.get(name) or serving[name] for name in names)
             after = msgspec.structs.replace(after, versions=versions)
-            await self._prepare_queues(after)
-            await self._prepare_listeners(after)
+            await self._prepare_declared(after)
             await self._commit(steps, after)
         except BaseException as error:
             await self._roll_back(published, serving, error)
@@ -449,30 +449,28 @@ class Apps:
         except MartletError as error:
             raise DeployFailed(error.message, remedy=error.remedy or "fix the declaration and deploy again") from error
 
-    async def _prepare_queues(self, after: AppRecord) -> None:
-        """Before the commit, since it may be refused; queues that a deployment made and did not commit are empty."""
-        if not (after.graph.queues or after.graph.changes or after.graph.buckets):
-            return
-        if self._consumers is None:
-            raise DeployFailed("this platform has no queues and buckets", remedy="remove them from the app")
-        try:
-            await self._consumers.prepare(after.name, after.graph)
-        except MartletError as error:
-            raise DeployFailed(
-                f"the app's queues and buckets: {error.message}", remedy=error.remedy or "fix the declaration"
-            ) from error
+    def _check_declared(self, app: str, graph: AppGraph) -> None:
+        """Before anything is made, so that one that is refused has not touched what serves. Raises `DeployFailed`."""
+        if graph.queues or graph.changes or graph.buckets:
+            if self._consumers is None:
+                raise DeployFailed("this platform has no queues and buckets", remedy="remove them from the app")
+            with _named("queues and buckets"):
+                self._consumers.check(app, graph)
+        if graph.buses or graph.topics:
+            if self._listeners is None:
+                raise DeployFailed("this platform has no event buses and topics", remedy="remove them from the app")
+            with _named("buses and topics"):
+                self._listeners.check(app, graph)
 
-    async def _prepare_listeners(self, after: AppRecord) -> None:
-        """Before the commit, since it may be refused; what a deployment made and did not commit hears nothing."""
-        if not after.graph.buses and not after.graph.topics:
-            return
-        if self._listeners is None:
-            raise DeployFailed("this platform has no event buses and topics", remedy="remove them from the app")
-        try:
-            await self._listeners.prepare(after.name, after.graph)
-        except MartletError as error:
-            remedy = error.remedy or "fix the declaration"
-            raise DeployFailed(f"the app's buses and topics: {error.message}", remedy=remedy) from error
+    async def _prepare_declared(self, after: AppRecord) -> None:
+        """Queues, buckets, buses and topics that a deployment made and did not commit are empty, and nobody hears them."""
+        graph = after.graph
+        if self._consumers is not None and (graph.queues or graph.changes or graph.buckets):
+            with _named("queues and buckets"):
+                await self._consumers.prepare(after.name, graph)
+        if self._listeners is not None and (graph.buses or graph.topics):
+            with _named("buses and topics"):
+                await self._listeners.prepare(after.name, graph)
 
     async def _commit(self, steps: tuple[Step, ...], after: AppRecord) -> None:
         value = msgspec.json.encode(after)
@@ -540,7 +538,7 @@ class Apps:
             await self._store.transact(write)
             del self._records[name]
             self._on_routes()
-            if self._consumers is not None and (before.graph.consumers or before.graph.changes):
+            if self._consumers is not None and (before.graph.consumers or before.graph.changes or before.graph.subscriptions):
                 await self._consumers.consume(name, AppGraph())
             if self._listeners is not None and before.graph.listeners:
                 await self._listeners.listen(name, AppGraph())
@@ -566,21 +564,24 @@ class Apps:
 
     @contextmanager
     def _claiming(self, app: str, graph: AppGraph) -> Iterator[None]:
-        """Full names are unique on the platform, and "a-b" + "c" is also "a" + "b-c": the first app keeps the name."""
-        names = [full_name(app, config.name) for config in graph.functions]
-        for name in names:
-            other = self._functions.get(name)
-            owner = other.app if other else self._claims.get(name, app)
+        """Full names are unique on the platform, and "a-b" + "c" is also "a" + "b-c": the first app keeps the name, or a
+        function of one app would have the queues and buckets of another."""
+        names = _full_names(app, graph)
+        others = [record for record in self._records.values() if record.name != app]
+        taken = {name: record.name for record in others for name in _full_names(record.name, record.graph)}
+        for kind, name in names:
+            other = self._functions.get(name) if kind == "function" else None
+            owner = other.app if other else taken.get((kind, name)) or self._claims.get((kind, name), app)
             if owner != app:
                 raise DeployFailed(
-                    f"the function name {name} is taken by app {owner}", remedy="rename the function or the app", function=name
+                    f"the {kind} name {name} is taken by app {owner}", remedy=f"rename the {kind} or the app", **{kind: name}
                 )
         self._claims.update(dict.fromkeys(names, app))
         try:
             yield
         finally:
-            for name in names:
-                self._claims.pop(name, None)
+            for one in names:
+                self._claims.pop(one, None)
 
     def _referenced(self) -> set[str]:
         used = set(self._held) | self._also_used()
@@ -589,6 +590,26 @@ class Apps:
         for version in self._functions.list():
             used |= {version.code, version.layer}
         return used
+
+
+def _full_names(app: str, graph: AppGraph) -> list[tuple[str, str]]:
+    """Kind and name on the platform of what `graph` declares there."""
+    names = [("function", full_name(app, config.name)) for config in graph.functions]
+    for queue in graph.queues:
+        for suffix in ("", "-dead") if queue.retries is not None else ("",):
+            names.append(("queue", f"{app}-{queue.name}{suffix}{'.fifo' if queue.fifo else ''}"))
+    names += [("bucket", f"{app}-{bucket.name}") for bucket in graph.buckets]
+    names += [("bus", f"{app}-{bus}") for bus in graph.buses if bus != "default"]
+    return names + [("topic", f"{app}-{topic}") for topic in graph.topics]
+
+
+@contextmanager
+def _named(declared: str) -> Iterator[None]:
+    try:
+        yield
+    except MartletError as error:
+        remedy = error.remedy or "fix the declaration"
+        raise DeployFailed(f"the app's {declared}: {error.message}", remedy=remedy) from error
 
 
 def _silent(text: str) -> None:

@@ -60,6 +60,9 @@ class Schedules(Protocol):
 class Listeners(Protocol):
     """Event buses and topics and who hears them, as far as apps have them."""
 
+    def check(self, app: str, graph: AppGraph) -> None:
+        """Whether `prepare` would take it; changes nothing. Raises `MartletError`."""
+
     async def prepare(self, app: str, graph: AppGraph) -> None:
         """Make the app's buses and topics as `graph` says. May be repeated. Raises `MartletError`."""
 
@@ -69,6 +72,9 @@ class Listeners(Protocol):
 
 class Consumers(Protocol):
     """Queues and who takes their messages, as far as apps have them."""
+
+    def check(self, app: str, graph: AppGraph) -> None:
+        """Whether `prepare` would take it; changes nothing. Raises `MartletError`."""
 
     async def prepare(self, app: str, graph: AppGraph) -> None:
         """Make the app's queues as `graph` says. May be repeated. Raises `MartletError`."""

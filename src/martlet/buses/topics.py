@@ -30,7 +30,7 @@ _FEEDBACK = re.compile(
 )
 _SETTABLE: Final = (
     *("Policy", "DisplayName", "DeliveryPolicy", "KmsMasterKeyId", "SignatureVersion", "TracingConfig", "FifoThroughputScope"),
-    *("ContentBasedDeduplication", "DataProtectionPolicy"),
+    "ContentBasedDeduplication",
 )
 _ACTIONS: Final = (
     *("GetTopicAttributes", "SetTopicAttributes", "AddPermission", "RemovePermission", "DeleteTopic", "Subscribe"),
@@ -105,6 +105,8 @@ class TopicOperations(TopicDesk):
     async def create_topic(self, caller: Any, request: Request) -> Request:
         """The topic that is there when it has the same attributes and tags. Raises `ServiceError` InvalidParameter."""
         name = str(request.get("Name") or "")
+        if request.get("DataProtectionPolicy"):
+            raise Unsupported("topics: the parameter DataProtectionPolicy is not supported: messages are not inspected")
         given = {key: str(value) for key, value in (request.get("Attributes") or {}).items()}
         fifo = given.get("FifoTopic", "").lower() == "true"
         if not _NAME.fullmatch(name.removesuffix(".fifo")) or name.endswith(".fifo") != fifo or len(name) > 256:
@@ -200,7 +202,7 @@ class TopicOperations(TopicDesk):
         await self._write(change)
 
     def _check_attribute(self, name: str, value: str, *, fifo: bool, prefix: str = "") -> None:
-        if name in ("ArchivePolicy",):
+        if name in ("ArchivePolicy", "DataProtectionPolicy"):
             raise Unsupported(f"topics: the attribute {name} is not supported")
         if name not in _SETTABLE and not _FEEDBACK.fullmatch(name):
             raise invalid("AttributeName" if not prefix else f"{prefix}Unknown attribute {name}")
@@ -212,7 +214,7 @@ class TopicOperations(TopicDesk):
             raise invalid(f"{prefix}SignatureVersion: Invalid value [{value}]. Must be 1 or 2.")
         if name == "FifoThroughputScope" and value not in ("Topic", "MessageGroup"):
             raise invalid(f"{prefix}FifoThroughputScope: Invalid value [{value}].")
-        if name in ("Policy", "DeliveryPolicy", "DataProtectionPolicy") and value:
+        if name in ("Policy", "DeliveryPolicy") and value:
             try:
                 found = json.loads(value)
             except (ValueError, RecursionError):

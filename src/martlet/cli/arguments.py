@@ -187,7 +187,7 @@ def _destroy(commands: Commands) -> None:
     destroy = _command(
         commands,
         "destroy",
-        "remove an app, its functions, routes and schedules; its documents are kept",
+        "remove an app; what its code keeps data in stays, of a template all goes but what says DeletionPolicy: Retain",
         "martlet destroy hello --yes",
     )
     destroy.add_argument("app", metavar="APP", help="the app's name")

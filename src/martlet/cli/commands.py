@@ -492,7 +492,9 @@ def _destroy(arguments: Arguments) -> int:
         if not sys.stdin.isatty():
             raise Failure(USAGE, "destroy asks before it removes an app, and there is no terminal to ask on", "say --yes")
         print(
-            f"Remove app {arguments.app} with its functions, routes and schedules (its documents are kept)? Type its name: ",
+            f"Remove app {arguments.app} with its functions, routes and schedules? Documents, queues and buckets that its\n"
+            "code declares are kept. Of a template's stack, tables, queues and buckets go with their data, but for what\n"
+            "says DeletionPolicy: Retain. Type its name: ",
             end="",
             file=sys.stderr,
             flush=True,

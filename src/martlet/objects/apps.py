@@ -21,6 +21,9 @@ class AppBuckets:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
+    def check(self, app: str, graph: AppGraph) -> None:
+        """What a graph may say of buckets was looked at with the graph."""
+
     async def prepare(self, app: str, graph: AppGraph) -> None:
         """Make the app's buckets as `graph` says. May be repeated. Raises `ServiceError`."""
         for config in graph.buckets:

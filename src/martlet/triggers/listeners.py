@@ -32,10 +32,14 @@ class Listeners:
         self._events = events
         self._sns = sns
 
-    async def prepare(self, app: str, graph: AppGraph) -> None:
-        """Make the app's buses and topics where they are not there yet. Raises `InvalidInput` for a bad pattern."""
+    def check(self, app: str, graph: AppGraph) -> None:
+        """Raises `InvalidInput` for a bad pattern."""
         for one in graph.listeners:
             _check(one)
+
+    async def prepare(self, app: str, graph: AppGraph) -> None:
+        """Make the app's buses and topics where they are not there yet. Raises `InvalidInput` for a bad pattern."""
+        self.check(app, graph)
         if graph.topics:
             await self._sns.signer.open()
         now_ms = self._clock.now_ms()

@@ -235,15 +235,21 @@ class EventSources:
 
     # --- what apps deploy -----------------------------------------------------------------------------------------
 
+    def check(self, app: str, graph: AppGraph) -> None:
+        """Whether the app's triggers can be, but for what its deployment has yet to make. Raises `ServiceError`."""
+        queues = {config.name: config for config in graph.queues}
+        for consumer in graph.consumers:
+            self._wanted(app, queues[consumer.queue], consumer)
+        for followed in graph.changes:
+            mappings.checked_stream(*self._stream_of(app, msgspec.structs.replace(followed, on_failure="")))
+
     async def prepare(self, app: str, graph: AppGraph) -> None:
-        """Make the app's queues as `graph` says, or set their attributes so, and check its triggers. May be repeated. Raises
-        `ServiceError`."""
+        """Make the app's queues as `graph` says, or set their attributes so, once its triggers are checked. May be repeated.
+        Raises `ServiceError`."""
+        self.check(app, graph)
         timeouts = {function.name: function.timeout_seconds for function in graph.functions}
         for config in graph.queues:
             slowest = max((timeouts[one.function] for one in graph.consumers if one.queue == config.name), default=0.0)
-            for consumer in graph.consumers:
-                if consumer.queue == config.name:
-                    self._wanted(app, config, consumer)
             attributes = _attributes(config, slowest)
             if config.retries is not None:
                 dead = await self._queues.create(_queue_name(app, config, "-dead"), _kind(config))
@@ -262,6 +268,9 @@ class EventSources:
         await self._put_app(app, [*wanted, *(self._followed(app, one) for one in graph.changes)])
 
     def _followed(self, app: str, config: ChangesConfig) -> Mapping:
+        return self._checked_stream(*self._stream_of(app, config))
+
+    def _stream_of(self, app: str, config: ChangesConfig) -> tuple[Mapping, dict[str, Any]]:
         function = f"{app}-{config.function}"
         arn = f"arn:martlet:documents:{self._region}:{ACCOUNT}:{app}/{config.collection}"
         bare = Mapping(
@@ -288,7 +297,7 @@ class EventSources:
         }
         if config.on_failure:
             request["DestinationConfig"] = {"OnFailure": {"Destination": self._destination(app, config)}}
-        return self._checked_stream(bare, request)
+        return bare, request
 
     def _destination(self, app: str, config: ChangesConfig) -> str:
         kind, _, name = config.on_failure.partition(":")

@@ -297,6 +297,16 @@ async def test_exports_in_use_hold_their_stack(house: House):
             "CreationPolicy is not supported",
             2,
         ),
+        (
+            template().replace("  Role:\n", "  Role:\n    DeletionPolicy: Snapshot\n"),
+            "DeletionPolicy Snapshot is not supported: say Retain",
+            2,
+        ),
+        (
+            template().replace("  Role:\n", "  Role:\n    UpdateReplacePolicy: Snapshot\n"),
+            "UpdateReplacePolicy Snapshot is not supported: say Retain",
+            2,
+        ),
     ],
 )
 async def test_what_is_not_honoured_fails_by_name_before_anything_is_made(house: House, text: str, message: str, line: int):
@@ -323,6 +333,18 @@ async def test_everything_unsupported_is_told_at_once_and_lenient_leaves_it_out(
     (made,) = house.control.functions.values()
     assert made["Environment"]["Variables"] == {"Q": "left-out-Queue"}
     assert "VpcConfig" not in made
+
+
+async def test_what_asks_for_a_snapshot_is_kept_when_lenient(house: House):
+    text = template().replace(
+        "    Type: AWS::Lambda::Function\n", "    Type: AWS::Lambda::Function\n    DeletionPolicy: Snapshot\n"
+    )
+    record = await bring(house, text, is_lenient=True)
+    assert "DeletionPolicy Snapshot is not supported" in house.engine.body(record.id).warnings[0]
+    task = await house.engine.delete("demo")
+    assert task is not None
+    await task
+    assert len(house.control.functions) == 1
 
 
 async def test_circles_are_named(house: House):

@@ -11,7 +11,7 @@ import pytest
 from tests.functions.control.world import World, archive, caller
 
 from martlet.clock import ManualClock
-from martlet.errors import NotFound, Overloaded
+from martlet.errors import NotFound, Overloaded, ServiceError
 from martlet.functions import asynchronous
 from martlet.functions.lineage import passed_through
 from martlet.functions.sandboxes.inside import frames
@@ -91,6 +91,14 @@ async def test_the_record_of_a_failure_at_another_function(world: World, clock: 
         "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
         "responsePayload": {"errorMessage": "boom", "errorType": "ValueError"},
     }
+
+
+@pytest.mark.parametrize("arn", ["arn:aws:s3:::bucket", "kafka://topic"])
+async def test_a_destination_that_nothing_reaches_is_refused(world: World, arn: str) -> None:
+    await world.create()
+    destination = {"OnFailure": {"Destination": arn}}
+    with pytest.raises(ServiceError, match="not supported by Martlet: functions, queues, topics and buses are"):
+        await world.call("put_function_event_invoke_config", FunctionName="f", DestinationConfig=destination)
 
 
 async def test_the_record_of_a_success(world: World) -> None:

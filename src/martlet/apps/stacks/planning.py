@@ -192,16 +192,19 @@ class Planner:
             needs=needs,
             expected=expected,
             properties=properties,
-            deletion_policy=self._policy(declared.deletion_policy),
-            update_replace_policy=self._policy(declared.update_replace_policy),
+            deletion_policy=self._policy(declared, "DeletionPolicy", declared.deletion_policy),
+            update_replace_policy=self._policy(declared, "UpdateReplacePolicy", declared.update_replace_policy),
             token=token,
         )
 
-    def _policy(self, value: Any) -> str:
+    def _policy(self, declared: Declared, name: str, value: Any) -> str:
         found = self.scope.evaluate(value) if isinstance(value, Map) else value
         if found not in ("Delete", "Retain", "RetainExceptOnCreate", "Snapshot"):
-            raise TemplateFault(f"Template error: DeletionPolicy {found!r} is not one")
-        return "Delete" if found == "Snapshot" else str(found)  # nothing here can be snapshotted, as for most types in AWS
+            raise TemplateFault(f"Template error: {name} {found!r} is not one")
+        if found == "Snapshot":
+            text = f"{declared.type} {declared.logical_id}: {name} Snapshot is not supported: say Retain, as --lenient does"
+            self._faults.append(Fault(text, declared.line, declared.logical_id, unsupported=True))
+        return "Retain" if found == "Snapshot" else str(found)  # with --lenient it is kept, not lost
 
     def _unknown_node(self, declared: Declared, needs: frozenset[str]) -> Node:
         return Node(

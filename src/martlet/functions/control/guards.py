@@ -123,6 +123,8 @@ class Guards(Desk):
                 there = self._resolve(tables, Name(name, found[4], self._region)) is not None
             if not there:
                 raise invalid(f"The destination ARN {arn} is invalid.")
+        elif arn and not any(part in arn for part in (":sqs:", ":sns:", ":events:")):
+            raise invalid(f"The destination {arn} is not supported by Martlet: functions, queues, topics and buses are.")
         elif arn and self._deliver is None:
             raise invalid(f"The destination {arn} is not supported by Martlet yet: only functions are.")
 

@@ -587,7 +587,7 @@ class GroupProvider(_Provider):
 
 _TOPIC_ATTRIBUTES: Final = (
     *("DisplayName", "KmsMasterKeyId", "SignatureVersion", "TracingConfig", "ContentBasedDeduplication"),
-    *("FifoThroughputScope", "DataProtectionPolicy"),
+    "FifoThroughputScope",
 )
 
 
@@ -600,7 +600,7 @@ class TopicProvider(_Provider):
         properties={
             "ArchivePolicy": refused("topics keep no archive; a bus does"),
             "ContentBasedDeduplication": value("boolean"),
-            "DataProtectionPolicy": taken(why="messages are not inspected"),
+            "DataProtectionPolicy": refused("messages are not inspected"),
             "DeliveryStatusLogging": taken(why="what fails is in Martlet's dead letters"),
             "DisplayName": value(),
             "FifoThroughputScope": value(),
