@@ -202,9 +202,9 @@ class TopicOperations(TopicDesk):
         await self._write(change)
 
     def _check_attribute(self, name: str, value: str, *, fifo: bool, prefix: str = "") -> None:
-        if name in ("ArchivePolicy", "DataProtectionPolicy"):
+        if name in ("ArchivePolicy", "DataProtectionPolicy") or _FEEDBACK.fullmatch(name):
             raise Unsupported(f"topics: the attribute {name} is not supported")
-        if name not in _SETTABLE and not _FEEDBACK.fullmatch(name):
+        if name not in _SETTABLE:
             raise invalid("AttributeName" if not prefix else f"{prefix}Unknown attribute {name}")
         if name in ("ContentBasedDeduplication", "FifoThroughputScope") and not fifo:
             raise invalid(f"{prefix}{name}: is only for FIFO topics")

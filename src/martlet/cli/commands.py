@@ -133,6 +133,8 @@ def _deploy(arguments: Arguments) -> int:
         _show_json(result)
     else:
         print(_deployment_text(result))
+        if result["routes"] and not result["dry_run"]:
+            print(f"answers at http://{name}.localhost:{client.endpoint.port}/")
     return 0
 
 

@@ -212,7 +212,8 @@ class Edge:
         self._table = RouteTable(domains=self._domains)
         self._timer: asyncio.TimerHandle | None = None
         self._overloaded = problem(Overloaded(f"limit requests_in_flight is {self._max_flights}"))
-        self._not_found = problem(NotFound("no route fits this host, method and path"))
+        told = "apps beside the first one that was started answer at http://<app>.localhost:<port>"
+        self._not_found = problem(NotFound("no route fits this host, method and path", remedy=told))
         known = registry or Registry()
         text = "Answers of the public edge, by class of their status"
         self._counters = [known.counter("martlet_http_answers_total", text, status=f"{digit}xx") for digit in range(2, 6)]

@@ -121,12 +121,6 @@ class Desk:
         refuse_unsupported(request)
         headers = {name: _header(request[name]) for name in HEADERS if request.get(name) not in (None, "")}
         headers.setdefault("ContentType", "binary/octet-stream")
-        redirect = request.get("WebsiteRedirectLocation")
-        if redirect:
-            if not redirect.startswith(("/", "http://", "https://")):
-                text = "The website redirect location must have a prefix of 'http://' or 'https://' or '/'."
-                raise ServiceError("InvalidRedirectLocation", text, 400)
-            headers["WebsiteRedirectLocation"] = redirect
         return Version(
             seq=0,
             modified_at_ms=0,
@@ -260,6 +254,8 @@ def refuse_unsupported(request: Request) -> None:
     for member in _LOCK:
         if request.get(member) is not None:
             raise not_implemented("object lock")
+    if request.get("WebsiteRedirectLocation") is not None:
+        raise not_implemented("redirects of websites")
 
 
 def user_metadata(found: Mapping[str, str] | None) -> dict[str, str]:

@@ -43,7 +43,6 @@ from martlet.store import Tx
 __all__ = ["ObjectOperations"]
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
-_ARCHIVED: Final = ("GLACIER", "DEEP_ARCHIVE")
 _OVERRIDES: Final = (
     *("ResponseCacheControl", "ResponseContentDisposition", "ResponseContentEncoding", "ResponseContentLanguage"),
     *("ResponseContentType", "ResponseExpires"),
@@ -100,9 +99,6 @@ class ObjectOperations(Desk):
             raise invalid_request("Request specific response headers cannot be used for anonymous GET requests.")
         refuse_unsupported(request)
         version = self._look(caller, bucket, key, version_id, "HEAD" if is_head else "GET")
-        if version.storage_class in _ARCHIVED and not is_head:
-            text = "The operation is not valid for the object's storage class"
-            raise ServiceError("InvalidObjectState", text, 403, StorageClass=version.storage_class)
         check_conditions(request, version, self.objects.clock.now_ms())
         version, opened = self.objects.open(bucket.name, key, version.shown_id if version_id is not None else None)
         try:
@@ -274,9 +270,6 @@ class ObjectOperations(Desk):
             if version.marker:
                 text = "The source of a copy request may not specifically refer to a delete marker by version id."
                 raise invalid_request(text)
-            if version.storage_class in _ARCHIVED:
-                text = "The source object of the COPY action is not in the active tier and is only stored in Amazon S3 Glacier."
-                raise ServiceError("ObjectNotInActiveTierError", text, 403)
             check_conditions(request, version, self.objects.clock.now_ms(), "CopySource")
         except BaseException:
             opened.drop()
@@ -333,8 +326,6 @@ class ObjectOperations(Desk):
         version = self.template(request if tagging == "REPLACE" else {**request, "Tagging": None}, bucket)
         if directive == "COPY":
             kept = {name: value for name, value in before.headers.items() if name in HEADERS}
-            if "WebsiteRedirectLocation" in version.headers:
-                kept["WebsiteRedirectLocation"] = version.headers["WebsiteRedirectLocation"]
             version = replaced(version, headers=kept, metadata=before.metadata)
         else:
             version = replaced(version, metadata=user_metadata(request.get("Metadata")))
@@ -579,7 +570,6 @@ def _changes_something(request: Request) -> bool:
     return (
         request.get("MetadataDirective") == "REPLACE"
         or request.get("StorageClass") is not None
-        or request.get("WebsiteRedirectLocation") is not None
         or request.get("ServerSideEncryption") is not None
         or request.get("ChecksumAlgorithm") is not None
     )

@@ -145,6 +145,8 @@ def storage_class(name: str | None) -> str:
     if name not in STORAGE_CLASSES:
         text = "The storage class you specified is not valid"
         raise ServiceError("InvalidStorageClass", text, 400, StorageClassRequested=name)
+    if name in ("GLACIER", "DEEP_ARCHIVE"):  # nothing restores them here: what is put so could not be read again
+        raise not_implemented(f"the storage class {name}")
     return name
 
 

@@ -288,7 +288,7 @@ class _Emission:
             for consumer in function.consumers:
                 if not isinstance(consumer.queue, (Queue, Changed)):
                     told = " (write .changed)" if isinstance(consumer.queue, Collection) else ""
-                    takes = "it takes a Queue, a Collection's changes or a change of a Bucket"
+                    takes = "it takes a Queue, a Bus, a Topic, a Collection's changes or a change of a Bucket"
                     self._problem(function, f"on({consumer.queue!r}): {takes}{told}", consumer.where)
                     continue
                 if function.routes:

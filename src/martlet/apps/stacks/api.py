@@ -376,7 +376,10 @@ class CloudFormation:
         raise ServiceError("ValidationError", "Either Template URL or Template Body must be specified.")
 
     def _request(self, request: Mapping[str, Any], template: str, before: Mapping[str, str], body: Body | None) -> Request:
-        for name in ("ResourceTypes", "RollbackConfiguration", "StackPolicyBody", "StackPolicyURL", "IncludeNestedStacks"):
+        for name in (
+            *("ResourceTypes", "RollbackConfiguration", "StackPolicyBody", "StackPolicyURL", "IncludeNestedStacks"),
+            "NotificationARNs",  # nobody would be told
+        ):
             if request.get(name):
                 raise Unsupported(f"{name} is not supported")
         parameters: dict[str, str] = {}
