@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from tests.e2e.conftest import Start
 from tests.e2e.driving import EXAMPLES, RunningPlatform, eventually
+from tests.e2e.test_killed import named
 from tests.e2e.test_lambda_control import client_of
 
 pytestmark = pytest.mark.e2e
@@ -24,15 +30,29 @@ class Running(NamedTuple):
     outputs: dict[str, str]  # of its template; {} for an app
 
 
+Run = Callable[[str], Running]
+
+
 @pytest.fixture(params=["app", "template"])
-def run(request: pytest.FixtureRequest, start: Start) -> Callable[..., Running]:
-    """`run(name, data=...)`: `martlet up` of the example, in the form that this test is about."""
+def run(request: pytest.FixtureRequest, start: Start) -> Iterator[Run]:
+    """`run(name)`: `martlet up` of the example, in the form that this test is about."""
+    begun: list[RunningPlatform] = []
 
-    def begin(name: str, data: Path | None = None) -> Running:
+    def begin(name: str) -> Running:
         form = EXAMPLES / name if request.param == "app" else EXAMPLES / f"{name}-sam/template.yaml"
-        return reached(start(form, "--no-watch", data=data))
+        begun.append(start(form, "--no-watch"))
+        return reached(begun[-1])
 
-    return begin
+    yield begin
+    for platform in begun:
+        if platform.process.poll() is None:
+            assert platform.stop() == 0, platform.printed()
+
+
+def killed_and_started(service: Running, start: Start) -> Running:
+    """The platform after kill -9, started again on the same data."""
+    service.platform.kill()
+    return reached(start(None, data=service.platform.data))
 
 
 def reached(platform: RunningPlatform) -> Running:
@@ -47,7 +67,7 @@ def reached(platform: RunningPlatform) -> Running:
 # --- web-service -----------------------------------------------------------------------------------
 
 
-def test_a_simple_web_service(run: Callable[..., Running], http: httpx.Client) -> None:
+def test_a_simple_web_service(run: Run, start: Start, http: httpx.Client) -> None:
     service = run("web-service")
     tasks = f"{service.url}/tasks"
     assert http.get(tasks).json() == []
@@ -62,8 +82,7 @@ def test_a_simple_web_service(run: Callable[..., Running], http: httpx.Client) -
         assert http.put(f"{tasks}/{task['id']}", json=wrong).status_code == 422, wrong
     assert http.get(tasks).json() == [done], "what was refused has changed nothing"
 
-    service.platform.kill()
-    service = run("web-service", data=service.platform.data)
+    service = killed_and_started(service, start)
     tasks = f"{service.url}/tasks"
     assert httpx.get(tasks, timeout=30).json() == [done]
     assert httpx.delete(f"{tasks}/{task['id']}", timeout=30).status_code == 204
@@ -71,3 +90,86 @@ def test_a_simple_web_service(run: Callable[..., Running], http: httpx.Client) -
         assert httpx.request(method, f"{tasks}/{task['id']}", timeout=30).status_code == 404
     assert httpx.put(f"{tasks}/{task['id']}", json={"title": "again"}, timeout=30).status_code == 404
     assert httpx.get(tasks, timeout=30).json() == []
+
+
+# --- storage-first ---------------------------------------------------------------------------------
+
+
+def test_storage_first_loses_nothing_when_its_processes_are_killed(run: Run, start: Start, http: httpx.Client) -> None:
+    service = run("storage-first")
+    assert http.post(f"{service.url}/orders", json={"customer": "ada"}).status_code == 422
+    assert http.get(f"{service.url}/orders/none").status_code == 404
+
+    acknowledged: dict[str, int] = {}  # cents, by order
+    send_until_some_wait(service, acknowledged)
+    for pid in named(service.platform, "zygote"):  # every function's process, that of `process` in the middle
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: http.get(f"{service.url}/orders/none").status_code == 404, WAIT_SECONDS)
+    send_until_some_wait(service, acknowledged)
+
+    service = killed_and_started(service, start)
+    eventually(lambda: invoiced(service) >= sum(acknowledged.values()), WAIT_SECONDS)
+    assert invoiced(service) == sum(acknowledged.values()), "each order counts once"
+    for id, cents in acknowledged.items():
+        shown = httpx.get(f"{service.url}/orders/{id}", timeout=30).json()
+        assert shown == {"state": "done", "invoice": {"customer": "ada", "cents": cents}}
+
+
+def send_until_some_wait(service: Running, acknowledged: dict[str, int]) -> None:
+    """Send orders, twenty at least, until some of all are processed and some are not."""
+    enough = len(acknowledged) + 20
+    while len(acknowledged) < enough or not 0 < invoiced(service) < sum(acknowledged.values()):
+        cents = len(acknowledged) + 1
+        answer = httpx.post(f"{service.url}/orders", json={"customer": "ada", "cents": cents}, timeout=30)
+        assert answer.status_code == 202, answer.text
+        acknowledged[answer.json()["id"]] = cents
+
+
+def invoiced(service: Running) -> int:
+    """The sum of the invoices for ada."""
+    cents: int = httpx.get(f"{service.url}/customers/ada", timeout=30).json()["cents"]
+    return cents
+
+
+# --- webhook ---------------------------------------------------------------------------------------
+
+
+def test_a_burst_of_webhooks_is_accepted_and_each_counts_once(run: Run, http: httpx.Client) -> None:
+    """WEBHOOKS=10000 for the whole burst."""
+    service = run("webhook")
+    dead = service.outputs.get("FailedQueue", "webhook-hooks-dead")
+    count = int(os.environ.get("WEBHOOKS", "300"))
+    bad = [{"event": f"bad-{number}", "account": "a-0", "cents": 0} for number in range(5)]
+    good = [{"event": f"e-{number}", "account": f"a-{number % 10}", "cents": number + 1} for number in range(count)]
+    repeated = good[::20]
+
+    assert http.post(f"{service.url}/payments", json={"event": "e", "cents": "many"}).status_code == 422
+    with ThreadPoolExecutor(16) as pool:
+        sent = list(pool.map(lambda payment: http.post(f"{service.url}/payments", json=payment), bad + good + repeated))
+    assert {answer.status_code for answer in sent} == {202}
+
+    expected = Counter[str]()
+    for payment in good:
+        expected[str(payment["account"])] += int(str(payment["cents"]))
+    eventually(lambda: sum(balances(service).values()) >= expected.total(), WAIT_SECONDS + count / 20)
+    sqs = client_of(service.platform, "sqs")
+    found: set[str] = set()  # what is among the dead
+    eventually(lambda: found.update(received(sqs, dead)) or len(found) >= len(bad), WAIT_SECONDS)
+    assert found == {payment["event"] for payment in bad}
+    assert balances(service) == expected, "each counts once"
+
+    booked = http.get(f"{service.url}/payments").json()
+    assert booked.keys() == {payment["event"] for payment in good}
+    moments = [(payment["started"], 1) for payment in booked.values()] + [(payment["ended"], -1) for payment in booked.values()]
+    assert max(accumulate(step for _, step in sorted(moments))) <= 2, "two consumers at most"
+
+
+def balances(service: Running) -> dict[str, int]:
+    found: dict[str, int] = httpx.get(f"{service.url}/accounts", timeout=30).json()
+    return found
+
+
+def received(sqs: Any, queue: str) -> list[str]:
+    """The events of messages that wait in `queue`, which then belong to us for a while."""
+    messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=1).get("Messages", [])
+    return [json.loads(message["Body"])["event"] for message in messages]
