@@ -173,3 +173,48 @@ def received(sqs: Any, queue: str) -> list[str]:
     """The events of messages that wait in `queue`, which then belong to us for a while."""
     messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=1).get("Messages", [])
     return [json.loads(message["Body"])["event"] for message in messages]
+
+
+# --- circuit-breaker -------------------------------------------------------------------------------
+
+
+def test_a_circuit_breaker_is_shared_by_all_instances(run: Run, http: httpx.Client) -> None:
+    service = run("circuit-breaker")
+
+    def state() -> dict[str, Any]:
+        found: dict[str, Any] = http.get(f"{service.url}/breaker").json()
+        return found
+
+    assert quotes(service, 1) == {200: 1}
+    assert (state()["state"], state()["calls"]) == ("closed", 1)
+
+    http.put(f"{service.url}/provider", json={"down": True}).raise_for_status()
+    answers = quotes(service, 50)
+    opened = state()
+    assert opened["state"] == "open"
+    assert set(answers) <= {502, 503}
+    assert answers[502] == opened["failed_calls"] >= 5, "who got no 502 has not reached the provider"
+
+    answers = quotes(service, 50)
+    still = state()
+    assert still["state"] == "open"
+    assert answers[503] > 0
+    probes = still["probes"] - opened["probes"]
+    assert answers[502] == still["failed_calls"] - opened["failed_calls"] == probes, "while it is open only probes get through"
+
+    http.put(f"{service.url}/provider", json={"down": False}).raise_for_status()
+    answers = Counter()
+    eventually(lambda: answers.update(quotes(service, 20)) or answers[200], WAIT_SECONDS)
+    assert set(answers) <= {200, 503}
+    closed = state()
+    assert (closed["state"], closed["failures"], closed["probes"]) == ("closed", 0, still["probes"] + 1), "one probe closes it"
+    assert quotes(service, 50) == {200: 50}
+    assert state()["term"] == closed["term"]
+
+
+def quotes(service: Running, callers: int) -> Counter[int]:
+    """Ask for a quote, `callers` at one time: how often each status was answered."""
+    with httpx.Client(timeout=60, limits=httpx.Limits(max_connections=callers)) as client, ThreadPoolExecutor(callers) as pool:
+        answers = list(pool.map(lambda number: client.get(f"{service.url}/quotes/Q{number}"), range(callers)))
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers if answer.status_code == 503)
+    return Counter(answer.status_code for answer in answers)
