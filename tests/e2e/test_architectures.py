@@ -8,11 +8,13 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from PIL import Image
 from tests.e2e.conftest import Start
 from tests.e2e.driving import EXAMPLES, RunningPlatform, eventually
 from tests.e2e.test_killed import named
@@ -218,3 +220,49 @@ def quotes(service: Running, callers: int) -> Counter[int]:
         answers = list(pool.map(lambda number: client.get(f"{service.url}/quotes/Q{number}"), range(callers)))
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers if answer.status_code == 503)
     return Counter(answer.status_code for answer in answers)
+
+
+# --- images ----------------------------------------------------------------------------------------
+
+
+def test_every_uploaded_picture_gets_its_thumbnail(run: Run, start: Start) -> None:
+    service = run("images")
+    uploads = service.outputs.get("UploadsBucket", "images-uploads")
+    thumbnails = service.outputs.get("ThumbnailsBucket", "images-thumbnails")
+    photo = (EXAMPLES / "shop/pictures/cup.jpg").read_bytes()
+    drawing = BytesIO()
+    Image.new("RGBA", (30, 60), "teal").save(drawing, "PNG")
+    s3 = client_of(service.platform, "s3")
+    for key, body in {
+        "cup.jpg": photo,
+        "in/a drawing & more +ü.png": drawing.getvalue(),
+        "letter": b"Dear",
+        "cut.jpg": photo[:999],
+    }.items():
+        s3.put_object(Bucket=uploads, Key=key, Body=body)
+    done = {"cup.jpg.jpg", "in/a drawing & more +ü.png.jpg", "letter.error.txt", "cut.jpg.error.txt"}
+    eventually(lambda: keys(s3, thumbnails) >= done, WAIT_SECONDS)
+    assert keys(s3, thumbnails) == done
+
+    with Image.open(BytesIO(photo)) as original, opened(s3, thumbnails, "cup.jpg.jpg") as small:
+        assert (small.format, max(small.size)) == ("JPEG", 128)
+        assert abs(small.width * original.height - small.height * original.width) <= max(original.size)
+    with opened(s3, thumbnails, "in/a drawing & more +ü.png.jpg") as small:
+        assert small.size == (30, 60), "what is small already stays as it is"
+
+    for number in range(10):
+        s3.put_object(Bucket=uploads, Key=f"late-{number}.jpg", Body=photo)
+    service = killed_and_started(service, start)
+    s3 = client_of(service.platform, "s3")
+    late = {f"late-{number}.jpg.jpg" for number in range(10)}
+    eventually(lambda: keys(s3, thumbnails) >= done | late, WAIT_SECONDS)
+
+
+def keys(s3: Any, bucket: str) -> set[str]:
+    return {found["Key"] for found in s3.list_objects_v2(Bucket=bucket).get("Contents", ())}
+
+
+def opened(s3: Any, bucket: str, key: str) -> Image.Image:
+    found = s3.get_object(Bucket=bucket, Key=key)
+    assert found["ContentType"] == "image/jpeg"
+    return Image.open(BytesIO(found["Body"].read()))
