@@ -20,8 +20,9 @@ from tests.e2e.driving import EXAMPLES, RunningPlatform, eventually
 from tests.e2e.test_killed import named
 from tests.e2e.test_lambda_control import client_of
 
-pytestmark = pytest.mark.e2e
+WEBHOOKS = int(os.environ.get("MARTLET_TEST_WEBHOOKS", "300"))  # 10,000 is the whole burst
 WAIT_SECONDS = 120.0  # for what takes a few seconds on an idle machine
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3 * WAIT_SECONDS + WEBHOOKS / 5)]
 
 
 class Running(NamedTuple):
@@ -137,12 +138,10 @@ def invoiced(service: Running) -> int:
 
 
 def test_a_burst_of_webhooks_is_accepted_and_each_counts_once(run: Run, http: httpx.Client) -> None:
-    """WEBHOOKS=10000 for the whole burst."""
     service = run("webhook")
     dead = service.outputs.get("FailedQueue", "webhook-hooks-dead")
-    count = int(os.environ.get("WEBHOOKS", "300"))
     bad = [{"event": f"bad-{number}", "account": "a-0", "cents": 0} for number in range(5)]
-    good = [{"event": f"e-{number}", "account": f"a-{number % 10}", "cents": number + 1} for number in range(count)]
+    good = [{"event": f"e-{number}", "account": f"a-{number % 10}", "cents": number + 1} for number in range(WEBHOOKS)]
     repeated = good[::20]
 
     assert http.post(f"{service.url}/payments", json={"event": "e", "cents": "many"}).status_code == 422
@@ -153,7 +152,7 @@ def test_a_burst_of_webhooks_is_accepted_and_each_counts_once(run: Run, http: ht
     expected = Counter[str]()
     for payment in good:
         expected[str(payment["account"])] += int(str(payment["cents"]))
-    eventually(lambda: sum(balances(service).values()) >= expected.total(), WAIT_SECONDS + count / 20)
+    eventually(lambda: sum(balances(service).values()) >= expected.total(), WAIT_SECONDS + WEBHOOKS / 10)
     sqs = client_of(service.platform, "sqs")
     found: set[str] = set()  # what is among the dead
     eventually(lambda: found.update(received(sqs, dead)) or len(found) >= len(bad), WAIT_SECONDS)
@@ -266,3 +265,73 @@ def opened(s3: Any, bucket: str, key: str) -> Image.Image:
     found = s3.get_object(Bucket=bucket, Key=key)
     assert found["ContentType"] == "image/jpeg"
     return Image.open(BytesIO(found["Body"].read()))
+
+
+# --- iot -------------------------------------------------------------------------------------------
+
+
+def test_readings_become_windows_and_alerts(run: Run, http: httpx.Client) -> None:
+    service = run("iot")
+    batches = [
+        [
+            {"sensor": sensor, "at": f"2026-01-31T12:{minute:02}:{second:02}Z", "celsius": celsius + second}
+            for second in range(20)
+        ]
+        for sensor, minute, celsius in (("attic", 0, 25), ("attic", 1, 10), ("cellar", 0, 5))  # hot is only the first minute
+    ]
+    for wrong in (
+        [{"sensor": "attic"}],
+        [{**batches[0][0], "celsius": "warm"}],
+        [{**batches[0][0], "at": "2026-01-31T12:00:00"}],
+    ):
+        assert http.post(f"{service.url}/readings", json=wrong).status_code == 422, wrong
+    parts = [batch[start : start + 5] for batch in batches for start in range(0, 20, 5)]
+    with ThreadPoolExecutor(8) as pool:
+        sent = list(
+            pool.map(lambda part: http.post(f"{service.url}/readings", json=part), [*parts, *reversed(parts), parts[0] * 2])
+        )
+    assert {answer.status_code for answer in sent} == {202}
+
+    attic = {
+        "2026-01-31T12:00": {"count": 20, "mean": 34.5, "highest": 44, "hot": True},
+        "2026-01-31T12:01": {"count": 20, "mean": 19.5, "highest": 29, "hot": False},
+    }
+    cellar = {"2026-01-31T12:00": {"count": 20, "mean": 14.5, "highest": 24, "hot": False}}
+    eventually(lambda: http.get(f"{service.url}/windows/attic").json() == attic, WAIT_SECONDS)
+    eventually(lambda: http.get(f"{service.url}/windows/cellar").json() == cellar, WAIT_SECONDS)
+    notices = {"attic/2026-01-31T12:00": "attic/2026-01-31T12:00 is too hot"}
+    assert eventually(lambda: http.get(f"{service.url}/notices").json(), WAIT_SECONDS) == notices
+
+
+# --- etl -------------------------------------------------------------------------------------------
+
+
+def test_csv_files_become_a_report(run: Run, http: httpx.Client) -> None:
+    service = run("etl")
+    incoming, clean = service.outputs.get("IncomingBucket", "etl-incoming"), service.outputs.get("CleanBucket", "etl-clean")
+    s3, functions = client_of(service.platform, "s3"), client_of(service.platform)
+
+    def upload(key: str, *rows: str) -> None:
+        s3.put_object(Bucket=incoming, Key=key, Body="\n".join(["product,quantity,cents", *rows, ""]).encode())
+
+    def report() -> dict[str, Any]:
+        answer = functions.invoke(FunctionName=service.outputs.get("ReportFunction", "etl-report"))
+        assert "FunctionError" not in answer, answer["Payload"].read()
+        found: dict[str, Any] = http.get(f"{service.url}/report").json()
+        return found
+
+    assert http.get(f"{service.url}/report").status_code == 404
+    upload("shops/zürich 1.csv", "cup,2,2500", "tea,1,890", "cup,many,1", ",1,1", "cup,1")
+    upload("online.csv", *["cup,1,1250"] * 120)
+    upload("notes.txt", "cup,1000,1")
+    eventually(lambda: report() == {"cup": {"pieces": 122, "cents": 152_500}, "tea": {"pieces": 1, "cents": 890}}, WAIT_SECONDS)
+    errors = s3.get_object(Bucket=clean, Key="shops/zürich 1.csv.errors.txt")["Body"].read().decode()
+    assert [line.partition(":")[0] for line in errors.splitlines()] == ["line 4", "line 5", "line 6"]
+
+    upload("online.csv", "cup,1,1250", "kettle,1,6400")
+    corrected = {
+        "cup": {"pieces": 3, "cents": 3750},
+        "kettle": {"pieces": 1, "cents": 6400},
+        "tea": {"pieces": 1, "cents": 890},
+    }
+    eventually(lambda: report() == corrected, WAIT_SECONDS)
