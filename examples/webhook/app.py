@@ -13,7 +13,7 @@ hooks = Queue("hooks", retries=3, visibility=4)  # what fails three times goes t
 payments = Collection("payments")
 accounts = Collection("accounts")
 
-PARTNER_SECONDS = 0.01
+PARTNER_SECONDS = 0.03
 
 
 class Payment(BaseModel):

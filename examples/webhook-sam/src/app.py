@@ -11,7 +11,7 @@ sqs = boto3.client("sqs")
 dynamodb = boto3.resource("dynamodb")
 payments, accounts = dynamodb.Table(os.environ["PAYMENTS"]), dynamodb.Table(os.environ["ACCOUNTS"])
 
-PARTNER_SECONDS = 0.01
+PARTNER_SECONDS = 0.03
 
 
 def accept(event, context):
