@@ -12,7 +12,7 @@ orders = Collection("orders")
 invoices = Collection("invoices")
 totals = Collection("totals")
 
-BACK_OFFICE_SECONDS = 0.1
+BACK_OFFICE_SECONDS = 0.05
 
 
 class Order(BaseModel):

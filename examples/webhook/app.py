@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from martlet import App, Collection, Queue, Response, Transaction
 
 app = App("webhook")
-hooks = Queue("hooks", retries=3, visibility=4)  # what fails three times goes to the queue webhook-hooks-dead
+hooks = Queue("hooks", retries=3, visibility=3)  # what fails three times goes to the queue webhook-hooks-dead
 payments = Collection("payments")
 accounts = Collection("accounts")
 
@@ -27,7 +27,7 @@ def accept(payment: Payment) -> Response:
     return Response({"message": hooks.send(payment)}, status=202)
 
 
-@app.on(hooks, batch=10, consumers=2, partial=True, timeout=4, uses=[payments, accounts])
+@app.on(hooks, batch=10, consumers=2, partial=True, timeout=3, uses=[payments, accounts])
 def consume(event: dict, context: Any) -> dict:
     """Two run at most, however many messages wait. Only those that failed come again."""
     failed = []

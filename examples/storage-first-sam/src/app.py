@@ -10,7 +10,7 @@ import boto3
 dynamodb = boto3.resource("dynamodb")
 orders, invoices, totals = (dynamodb.Table(os.environ[name]) for name in ("ORDERS", "INVOICES", "TOTALS"))
 
-BACK_OFFICE_SECONDS = 0.1
+BACK_OFFICE_SECONDS = 0.05
 
 
 def take(event, context):
