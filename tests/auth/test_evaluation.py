@@ -53,6 +53,13 @@ def test_actions_ignore_case_and_resources_do_not(action: str, resource: str, al
     assert verdict(allow(Action=action, Resource=resource)) is allowed
 
 
+def test_documents_may_be_named_without_region_and_account() -> None:
+    stock = "arn:martlet:documents:us-east-1:000000000000:shop/stock"
+    assert verdict(allow(Action="documents:*", Resource="arn:martlet:documents:::shop/stock"), ask("documents:Get", stock))
+    assert verdict(allow(Action="documents:*", Resource="arn:martlet:documents:::shop/*"), ask("documents:Get", stock))
+    assert not verdict(allow(Action="documents:*", Resource="arn:martlet:documents:::shop/st"), ask("documents:Get", stock))
+
+
 def test_what_is_not_named() -> None:
     assert verdict({"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"})
     assert not verdict({"Effect": "Allow", "NotAction": "sqs:*", "Resource": "*"})

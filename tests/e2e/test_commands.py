@@ -252,7 +252,7 @@ def test_exit_codes_and_messages(
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("up", "version", "runtimes")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("up", "version", "runtimes", "store")])
 def test_without_a_platform_every_command_says_so(martlet: Command, app: Path, tmp_path: Path, command: str) -> None:
     more = {"deploy": [app], "invoke": ["x"], "replay": ["--list"], "destroy": ["x", "--yes"], "documents": ["list", "x"]}
     arguments = more.get(command, [])

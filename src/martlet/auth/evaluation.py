@@ -217,7 +217,11 @@ def _sorted_out(patterns: list[str]) -> tuple[frozenset[str], tuple[str, ...], t
     return frozenset(exact), tuple(begins), tuple(rest)
 
 
+_OUR_DOCUMENTS: Final = "arn:martlet:documents:::"  # documents have no region: it may be left out, and so may the account
+
+
 def _resources(patterns: list[str], with_variables: bool) -> _Test:
+    patterns = [pattern.replace(_OUR_DOCUMENTS, "arn:martlet:documents:*:*:", 1) for pattern in patterns]
     exact, begins, rest = _sorted_out(patterns)
 
     def test(request: Request) -> bool:
