@@ -62,17 +62,8 @@ async def test_what_waits_behind_the_running_event_is_taken_back(pipe: Pipe) -> 
 
 
 async def test_a_running_event_that_was_not_read_yet_stays(pipe: Pipe) -> None:
-    """A busy host: five milliseconds are over, and the instance has not had the processor once. Had it been taken out for a
-    moment, to get at the others, the instance could have read the second first."""
-    assert pipe.instance.take_back() == []
-    assert list(pipe.instance.inflight) == [1, 2, 3]
-    assert pipe.read() == b"event 1"
+    """A busy host: five milliseconds are over, and the instance has not had the processor once."""
     assert [invocation.request_id for invocation in pipe.instance.take_back()] == ["2", "3"]
-    assert pipe.read() is None
-
-
-async def test_what_an_instance_that_ends_has_not_read_is_taken_back(pipe: Pipe) -> None:
-    assert [invocation.request_id for invocation in pipe.instance.take_back(ends=True)] == ["2", "3"]
     assert list(pipe.instance.inflight) == [1]
     assert [pipe.read(), pipe.read()] == [b"event 1", None]
 

@@ -7,15 +7,11 @@ and an instance that breaks the protocol is ended. Layout of frames: `sandboxes/
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import re
 import socket
-import struct
-import termios
 from collections.abc import Callable
-from itertools import islice
 from typing import Any, Protocol
 
 from martlet.functions.sandbox import Ended
@@ -41,8 +37,6 @@ _FRAME_BYTES_AT_MOST = {
     frames.DELIVERED: 0,
 }
 _READ_BYTES = 262_144
-_SIZES_KEPT = 64
-_INT = struct.Struct("i")
 _HELD_BYTES = 1 << 20  # what may come of an answer after its instance was told to hold it
 _TAGGED_READ_BYTES = 65_536  # tags are told apart one by one: less at a time, so that a flood of them holds nobody up
 _LOG_BYTES_AT_MOST = LIMITS["log_bytes_per_invocation"].default
@@ -87,7 +81,6 @@ class Instance:
         "_pending",
         "_recall",
         "_results",
-        "_sizes",
         "_usage",
         "broken",
         "capacity",
@@ -140,7 +133,6 @@ class Instance:
         self.wrote = 0  # the last frame said that the log has lines to read
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._sizes: dict[int, int] = {}  # of the frames of the latest events, in bytes
         self._buffer = bytearray()  # the beginning of a frame
         self._needed = 0  # bytes that it must have before it is looked at again
         self._pending = b""
@@ -185,10 +177,6 @@ class Instance:
         if self.closed:
             return
         self.large = len(data) > PACKET_BYTES
-        if self.capacity == 1:
-            self._sizes[frames.HEADER.unpack_from(data)[1]] = len(data)
-            if len(self._sizes) > _SIZES_KEPT:
-                self._sizes = {sequence: size for sequence, size in self._sizes.items() if sequence in self.inflight}
         if self._pending:
             self._pending += data
             return
@@ -242,19 +230,16 @@ class Instance:
         """Take over a connection from inside, if it is for this end."""
         return False
 
-    def take_back(self, *, ends: bool = False) -> list[Invocation]:
+    def take_back(self) -> list[Invocation]:
         """The events that wait in the pipe behind the running one and that the instance has not seen: its no longer.
 
-        On a busy host it may not even have read the running one. Then nothing is taken: whoever took that one out, to get at
-        the others, would let the instance read the next one first. One that `ends` now may do so: all of them are taken.
+        On a busy host it may not even have read the running one; that one is put back.
         """
         found: list[Invocation] = []
         if self.closed or len(self.inflight) < 2 or self.large:
             return found
-        behind = sum(self._sizes.get(sequence, 0) for sequence in islice(self.inflight, 1, None))
-        if not ends and _unread_bytes(self._recall) > behind:
-            return found
-        running, unread = next(iter(self.inflight)), b""
+        running = next(iter(self.inflight))
+        unread = b""
         while True:
             try:
                 packet = os.read(self._recall, PACKET_BYTES)
@@ -479,9 +464,3 @@ def ready_at(payload: bytes, now: int) -> int:
     except (ValueError, AttributeError, RecursionError):
         return now
     return said if type(said) is int else now
-
-
-def _unread_bytes(pipe: int) -> int:
-    """What waits in a pipe (pipe(7), FIONREAD)."""
-    (found,) = _INT.unpack(fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"))
-    return int(found)

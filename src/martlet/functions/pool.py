@@ -221,10 +221,10 @@ class Pool:
             self._arm_check()
         return True
 
-    def _take_back(self, instance: Instance, *, ends: bool = False) -> None:
+    def _take_back(self, instance: Instance) -> None:
         """Events that wait in the instance's pipe wait for any instance again, before those that came later."""
         if self._capacity == 1 and (len(instance.inflight) > 1 or instance.undelivered):
-            found = instance.take_back(ends=ends)
+            found = instance.take_back()
             for invocation in found:
                 if invocation.duration_us != _NOT_BEGUN:  # given, but never seen by user code
                     invocation.queue_us, invocation.cold = invocation.duration_us, False
@@ -735,7 +735,7 @@ class Pool:
     def _withdraw(self, instance: Instance) -> None:
         """It takes no more events, and those that it has not begun go to others."""
         instance.draining = True
-        self._take_back(instance, ends=True)
+        self._take_back(instance)
         if instance in self._free:
             self._free.remove(instance)
         if not instance.inflight:

@@ -113,7 +113,7 @@ class ApiInstance(Instance):
     def undelivered(self) -> bool:
         return self._api.undelivered in self.inflight
 
-    def take_back(self, *, ends: bool = False) -> list[Invocation]:
+    def take_back(self) -> list[Invocation]:
         sequence = self._api.undelivered
         if sequence not in self.inflight:
             return []
