@@ -26,7 +26,6 @@ import msgspec
 
 __all__ = ["ENTRY", "Entry", "Row", "Stats"]
 
-MARK: Final = b"D"
 META_FORMAT, META_STAMP, META_NUMBER, META_SECRET = b"Dmformat", b"Dmstamp", b"Dmnumber", b"Dmsecret"
 FORMAT: Final = b"2"  # 1 was: rows under keys.encode("documents", database, collection, id)
 

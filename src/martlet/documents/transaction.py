@@ -55,7 +55,6 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
 
 _ENCODE_CHANGE: Final = msgspec.json.Encoder().encode
 _ENCODE: Final = msgspec.json.Encoder().encode
-_COUNTER_MOST: Final = (1 << 63) - 1
 
 
 class Transaction(View):

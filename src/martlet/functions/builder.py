@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -35,14 +35,6 @@ class _Learned(msgspec.Struct, frozen=True):
     modules: list[str]
     looked_at: list[str]
     is_bound: bool
-
-
-class _Functions(Protocol):
-    def start_instance(self, pool: Pool, instance: Instance) -> bool: ...
-
-    def kill_instance(self, instance: Instance) -> None: ...
-
-    def keys_of(self, version: FunctionVersion) -> tuple[str, str, str]: ...
 
 
 class _BuildPool(Pool):

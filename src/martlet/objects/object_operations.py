@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from martlet.errors import MartletError, ServiceError
 from martlet.objects import acl, rows, settings, words
-from martlet.objects.blobs import Opened, slice_segments
+from martlet.objects.blobs import Opened
 from martlet.objects.checksums import member_of
 from martlet.objects.desk import (
     HEADERS,
@@ -584,7 +584,3 @@ def share(tx: Tx, made: Version, segments: tuple[rows.Segment, ...]) -> Version:
         raise no_such_key("")  # it was deleted while it was looked at
     rows.use_segments(tx, segments)
     return replaced(made, segments=segments)
-
-
-def part_of(opened: Opened, start: int, size: int) -> tuple[rows.Segment, ...]:
-    return tuple(slice_segments(opened.segments, start, size))

@@ -218,17 +218,10 @@ class Heap:
     def put_message(self, tx: Tx, sent_at_ms: int, seq: int, message: Message) -> None:
         tx.put(self.messages + _PLACE.pack(sent_at_ms, seq), _ENCODER.encode(message))
 
-    def has_message(self, reader: Reader, sent_at_ms: int, seq: int) -> bool:
-        return reader.get(self.messages + _PLACE.pack(sent_at_ms, seq)) is not None
-
     def oldest(self, reader: Reader, limit: int) -> list[tuple[int, int, Message]]:
         """The messages that were sent first: (sent_at_ms, seq, message)."""
         rows = reader.scan(self.messages, self.messages + b"\xff" * 17, limit=limit)
         return [(*_PLACE.unpack_from(key, len(key) - 16), _MESSAGES.decode(raw)) for key, raw in rows]
-
-    def oldest_sent_ms(self, reader: Reader) -> int | None:
-        found = self.oldest(reader, 1)
-        return found[0][0] if found else None
 
     def state(self, reader: Reader, sent_at_ms: int, seq: int) -> State | None:
         raw = reader.get(self.states + _PLACE.pack(sent_at_ms, seq))

@@ -14,7 +14,7 @@ from martlet.apps.apis.reading import Place, Warn
 from martlet.errors import DeployFailed
 from martlet.types import ApiAuthorizer, ApiConfig, ApiGatewayResponse, ApiRoute, Cors
 
-__all__ = ["cors_from", "from_openapi", "gateway_response_from", "is_kind"]
+__all__ = ["cors_from", "from_openapi", "gateway_response_from"]
 
 _METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _ANY: Final = "x-amazon-apigateway-any-method"
@@ -38,11 +38,6 @@ _KINDS: Final = frozenset(
         "REQUEST_TOO_LARGE", "RESOURCE_NOT_FOUND", "THROTTLED", "UNAUTHORIZED", "UNSUPPORTED_MEDIA_TYPE", "WAF_FILTERED",
     )
 )  # fmt: skip
-
-
-def is_kind(name: str) -> bool:
-    """Whether this is the type of a gateway response."""
-    return name in _KINDS
 
 
 def from_openapi(

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from martlet.apps.stacks.intrinsics import is_pending
-from martlet.apps.stacks.reading import Map, line_of
+from martlet.apps.stacks.reading import line_of
 
 __all__ = [
     "Fault",
@@ -236,8 +236,3 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def needs_replacement(kind: Kind, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Of the changed properties, those whose change makes a new resource."""
     return [name for name in changed(old, new) if (rule := kind.properties.get(name)) is not None and rule.replace]
-
-
-def as_map(found: Any) -> Map:
-    """A mapping for reading; empty where there is none."""
-    return found if isinstance(found, Map) else Map(found or ())

@@ -177,9 +177,6 @@ class Rows:
             for key, _ in self._tx.scan(low, high, _MOST):
                 self._tx.delete(key)
 
-    def drop_body(self, id: str, which: str) -> None:
-        self._tx.delete(keys.encode(_ROOM, "body", id, which))
-
     # resources
 
     def resources(self, id: str) -> dict[str, StoredResource]:

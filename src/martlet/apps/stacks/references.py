@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from martlet.apps.stacks.intrinsics import PSEUDO, Scope, intrinsic_of, substitutions
-from martlet.apps.stacks.reading import Map, TemplateFault, line_of
+from martlet.apps.stacks.reading import TemplateFault, line_of
 from martlet.apps.stacks.template import Declared, Template
 
 __all__ = ["check_names", "dependencies", "names_in", "order"]
@@ -156,8 +156,3 @@ def order(needs: Mapping[str, frozenset[str]], lines: Mapping[str, int] | None =
                 state[following] = 1
                 trail.append((following, iter(sorted(needs[following]))))
     return ordered
-
-
-def lines_of(section: Map) -> dict[str, int]:
-    """The line of each member."""
-    return dict(section.lines)

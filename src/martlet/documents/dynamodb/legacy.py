@@ -30,7 +30,6 @@ _TYPES: Final = {
     "BETWEEN": _SCALARS,
 }
 _SETS: Final = {"S": "SS", "N": "NS", "B": "BS"}
-_FILTER_OPERATORS: Final = ("AND", "OR")
 
 
 class Filter:

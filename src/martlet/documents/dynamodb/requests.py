@@ -4,7 +4,7 @@ parameters that exclude each other, values, legacy conditions, expressions, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any
 
 from martlet.documents.dynamodb import expressions, items, legacy
 from martlet.documents.dynamodb.failures import detected, validation
@@ -16,7 +16,6 @@ from martlet.documents.dynamodb.writing import Write
 __all__ = ["Request", "names_of", "paths_check", "plan_delete", "plan_put", "plan_transact", "plan_update", "table_name"]
 
 Request = dict[str, Any]
-_CHECK: Final = "CONDITION_CHECK"
 
 
 def table_name(given: str) -> str:

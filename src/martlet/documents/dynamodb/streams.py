@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import re
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -198,7 +197,3 @@ def _value(value: dict[str, Any]) -> dict[str, Any]:
         if kind == "L":
             return {kind: [_value(one) for one in content]}
     return value
-
-
-def label_of(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from martlet.clock import Clock
 from martlet.errors import AccessDenied, MartletError, Unauthenticated
@@ -17,9 +17,8 @@ from martlet.gateway.http import Exchange
 from martlet.gateway.payload import MalformedAnswer
 from martlet.types import Invocation, Outcome
 
-__all__ = ["TIMED_OUT", "ApiFlight", "AskService", "Edge", "Enqueue", "ServiceAnswer"]
+__all__ = ["ApiFlight", "AskService", "Edge", "Enqueue", "ServiceAnswer"]
 
-TIMED_OUT: Final = "Sandbox.Timedout"
 Enqueue = Callable[[str, bytes, str], Awaitable[None]]
 ServiceAnswer = tuple[int, list[tuple[str, str]], bytes]
 # (service, role, method, "path/…" or "action/…", raw query, headers, body) -> the service's answer, errors included

@@ -27,7 +27,6 @@ __all__ = ["CompiledApi", "Plan", "Stage", "check", "compile_api"]
 _VARIABLE: Final = re.compile(r"\$\{stageVariables\.([A-Za-z0-9_-]+)\}")
 _VALUE: Final = re.compile(r"[A-Za-z0-9._~:/?#&=,-]*")  # API Gateway: stage variables
 _PARAMETER: Final = re.compile(r"\{([A-Za-z0-9._:$-]+)(\+?)\}")
-_DEFAULT_MEDIA: Final = "application/json"
 _REQUIRED: Final = re.compile(r"method\.request\.(header|querystring|path)\.(.+)")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from martlet.documents.dynamodb.expressions.values import AV, Item
 
-__all__ = ["Resolved", "Steps", "clash", "get", "getter", "written"]
+__all__ = ["Resolved", "Steps", "clash", "get", "written"]
 
 Steps = tuple[str | int, ...]
 """Names of attributes (str) and indexes of lists (int), placeholders replaced."""
@@ -33,15 +32,6 @@ def get(item: Item, steps: Steps) -> AV | None:
             elements = value.get("L")
             value = elements[step] if elements is not None and step < len(elements) else None
     return value  # type: ignore[no-any-return]
-
-
-def getter(steps: Steps) -> Callable[[Item], AV | None]:
-    """`get` for one path."""
-    if len(steps) > 1:
-        return lambda item: get(item, steps)
-    name = steps[0]
-    assert isinstance(name, str)
-    return lambda item: item.get(name)
 
 
 def clash(one: Steps, two: Steps) -> str | None:
