@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from martlet.clock import Clock, ManualClock
 from martlet.errors import NotFound, Overloaded, StoreFull, Throttled
-from martlet.metering import Ledger, UsageRow, ledger
+from martlet.metering import Ledger, UsageRow, sums
 from martlet.store import LogEntry, Store
 from martlet.store.engines.memory import MemoryEngine
 from martlet.types import Invocation, Outcome
@@ -141,7 +141,7 @@ async def test_usage_is_by_hour_function_and_version(book: Ledger) -> None:
 
 
 async def test_usage_reads_in_pages(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "_PAGE", 3)
+    monkeypatch.setattr(sums, "_PAGE", 3)
     for number in range(9):
         book.record(invocation(f"f{number}"), OK)
         await book.flush()
@@ -279,7 +279,7 @@ def test_sums_are_those_of_a_calculator(flushes: list[list[tuple[int, int, int, 
 
 def test_after_kill_9_only_the_last_moment_is_missing(tmp_path: Path) -> None:
     """What was recorded well before the kill is there, and nothing is there twice."""
-    program, source = Path(__file__).with_name("recorder.py"), Path(ledger.__file__).parents[2]
+    program, source = Path(__file__).with_name("recorder.py"), Path(sums.__file__).parents[2]
     recorder = subprocess.Popen(
         [sys.executable, str(program), str(tmp_path), "100"],
         env={**os.environ, "PYTHONPATH": str(source)},
