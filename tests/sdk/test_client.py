@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.ports import free_ports
 
 import martlet
 from martlet import App, FunctionError, Unavailable
@@ -329,10 +330,7 @@ def test_no_platform(monkeypatch: pytest.MonkeyPatch, ask: Any) -> None:
     monkeypatch.delenv("MARTLET_API", raising=False)
     with pytest.raises(Unavailable, match=r"MARTLET_API is not set.*unit test"):
         ask()
-    probe = socket.create_server(("127.0.0.1", 0))
-    port = probe.getsockname()[1]
-    probe.close()
-    monkeypatch.setenv("MARTLET_API", f"127.0.0.1:{port}")
+    monkeypatch.setenv("MARTLET_API", f"127.0.0.1:{free_ports()}")
     with pytest.raises(Unavailable, match="cannot reach") as caught:
         ask("POST", b"{}")
     assert caught.value.sent is False
