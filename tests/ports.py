@@ -1,6 +1,6 @@
 """Loopback ports for servers that must be told theirs, chosen where no outgoing connection takes them.
 
-A port the kernel gave for a moment (bind to 0, close) is from the range it gives to outgoing connections, so somebody else may have
+A port that the kernel gave for a moment (bind to 0, close) is from the range of outgoing connections, so somebody else may have
 it by the time the server binds it. These are from below that range, and a process never gets one twice.
 """
 

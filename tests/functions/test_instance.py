@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -66,6 +67,60 @@ async def test_a_running_event_that_was_not_read_yet_stays(pipe: Pipe) -> None:
     assert [invocation.request_id for invocation in pipe.instance.take_back()] == ["2", "3"]
     assert list(pipe.instance.inflight) == [1]
     assert [pipe.read(), pipe.read()] == [b"event 1", None]
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+async def test_an_instance_that_reads_on_while_the_first_is_in_our_hands_runs_what_it_read(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    """It wakes up at the worst moment: the first event is out of the pipe, and those behind it are still there."""
+    read, seen = os.read, []
+
+    def read_and_be_overtaken(fd: int, size: int) -> bytes:
+        data = read(fd, size)
+        if fd == pipe.instance._recall and not seen:
+            seen.extend(read(pipe.inside, 65_536)[frames.SIZE :] for _ in range(ahead))
+        return data
+
+    monkeypatch.setattr(os, "read", read_and_be_overtaken)
+    taken = pipe.instance.take_back()
+    monkeypatch.undo()
+    assert seen == [b"event 2", b"event 3"][:ahead]
+    assert [invocation.request_id for invocation in taken] == ["1", "3"][: 3 - ahead]
+    assert list(pipe.instance.inflight) == [2, 3][:ahead]
+    assert pipe.read() is None
+
+
+async def test_every_event_is_read_or_taken_back_while_both_sides_pull(pipe: Pipe) -> None:
+    """A real reader beside ours, as fast as it can: no event is lost, none is had by both, and it reads in our order."""
+    instance, read = pipe.instance, []
+    while instance.take_back() or pipe.read():
+        pass
+    instance.inflight.clear()
+    os.set_blocking(pipe.inside, True)
+
+    def inside() -> None:
+        while data := os.read(pipe.inside, 65_536)[frames.SIZE :]:
+            read.append(int(data))
+
+    reader = threading.Thread(target=inside)
+    reader.start()
+    taken, sent = [], 0
+    for _ in range(4_000):
+        for _ in range(3):
+            sent += 1
+            instance.inflight[sent] = Invocation("f", b"", str(sent), lambda *_: None)
+            instance.send(frames.pack(frames.INVOKE, sent, b"%d" % sent))
+        taken += [int(invocation.request_id) for invocation in instance.take_back()]
+        while instance.inflight:
+            first = next(iter(instance.inflight))
+            while first not in read[-8:]:
+                os.sched_yield()
+            del instance.inflight[first]
+    os.write(instance._events, frames.pack(frames.INVOKE, 0, b""))
+    reader.join()
+    assert sorted(read + taken) == list(range(1, sent + 1))
+    assert read == sorted(read)
 
 
 async def test_what_was_read_ahead_is_not_taken_back(pipe: Pipe) -> None:

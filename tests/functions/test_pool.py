@@ -241,6 +241,39 @@ async def test_what_waits_behind_an_instance_that_dies_runs_elsewhere(world: Wor
     assert failed == len(doomed)
 
 
+async def test_an_instance_that_reads_on_while_its_first_event_is_taken_back_is_not_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = world.pool()
+    await make_quick(world, pool)
+    await pool.warm(2)
+    ahead = [world.submit(pool) for _ in range(12)]
+    held = [inside for inside in world.insides.values() if len(inside.instance.inflight) > 1]
+    assert held
+    for inside in held:  # it does not get the processor
+        asyncio.get_running_loop().remove_reader(inside._events)
+    recalls = {inside.instance._recall: inside for inside in held}
+    read = os.read
+
+    def read_and_be_overtaken(fd: int, size: int) -> bytes:
+        data = read(fd, size)
+        if (inside := recalls.pop(fd, None)) is not None:
+            inside._readable()  # it wakes up now, and finds the second event
+        return data
+
+    monkeypatch.setattr(os, "read", read_and_be_overtaken)
+    world.clock.advance(0.01)  # the running ones are slow, as far as the pool knows
+    await world.until(lambda: not recalls)
+    monkeypatch.undo()
+    while not all(world.outcome(event) for event in ahead):
+        for inside, sequence in world.running():
+            inside.answer(sequence)
+        await asyncio.sleep(0.001)
+    assert {found.error for event in ahead if (found := world.outcome(event))} == {""}
+    assert not world.notes
+    assert pool.cold_starts + pool.warm_starts == 30 + len(ahead)
+
+
 async def make_quick(world: World, pool: object, rounds: int = 30) -> None:
     """Answer so promptly, by the clock that stands still, that the pool takes the function for a quick one."""
     for _ in range(rounds):
@@ -523,6 +556,24 @@ async def test_a_redeploy_while_the_first_instance_starts_loses_nothing(world: W
     found = await world.until(lambda: world.outcome(event))
     assert found.payload == b'"done"'
     await world.until(lambda: not pool.instances)
+
+
+async def test_what_comes_back_to_a_retired_pool_goes_to_the_version_that_serves_now(world: World) -> None:
+    """Two redeploys while the first instance starts; then it dies, and its event was in no other hands."""
+    ready = world.on_init
+    world.on_init = lambda inside: None
+    pool, second, third = world.pool(), world.pool(), world.pool()
+    event = world.submit(pool)
+    pool.retire(second)
+    second.retire(third)
+    world.on_init = ready
+    (inside,) = world.insides.values()
+    inside.end(signal=9)
+    other, sequence = await one_running(world)
+    assert other.pool is third
+    other.answer(sequence)
+    assert (await world.until(lambda: world.outcome(event))).payload == b'"done"'
+    assert (pool.inflight, second.inflight, third.inflight) == (0, 0, 0)
 
 
 # --- letting go

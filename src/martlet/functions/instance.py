@@ -19,7 +19,7 @@ from martlet.functions.sandboxes.inside import frames
 from martlet.limits import LIMITS
 from martlet.types import Invocation
 
-__all__ = ["PACKET_BYTES", "CutLog", "Instance", "Owner", "ready_at"]
+__all__ = ["PACKET_BYTES", "Control", "CutLog", "Instance", "Owner", "ready_at"]
 
 PACKET_BYTES = 4_096  # PIPE_BUF: what a pipe in packet mode keeps whole
 
@@ -62,6 +62,37 @@ class Owner(Protocol):
     def on_frame(self, instance: Instance, kind: int, sequence: int, payload: bytes) -> None: ...
 
     def on_broken(self, instance: Instance, reason: str) -> None: ...
+
+
+class _Pauser(Protocol):
+    """Who lets an instance's answer wait (the pool)."""
+
+    def pause(self, instance: Instance, sequence: int) -> None: ...
+
+    def resume(self, instance: Instance, sequence: int) -> None: ...
+
+
+class Control:
+    """What an edge may do with a running event."""
+
+    __slots__ = ("_instance", "_owner", "_sequence")
+
+    def __init__(self, owner: _Pauser, instance: Instance, sequence: int) -> None:
+        self._owner, self._instance, self._sequence = owner, instance, sequence
+
+    def pause(self) -> None:
+        self._owner.pause(self._instance, self._sequence)
+
+    def resume(self) -> None:
+        self._owner.resume(self._instance, self._sequence)
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more: read it to its end and drop it."""
+        invocation = self._instance.inflight.get(self._sequence)
+        if invocation is not None:
+            invocation.on_head = _drop
+            invocation.on_chunk = _drop
+        self.resume()
 
 
 class Instance:
@@ -231,14 +262,15 @@ class Instance:
         return False
 
     def take_back(self) -> list[Invocation]:
-        """The events that wait in the pipe behind the running one and that the instance has not seen: its no longer.
+        """The events that wait in the pipe and that the instance has not read: its no longer.
 
-        On a busy host it may not even have read the running one; that one is put back.
+        On a busy host it may not even have read the first. Then that one is put back, unless the instance has read on
+        meanwhile: what it runs is what is not found in the pipe, and the first is taken back like the others.
         """
         found: list[Invocation] = []
         if self.closed or len(self.inflight) < 2 or self.large:
             return found
-        running = next(iter(self.inflight))
+        first = next(iter(self.inflight))
         unread = b""
         while True:
             try:
@@ -248,11 +280,13 @@ class Instance:
             if len(packet) < frames.SIZE:
                 break
             _, sequence, kind, _ = frames.HEADER.unpack_from(packet)
-            if sequence == running:
+            if sequence == first:
                 unread = packet
             elif kind == frames.INVOKE and sequence in self.inflight:
                 found.append(self.inflight.pop(sequence))
-        if unread:
+        if unread and len(self.inflight) > 1:
+            found.insert(0, self.inflight.pop(first))
+        elif unread:
             os.write(self._events, unread)  # the pipe is empty: it is taken whole
         return found
 
@@ -464,3 +498,7 @@ def ready_at(payload: bytes, now: int) -> int:
     except (ValueError, AttributeError, RecursionError):
         return now
     return said if type(said) is int else now
+
+
+def _drop(_: bytes) -> None:
+    return None

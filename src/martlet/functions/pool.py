@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from martlet.clock import Clock
 from martlet.errors import MartletError, Overloaded, Throttled
 from martlet.functions.init_frame import InitFrame
-from martlet.functions.instance import PACKET_BYTES, Instance, ready_at
+from martlet.functions.instance import PACKET_BYTES, Control, Instance, ready_at
 from martlet.functions.outcomes import AFTER_PRELUDE, collected_response, exited, failed, platform_error, timed_out
 from martlet.functions.sandbox import Ended, Started
 from martlet.functions.sandboxes.inside import frames
@@ -78,35 +78,8 @@ class Environment(Protocol):
         ...
 
 
-class _Control:
-    """What an edge may do with a running event."""
-
-    __slots__ = ("_instance", "_pool", "_sequence")
-
-    def __init__(self, pool: Pool, instance: Instance, sequence: int) -> None:
-        self._pool, self._instance, self._sequence = pool, instance, sequence
-
-    def pause(self) -> None:
-        self._pool.pause(self._instance, self._sequence)
-
-    def resume(self) -> None:
-        self._pool.resume(self._instance, self._sequence)
-
-    def cancel(self) -> None:
-        """Nobody wants the answer any more: read it to its end and drop it."""
-        invocation = self._instance.inflight.get(self._sequence)
-        if invocation is not None:
-            invocation.on_head = _drop
-            invocation.on_chunk = _drop
-        self.resume()
-
-
 def _depth(instance: Instance) -> int:
     return len(instance.inflight)
-
-
-def _drop(_: bytes) -> None:
-    return None
 
 
 class Pool:
@@ -131,6 +104,7 @@ class Pool:
         self.cold_starts = self.warm_starts = self.errors = self.refused = 0
         self.inflight = 0
         self.retired = False
+        self._successor: Pool | None = None  # once retired, if another version took its place
         self.cpu_us_total = 0
         self.last_used_ns = 0
         self.init_error: Outcome | None = None
@@ -227,13 +201,32 @@ class Pool:
             found = instance.take_back()
             for invocation in found:
                 if invocation.duration_us != _NOT_BEGUN:  # given, but never seen by user code
-                    invocation.queue_us, invocation.cold = invocation.duration_us, False
-            self.waiting.extendleft(reversed(found))
+                    self._unbegin(instance, invocation)
+            self._wait_again(found)
+            first = next(iter(instance.inflight.values()), None)
+            if first is not None and first.duration_us == _NOT_BEGUN and instance.ready:
+                # The instance read it while we had the one before it in our hands.
+                self._begin(instance, first, self._clock.monotonic_ns(), self._clock.now_ms())
+
+    def _unbegin(self, instance: Instance, invocation: Invocation) -> None:
+        invocation.queue_us = invocation.duration_us
+        if invocation.cold:
+            invocation.cold, invocation.init_us, instance.cold = False, 0, True
+            self.cold_starts -= 1
+        else:
+            self.warm_starts -= 1
 
     def _put_back(self, instance: Instance) -> None:
         """The first event of an instance that was never ready waits again, before all others."""
-        self.waiting.extendleft(reversed(instance.inflight.values()))
+        found = list(instance.inflight.values())
         instance.inflight.clear()
+        self._wait_again(found)
+
+    def _wait_again(self, found: list[Invocation]) -> None:
+        """Before those that came later; not here if nobody will take events from this queue any more."""
+        self.waiting.extendleft(reversed(found))
+        if self.retired:
+            self._move_on()
 
     def _give(self, instance: Instance, invocation: Invocation) -> None:
         """An event to an instance with room: it begins at once."""
@@ -267,7 +260,7 @@ class Pool:
         sequence = instance.sequence = (instance.sequence + 1) & 0xFFFF_FFFF or 1
         invocation.duration_us = _NOT_BEGUN
         if invocation.on_head is not None:
-            invocation.control = _Control(self, instance, sequence)
+            invocation.control = Control(self, instance, sequence)
         instance.inflight[sequence] = invocation
         invocation.log_stream = instance.log_stream
         client = invocation.client_context
@@ -773,13 +766,22 @@ class Pool:
     def retire(self, successor: Pool | None) -> None:
         """No more events here: idle instances go now, busy ones when they are done, waiting events move on."""
         self.retired = True
-        for instance in self.instances.values():
+        self._successor = successor
+        for instance in list(self.instances.values()):
             self._take_back(instance)
-        moved = list(self.waiting)
-        self.waiting.clear()
         for instance in list(self._free):
             if not instance.inflight:
                 self._dismiss(instance)
+        self._move_on()
+        self._wake()
+
+    def _move_on(self) -> None:
+        """What waits here goes to the version that has taken this one's place."""
+        successor = self._successor
+        while successor is not None and successor.retired:
+            successor = successor._successor
+        moved = list(self.waiting)
+        self.waiting.clear()
         for invocation in moved:
             self.inflight -= 1
             self.share.inflight -= 1
@@ -789,7 +791,6 @@ class Pool:
                 self._around.finished(self, invocation, Outcome(refusal=gone), b"")
             else:
                 successor.submit(invocation)
-        self._wake()
 
     def counts(self) -> dict[str, int]:
         busy = sum(1 for instance in self.instances.values() if instance.inflight)
