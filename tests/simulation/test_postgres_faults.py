@@ -258,7 +258,8 @@ async def test_a_leader_that_was_away_is_fenced(schemas: Schemas, monkeypatch: p
         await one.transact(lambda tx: tx.put(b"\x40a", b"2"))
     await two.transact(lambda tx: tx.put(b"\x40b", (tx.get(b"\x40a") or b"") + b"!"))
     assert two.read(lambda reader: reader.get(b"\x40b")) == b"1!"
-    await asyncio.sleep(0.5)
+    while not lost:
+        await asyncio.sleep(0.01)
     assert [error.message for error in lost] == ["another node leads this database now: two"]
     await one.close()
     await two.close()
