@@ -1,4 +1,4 @@
-"""Sends messages at a rate, in batches of ten, as SQS's JSON, and prints how many. Argument: {"url", "token", "rate", "seconds"}."""
+"""Sends messages at a rate, in batches of ten, as SQS's JSON, and prints how many."""
 
 import http.client
 import json

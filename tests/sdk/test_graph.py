@@ -443,6 +443,27 @@ def test_collections_and_their_changes(load: Any) -> None:
     assert second["batch_size"] == 100
 
 
+def test_uses_can_be_narrowed(load: Any) -> None:
+    text = """
+from martlet import Bucket, Bus, Topic
+
+app = App("shop")
+orders, carts, mail = Collection("orders"), Collection("carts"), Queue("mail", fifo=True)
+photos, files, bus, news = Bucket("photos"), Bucket("files"), Bus("bus"), Topic("news")
+
+@app.function(uses=[orders.write, carts.read, carts, mail.send, photos.read, files.write, bus.publish, news.publish])
+def f(event, context): ...
+
+@app.function(uses=[f.invoke])
+def g(event, context): ...
+"""
+    first, second = graph.emit(load(text), "shop")["functions"]
+    assert first["documents"] == ["orders:write", "carts:read", "carts"]
+    assert first["buckets"] == ["photos:read", "files:write"]
+    assert (first["queues"], first["buses"], first["topics"]) == (["mail"], ["bus"], ["news"])
+    assert second["uses"] == ["f"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

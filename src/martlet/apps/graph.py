@@ -27,6 +27,7 @@ from martlet.types import (
     Route,
     ScheduleConfig,
     Upstream,
+    narrowed,
 )
 
 __all__ = ["check", "full_name"]
@@ -126,7 +127,7 @@ def _buckets(app: str, graph: AppGraph, names: frozenset[str]) -> None:
             raise _refuse(where, f"events are {', '.join(one.events) or 'none'}; there are {', '.join(_BUCKET_EVENTS)}")
     for function in graph.functions:
         for used in function.buckets:
-            if used not in buckets:
+            if narrowed(used)[0] not in buckets or narrowed(used)[1] not in ("", "read", "write"):
                 raise _refuse(f"function {function.name!r}", f"buckets {used!r}, which is not a bucket of this app")
 
 
@@ -254,7 +255,8 @@ def _capabilities(where: str, function: FunctionConfig, names: frozenset[str]) -
         if used not in names:
             raise _refuse(where, f"uses {used!r}, which is not a function of this app")
     for collection in function.documents:
-        if not _COLLECTION.fullmatch(collection):
+        name, right = narrowed(collection)
+        if not _COLLECTION.fullmatch(name) or right not in ("", "read", "write"):
             raise _refuse(where, f"documents {collection!r} is not a collection's name")
 
 

@@ -17,6 +17,7 @@ from martlet.sdk.documents import Changed, Collection
 from martlet.sdk.errors import DeclarationError
 from martlet.sdk.function import Function, Route, Schedule, interface_of
 from martlet.sdk.queue import Consumer, Queue
+from martlet.sdk.right import parted
 from martlet.sdk.signature import event_handler, http_handler, names_of_path
 
 __all__ = ["FUNCTION_NAME_CHARACTERS", "emit"]
@@ -230,13 +231,14 @@ class _Emission:
         queues: list[str] = []
         buckets: list[str] = []
         heard: dict[str, list[str]] = {"buses": [], "topics": []}
-        for used in function.uses:
+        for use in function.uses:
+            used, right = parted(use)
             if isinstance(used, Collection):
-                documents.append(self._collection(function, used))
+                documents.append(self._collection(function, used) + right)
             elif isinstance(used, Queue):
                 queues.append(self._queue(function, used))
             elif isinstance(used, Bucket):
-                buckets.append(self._bucket(function, used))
+                buckets.append(self._bucket(function, used) + right)
             elif isinstance(used, Bus | Topic):
                 heard["buses" if isinstance(used, Bus) else "topics"].append(self._source(function, used))
             elif isinstance(used, Function) and used.app is self.app:
