@@ -90,6 +90,7 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     documents: tuple[str, ...] = ()  # collections that this one may read and write; "<name>:read", "<name>:write": only that
     queues: tuple[str, ...] = ()  # queues of the app that this one may send to
     buckets: tuple[str, ...] = ()  # buckets of the app that this one may read and write; narrowed as `documents`
+    secrets: tuple[str, ...] = ()  # secrets of the app that this one may read
     buses: tuple[str, ...] = ()  # event buses of the app that this one may publish to; "default": the platform's own
     topics: tuple[str, ...] = ()  # topics of the app that this one may publish to; "<name>.fifo" for a FIFO one
     description: str = ""

@@ -105,6 +105,24 @@ def test_a_bucket_can_be_only_read_or_only_written() -> None:
             authorize(principal, action, f"{arn}/a")
 
 
+SECRET = f"arn:aws:secretsmanager:us-east-1:{ACCOUNT}:secret:shop/"
+
+
+def test_a_secret_is_that_one_and_no_other_whose_name_begins_like_it() -> None:
+    principal = place(secrets=("stripe",))
+    for verb in ("GetSecretValue", "DescribeSecret"):
+        authorize(principal, f"secretsmanager:{verb}", f"{SECRET}stripe-AbCdEf")
+    for verb, name in (
+        ("GetSecretValue", "stripe-test-AbCdEf"),
+        ("GetSecretValue", "stripeX-AbCdEf"),
+        ("GetSecretValue", "stripe"),
+        ("PutSecretValue", "stripe-AbCdEf"),
+        ("DeleteSecret", "stripe-AbCdEf"),
+    ):
+        with pytest.raises(AccessDenied):
+            authorize(principal, f"secretsmanager:{verb}", f"{SECRET}{name}")
+
+
 @pytest.mark.parametrize(
     ("action", "resource", "told"),
     [
@@ -117,6 +135,7 @@ def test_a_bucket_can_be_only_read_or_only_written() -> None:
         ("events:PutEvents", f"arn:aws:events:us-east-1:{ACCOUNT}:event-bus/shop-bus", "bus.publish"),
         ("sns:Publish", f"arn:aws:sns:us-east-1:{ACCOUNT}:shop-news.fifo", "news.publish"),
         ("lambda:InvokeFunction", "shop-pay", "pay"),
+        ("secretsmanager:GetSecretValue", f"arn:aws:secretsmanager:us-east-1:{ACCOUNT}:secret:shop/stripe-AbCdEf", "stripe"),
         ("iam:CreateUser", "x", ""),
     ],
 )

@@ -254,6 +254,9 @@ def _capabilities(where: str, function: FunctionConfig, names: frozenset[str]) -
     for used in function.uses:
         if used not in names:
             raise _refuse(where, f"uses {used!r}, which is not a function of this app")
+    for secret in function.secrets:
+        if not _NAME.fullmatch(secret):
+            raise _refuse(where, f"secrets {secret!r} is not a secret's name")
     for collection in function.documents:
         name, right = narrowed(collection)
         if not _COLLECTION.fullmatch(name) or right not in ("", "read", "write"):

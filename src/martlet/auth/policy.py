@@ -19,6 +19,8 @@ from martlet.types import ACCOUNT, FunctionVersion, Principal, narrowed
 __all__ = ["DOCUMENT_ACTIONS", "INVOKE", "arn_of", "authorize", "declaration", "function_principal"]
 
 SEND_ACTIONS: Final = ("sqs:SendMessage", "sqs:GetQueueUrl", "sqs:GetQueueAttributes")
+SECRET_ACTIONS: Final = ("secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret")
+_SUFFIX: Final = "-??????"
 _READ_BUCKET: Final = ("s3:ListBucket", "s3:GetBucketLocation")
 _WRITE_BUCKET: Final = ("s3:ListBucketMultipartUploads", "s3:GetBucketLocation")
 _READ_OBJECTS: Final = ("s3:GetObject", "s3:GetObjectTagging")
@@ -126,6 +128,9 @@ def function_principal(version: FunctionVersion, region: str = "us-east-1") -> P
         if right != "read":
             grants.update((action, arn) for action in _WRITE_BUCKET)
             grants.update((action, f"{arn}/*") for action in _WRITE_OBJECTS)
+    for secret in version.config.secrets:
+        arn = f"arn:aws:secretsmanager:{region}:{ACCOUNT}:secret:{version.app}/{_exact(secret, 'secrets')}{_SUFFIX}"
+        grants.update((action, arn) for action in SECRET_ACTIONS)
     for bus in version.config.buses:
         name = "default" if bus == "default" else f"{version.app}-{_exact(bus, 'buses')}"
         grants.add(("events:PutEvents", f"arn:aws:events:{region}:{ACCOUNT}:event-bus/{name}"))
@@ -150,6 +155,8 @@ def declaration(action: str, resource: str, app: str = "") -> str:
         return f"{name}.write"
     if action in SEND_ACTIONS:
         return f"{name.removesuffix('.fifo')}.send"
+    if action in SECRET_ACTIONS:
+        return resource.rpartition("/")[2][: -len(_SUFFIX)]
     if verb in ("PutEvents", "Publish"):
         return f"{name.removesuffix('.fifo')}.publish"
     return name if action == INVOKE else ""
@@ -163,8 +170,13 @@ def _narrowed(use: str, field: str) -> tuple[str, str]:
 
 
 def _covers(pattern: str, value: str) -> bool:
-    """Exact, or a prefix followed by one trailing "*". A star in `value` is only a letter."""
-    return pattern == value or (pattern.endswith("*") and value.startswith(pattern[:-1]))
+    """Exact, or a prefix followed by one trailing "*" or by the six letters that end a secret's ARN. A star in `value` is only
+    a letter."""
+    if pattern == value:
+        return True
+    if pattern.endswith(_SUFFIX):
+        return len(value) == len(pattern) and value.startswith(pattern[:-6])
+    return pattern.endswith("*") and value.startswith(pattern[:-1])
 
 
 def _exact(name: str, field: str) -> str:

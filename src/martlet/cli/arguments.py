@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     _logs(commands)
     _documents(commands)
     _destroy(commands)
+    _secret(commands)
     _audit(commands)
     _policy(commands)
     _runtimes(commands)
@@ -194,6 +195,18 @@ def _destroy(commands: Commands) -> None:
     )
     destroy.add_argument("app", metavar="APP", help="the app's name")
     destroy.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _secret(commands: Commands) -> None:
+    example = "martlet secret set shop/stripe @key.txt"
+    summary = "set, list or delete what functions must know and others must not"
+    secret = _command(commands, "secret", summary, example, json=True)
+    secret.add_argument("action", choices=("set", "list", "get", "delete"), help="set: a new version; get: print the value")
+    secret.add_argument("name", nargs="?", metavar="NAME", help="APP/NAME for an app's Secret(NAME)")
+    secret.add_argument(
+        "value", nargs="?", metavar="@FILE|-", help="set: from a file or standard input (default: ask, without echo)"
+    )
+    secret.add_argument("--yes", action="store_true", help="delete without asking; it is gone at once")
 
 
 def _audit(commands: Commands) -> None:

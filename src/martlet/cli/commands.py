@@ -332,6 +332,12 @@ def _show_document_usage(used: list[dict[str, Any]]) -> None:
     print(table(headings, rows, empty=""))
 
 
+def _secret(arguments: Arguments) -> int:
+    from martlet.cli import secret
+
+    return secret.run(_client(arguments), arguments)
+
+
 def _audit(arguments: Arguments) -> int:
     from martlet.cli import trust
 
@@ -599,6 +605,7 @@ _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "usage": _usage,
     "documents": _documents,
     "destroy": _destroy,
+    "secret": _secret,
     "audit": _audit,
     "policy": _policy,
     "runtimes": _runtimes,
