@@ -26,6 +26,7 @@ from martlet.sdk.queue import Queue
 from martlet.sdk.request import Header, Request
 from martlet.sdk.schema import DocumentField, Index, Reference
 from martlet.sdk.secret import Secret
+from martlet.sdk.users import User, Users
 
 __version__ = "0.1.0"
 
@@ -60,5 +61,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unsupported",
+    "User",
+    "Users",
     "__version__",
 ]

@@ -200,6 +200,17 @@ _ALL = (
     Limit("translation_seconds", 60, "seconds", "longest translation of one SAM template"),
     Limit("inline_code_bytes", 4_194_304, "bytes", "CloudFormation: source of a function within a template, 4 MB"),
     Limit("build_seconds", 600, "seconds", "longest build of one function's code"),
+    Limit("users_tries_account", 10, "tries", "sign-ins and codes of one end user in 15 minutes"),
+    Limit("users_tries_address", 100, "tries", "sign-ins and codes from one client's address in 15 minutes"),
+    Limit("users_codes_account", 5, "codes", "codes that are sent to one e-mail address in an hour"),
+    Limit("users_codes_address", 50, "codes", "codes that one client's address asks for in an hour"),
+    Limit("users_code_tries", 5, "tries", "wrong tries of one code, after which it is none any more"),
+    Limit("users_hashing", 64, "passwords", "passwords of end users that are being hashed; 503 beyond them"),
+    Limit("users_access_seconds", 900, "seconds", "life of an end user's access token"),
+    Limit("users_session_days", 30, "days", "how long an end user's session lasts that nobody refreshes"),
+    Limit("users_sessions", 50, "sessions", "sessions of one end user; the one refreshed longest ago ends first"),
+    Limit("users_groups", 50, "groups", "groups of one end user"),
+    Limit("users_request_bytes", 16_384, "bytes", "body of one request to the endpoints of an app's users"),
 )
 
 LIMITS: Final[dict[str, Limit]] = {limit.name: limit for limit in _ALL}

@@ -34,7 +34,6 @@ from martlet.auth import (
     Identities,
     Sessions,
     authorize,
-    check_host,
     function_principal,
     named,
     role_for_service,
@@ -60,6 +59,7 @@ from martlet.gateway.apis.backend import Backend
 from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
+from martlet.gateway.visitors import Visitors
 from martlet.limits import LIMITS
 from martlet.metering import DocumentLedger, Ledger
 from martlet.objects import S3, AppBuckets, Lifecycle, Objects
@@ -69,6 +69,8 @@ from martlet.protocols import s3 as s3_face
 from martlet.protocols.auditing import auditor
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
+from martlet.protocols.hosts import guarded
+from martlet.protocols.users import public as users_face
 from martlet.queues import Queues, Sqs
 from martlet.secrets import Secrets, Ssm, Vault, key_source
 from martlet.store import Store, places
@@ -78,7 +80,8 @@ from martlet.triggers.buses import Buses
 from martlet.triggers.given_up import GivenUp
 from martlet.triggers.results import Results
 from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
-from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route
+from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route, UsersConfig
+from martlet.users import Users
 
 __all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server"]
 
@@ -235,6 +238,7 @@ class Server:
         self._on_urls()
         await self.stacks.load()
         self._on_routes()
+        self.users.start()
         await self.triggers.start()
         self._closers.append(self.triggers.stop)
         await self.event_sources.start()
@@ -342,6 +346,19 @@ class Server:
         vault = Vault(self.store, source)
         self.secrets = Secrets(self.store, vault, os.urandom, self.settings.region)
         self.parameters = Ssm(self.store, vault, self.settings.region)
+        self.users = Users(
+            self.store, self.clock, vault, send=self._to_sender, issuer=self._issuer,
+            say=lambda text: self.logs.platform("_platform", text),
+        )  # fmt: skip
+        self._closers.append(self.users.stop)
+
+    def _issuer(self, app: str, config: UsersConfig) -> str:
+        """What the tokens of an app's end users name: the public URL of their endpoints."""
+        return config.issuer or f"http://{app}.localhost:{self.port}{config.path}"
+
+    async def _to_sender(self, app: str, function: str, event: bytes) -> bool:
+        _, outcome = await self.functions.invoke(f"{app}-{function}", event, source="users")
+        return not outcome.error and outcome.refusal is None
 
     async def _start_queues(self) -> None:
         self._make_secrets()
@@ -520,10 +537,11 @@ class Server:
         self._closers.append(self.edge.close)
         self.api_edge = self._make_api_edge()
         self.edge.set_apis(self.api_edge)
+        self.edge.set_visitors(Visitors(users_face(self.users), lambda *asked: self.users.identify(*asked).claims))
         proxied: dict[str, Any] = {"streams": self.edge.takes_streams, "stream_body_bytes": LIMITS["proxy_body_bytes"].default}
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)", **proxied)
         inner = archives.beside(self.control.download, protocols_app(self._rooms()))
-        api = AsgiHandler(self._guarded(subscriptions.beside(self.buses.topics, self.settings.region, inner)))
+        api = AsgiHandler(guarded(self.settings.host, subscriptions.beside(self.buses.topics, self.settings.region, inner)))
         streamed: dict[str, Any] = {"streams": s3_face.streams, "stream_body_bytes": LIMITS["object_put_bytes"].default}
         self._api_server = HttpServer(
             api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)", **streamed
@@ -550,6 +568,7 @@ class Server:
             enqueue=self._enqueue,
             may_invoke=lambda function, arn: self.control.may_be_invoked_by(function, "apigateway.amazonaws.com", arn),
             may_invoke_url=self.control.may_invoke_url,
+            own_keys=self.users.published,
         )
         self._closers.append(edge.close)
         return edge
@@ -601,6 +620,7 @@ class Server:
                 await self.queues.expire()
                 await self.secrets.expire()
                 await self.audit.expire()
+                await self.users.expire()
             except MartletError as error:
                 self.logs.platform("_platform", f"maintenance of the store failed: {error}")
 
@@ -618,6 +638,7 @@ class Server:
 
     def _on_routes(self) -> None:
         """Routes changed: the edge takes them, and its default app when there is only one to mean."""
+        self.users.declare({(one.name, users.name): users for one in self.apps.list() for users in one.graph.users})
         routes = self.apps.routes()
         self.edge.set_routes(routes)
         apps = {app for app, _, _ in routes}
@@ -669,21 +690,6 @@ class Server:
             principal = self.store.read(lambda reader: with_role(known, version.role, ACCOUNT, reader, self.settings.region))
         return principal
 
-    def _guarded(self, inner: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-        """The API answers only to names of this host, so that a web page cannot reach it by rebinding its own."""
-
-        async def serve(scope: Any, receive: Any, send: Any) -> None:
-            if not isinstance(scope.get("martlet.context"), Principal):
-                host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-                try:
-                    check_host(host.decode("latin-1"), (self.settings.host,))
-                except MartletError as error:
-                    await _send_problem(send, error)
-                    return
-            await inner(scope, receive, send)
-
-        return serve
-
     def _rooms(self) -> Rooms:
         return Rooms(
             auth=_Access(self.auth),
@@ -691,6 +697,7 @@ class Server:
             functions=self.functions,
             documents=CheckedDocuments(self.documents),
             collections=self.documents,
+            users=self.users,
             logs=self.logs,
             usage=self._usage,
             document_usage=self._document_usage,
@@ -787,10 +794,3 @@ class _Access:
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-async def _send_problem(send: Any, error: MartletError) -> None:
-    body = json.dumps(error.problem()).encode()
-    headers = [(b"content-type", b"application/problem+json")]
-    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

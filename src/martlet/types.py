@@ -39,6 +39,7 @@ __all__ = [
     "SubscriptionConfig",
     "Throttle",
     "Upstream",
+    "UsersConfig",
     "narrowed",
 ]
 
@@ -93,6 +94,7 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     secrets: tuple[str, ...] = ()  # secrets of the app that this one may read
     buses: tuple[str, ...] = ()  # event buses of the app that this one may publish to; "default": the platform's own
     topics: tuple[str, ...] = ()  # topics of the app that this one may publish to; "<name>.fifo" for a FIFO one
+    users: tuple[str, ...] = ()  # end users of the app that this one may read and change; narrowed as `documents`
     description: str = ""
 
 
@@ -132,6 +134,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     path: str
     function: str = ""
     upstream: Upstream | None = None  # in place of a function
+    users: str = ""  # in place of a function: the endpoints of these end users of the app
+    user: str = ""  # only requests that carry a valid access token of these end users of the app
     payload_format: Literal["1.0", "2.0"] = "2.0"
     cors: Cors | None = None
     throttle: Throttle | None = None
@@ -146,7 +150,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def leads_to(self) -> str:
-        """The function's name, or the server's URL."""
+        """The function's name, or the server's URL, or "users NAME"."""
+        if self.users:
+            return f"users {self.users}"
         return self.function if self.upstream is None else self.upstream.to
 
     @property
@@ -352,6 +358,17 @@ class ListenerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     scope: Literal["attributes", "body"] = "attributes"
 
 
+class UsersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """End users of an app. `path` is below which their endpoints are; `sender` is the function that delivers codes ("":
+    they are written to the log); `issuer`: the URL of `path` as the public knows it ("": http://<app>.localhost:<port><path>)."""
+
+    name: str
+    path: str
+    sender: str = ""
+    sign_up: Literal["open", "closed"] = "open"
+    issuer: str = ""
+
+
 class AppGraph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An app as a graph of typed resources; every source (decorators, templates) yields this."""
 
@@ -367,6 +384,7 @@ class AppGraph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     buses: tuple[str, ...] = ()
     topics: tuple[str, ...] = ()
     listeners: tuple[ListenerConfig, ...] = ()
+    users: tuple[UsersConfig, ...] = ()
 
 
 class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):

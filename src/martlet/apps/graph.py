@@ -43,6 +43,8 @@ _HOST = re.compile(
 _PARAMETER = re.compile(r"\{[A-Za-z0-9._-]+\+?\}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _BY = re.compile(r"address|request|(?:header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_USERS_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_ISSUER = re.compile(r"https?://[A-Za-z0-9.:-]+(?:/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-])?")
 _COLLECTION = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _METHODS = frozenset({"ANY", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _RESERVED_VARIABLES = frozenset(  # Lambda: reserved environment variables; the platform sets them
@@ -92,6 +94,7 @@ def check(app: str, emitted: object, check_schedule: CheckSchedule, called_hosts
     _unique((f"changes of {one.collection} → {one.function}" for one in graph.changes), "trigger")
     _buckets(app, graph, names)
     _listeners(app, graph, names)
+    _users(graph, names)
     return graph
 
 
@@ -129,6 +132,38 @@ def _buckets(app: str, graph: AppGraph, names: frozenset[str]) -> None:
         for used in function.buckets:
             if narrowed(used)[0] not in buckets or narrowed(used)[1] not in ("", "read", "write"):
                 raise _refuse(f"function {function.name!r}", f"buckets {used!r}, which is not a bucket of this app")
+
+
+def _users(graph: AppGraph, names: frozenset[str]) -> None:
+    known = _unique((one.name for one in graph.users), "users")
+    for one in graph.users:
+        where = f"users {one.name!r}"
+        if not _NAME.fullmatch(one.name) or len(one.name) > 64:
+            raise _refuse(where, 'a name has 1 to 64 letters, digits, "-" and "_" only')
+        if one.sender and one.sender not in names:
+            raise _refuse(where, f"sender {one.sender!r}, which is not a function of this app")
+        if not _USERS_PATH.fullmatch(one.path):
+            raise _refuse(where, f"path {one.path!r} is no path of plain words, e.g. /auth")
+        if one.issuer and not _ISSUER.fullmatch(one.issuer):
+            raise _refuse(where, f"issuer {one.issuer!r} is not the URL of {one.path} as the public knows it")
+        mounted = [route for route in graph.routes if route.users == one.name]
+        if [route.path for route in mounted] != [f"{one.path}/{{proxy+}}"]:
+            raise _refuse(where, f"is not mounted at {one.path}")
+    _who_may(graph, known)
+
+
+def _who_may(graph: AppGraph, known: frozenset[str]) -> None:
+    """Routes and functions that name end users."""
+    for route in graph.routes:
+        where = f"route {route.method} {route.path}"
+        if route.users and (route.users not in known or route.user or route.conditional or route.method != "ANY"):
+            raise _refuse(where, f"leads to users {route.users!r}, which are no users of this app, or with conditions")
+        if route.user and (route.user not in known or route.payload_format != "2.0" or route.upstream is not None):
+            raise _refuse(where, f"asks for users {route.user!r}, which are no users of this app, or not with payload 2.0")
+    for function in graph.functions:
+        for used in function.users:
+            if narrowed(used)[0] not in known or narrowed(used)[1] not in ("", "read"):
+                raise _refuse(f"function {function.name!r}", f"users {used!r}, which are no users of this app")
 
 
 def _listeners(app: str, graph: AppGraph, names: frozenset[str]) -> None:
@@ -313,12 +348,7 @@ def _upstream(where: str, upstream: Upstream, called_hosts: Collection[str]) -> 
 
 def _route(route: Route, names: frozenset[str], called_hosts: Collection[str]) -> None:
     where = f"route {route.method} {route.path}"
-    if route.upstream is not None:
-        if route.function:
-            raise _refuse(where, "leads to a function and to another server")
-        _upstream(where, route.upstream, called_hosts)
-    elif route.function not in names:
-        raise _refuse(where, f"leads to {route.function!r}, which is not a function of this app")
+    _leads(where, route, names, called_hosts)
     if not 0 <= route.share <= 100:
         raise _refuse(where, f"share is {route.share:g}, allowed is 0 to 100 percent")
     if not _BY.fullmatch(route.by):
@@ -335,6 +365,15 @@ def _route(route: Route, names: frozenset[str], called_hosts: Collection[str]) -
         raise _refuse(where, f"throttle burst is {route.throttle.burst}, the least is 1")
     if route.cors is not None:
         _cors(where, route.cors)
+
+
+def _leads(where: str, route: Route, names: frozenset[str], called_hosts: Collection[str]) -> None:
+    if sum((bool(route.function), route.upstream is not None, bool(route.users))) > 1:
+        raise _refuse(where, "leads to more than one of a function, another server and users")
+    if route.upstream is not None:
+        _upstream(where, route.upstream, called_hosts)
+    elif not route.users and route.function not in names:
+        raise _refuse(where, f"leads to {route.function!r}, which is not a function of this app")
 
 
 def _path(where: str, path: str) -> None:

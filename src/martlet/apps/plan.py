@@ -21,6 +21,7 @@ from martlet.types import (
     Route,
     ScheduleConfig,
     SubscriptionConfig,
+    UsersConfig,
 )
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "PutQueues",
     "PutRoutes",
     "PutSchedule",
+    "PutUsers",
     "RemoveFunction",
     "RemoveSchedule",
     "Step",
@@ -165,6 +167,16 @@ class PutListeners(msgspec.Struct, frozen=True, tag="put_listeners"):
         return f"put listeners     {', '.join(told) or 'none'}"
 
 
+class PutUsers(msgspec.Struct, frozen=True, tag="put_users"):
+    """Say who the app's end users are and where they sign in. Accounts of users that the app no longer has stay."""
+
+    users: tuple[UsersConfig, ...]
+
+    def text(self) -> str:
+        told = [f"{one.name} at {one.path}" + ("" if one.sender else " (no sender: codes go to the log)") for one in self.users]
+        return f"put users         {', '.join(told) or 'none'}"
+
+
 class PutGraphql(msgspec.Struct, frozen=True, tag="put_graphql"):
     """Make the GraphQL API of the app's database what `schema.graphql` says; "": there is no such file any more."""
 
@@ -186,6 +198,7 @@ Step: TypeAlias = (
     | PutListeners
     | PutCollection
     | PutGraphql
+    | PutUsers
 )
 
 
@@ -219,6 +232,8 @@ def plan(
         steps.append(PutBuckets(graph.buckets, graph.subscriptions))
     if _heard(graph) != _heard(old):
         steps.append(PutListeners(_heard(graph)[0], graph.listeners))
+    if graph.users != old.users:
+        steps.append(PutUsers(graph.users))
     wanted = {full_name(app, config.name) for config in graph.functions}
     steps.extend(RemoveFunction(name) for name, version in sorted(serving.items()) if version.app == app and name not in wanted)
     return tuple(steps)

@@ -136,6 +136,10 @@ def function_principal(version: FunctionVersion, region: str = "us-east-1") -> P
         grants.add(("events:PutEvents", f"arn:aws:events:{region}:{ACCOUNT}:event-bus/{name}"))
     for topic in version.config.topics:
         grants.add(("sns:Publish", f"arn:aws:sns:{region}:{ACCOUNT}:{version.app}-{_exact(topic, 'topics')}"))
+    for use in version.config.users:
+        users, right = _narrowed(use, "users")
+        actions = ("users:Read", *(("users:Write",) if right != "read" else ()))
+        grants.update((action, f"{version.app}/{users}") for action in actions)
     return Principal("function", version.name, frozenset(grants), session_of(version))
 
 
@@ -144,8 +148,8 @@ def declaration(action: str, resource: str, app: str = "") -> str:
     does. Without `app` names are the platform's."""
     room, _, verb = action.partition(":")
     name = resource.rpartition(":")[2] if resource.startswith("arn:") else resource
-    name = name.partition("/")[2] if room in ("documents", "events") else name.partition("/")[0]
-    if app and room != "documents":
+    name = name.partition("/")[2] if room in ("documents", "events", "users") else name.partition("/")[0]
+    if app and room not in ("documents", "users"):
         name = name.removeprefix(f"{app}-")
     if room == "documents" and action in DOCUMENT_ACTIONS:
         return f"{name}.{'read' if action in _READ_DOCUMENTS else 'write'}"
@@ -157,6 +161,8 @@ def declaration(action: str, resource: str, app: str = "") -> str:
         return f"{name.removesuffix('.fifo')}.send"
     if action in SECRET_ACTIONS:
         return resource.rpartition("/")[2][: -len(_SUFFIX)]
+    if room == "users":
+        return f"{name}.read" if verb == "Read" else name
     if verb in ("PutEvents", "Publish"):
         return f"{name.removesuffix('.fifo')}.publish"
     return name if action == INVOKE else ""

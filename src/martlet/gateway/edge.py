@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from martlet.clock import Clock, uuid4_text
-from martlet.errors import AccessDenied, InvalidInput, MartletError, MethodNotAllowed, NotFound, Overloaded
+from martlet.errors import AccessDenied, InvalidInput, MartletError, MethodNotAllowed, NotFound, Overloaded, Unauthenticated
 from martlet.gateway.answer import Headers, problem
 from martlet.gateway.apis.backend import Backend
 from martlet.gateway.apis.front import ApiEdge, elsewhere
@@ -31,6 +31,7 @@ from martlet.gateway.proxy import Proxies, Target
 from martlet.gateway.router import Elsewhere, Match, RouteTable
 from martlet.gateway.router import MethodNotAllowed as OtherMethods
 from martlet.gateway.throttle import Buckets
+from martlet.gateway.visitors import Mounted, Visitors
 from martlet.limits import LIMITS
 from martlet.telemetry import Registry
 from martlet.types import Invocation, Outcome, Route
@@ -52,7 +53,7 @@ _TIMEOUT_TYPE: Final = "Sandbox.Timedout"
 class _Plan:
     """What is known of a route before the first request."""
 
-    __slots__ = ("buckets", "builder", "choice", "cors", "denied", "guarded", "old_format", "target")
+    __slots__ = ("buckets", "builder", "choice", "cors", "denied", "guarded", "old_format", "target", "user", "users")
 
     def __init__(
         self, app: str, route: Route, cors: CorsPolicy | None, buckets: Buckets | None, denied: MartletError | None
@@ -61,6 +62,8 @@ class _Plan:
         self.builder: EventBuilder = EventV1(app, route) if self.old_format else EventV2(app, route)
         self.target = Target(route.upstream) if route.upstream is not None else None
         self.choice = Choice(app, route) if route.conditional else None
+        self.user = (app, route.user) if route.user else None
+        self.users = route.users
         self.cors = cors
         self.buckets = buckets
         self.denied = denied
@@ -211,6 +214,7 @@ class Edge:
         self._request_ns = overrides.get("request_seconds", LIMITS["request_seconds"].default) * _SECOND
         self._default_app: str | None = None
         self._apis: ApiEdge | None = None
+        self._visitors: Visitors | None = None
         self._buckets: dict[tuple[str, Route], Buckets] = {}
         self._table = RouteTable(domains=self._domains)
         self._timer: asyncio.TimerHandle | None = None
@@ -241,7 +245,7 @@ class Edge:
                 kept = self._buckets.get((app, route))
                 buckets[app, route] = kept if kept is not None else Buckets(route.throttle, self._clock)
             cors = CorsPolicy(route.cors, route.method) if route.cors is not None else None
-            denied = self._denial(app, route, function) if route.upstream is None else None
+            denied = self._denial(app, route, function) if route.function else None
             return _Plan(app, route, cors, buckets.get((app, route)), denied)
 
         table = RouteTable(known, domains=self._domains, plan=plan)
@@ -265,6 +269,10 @@ class Edge:
         apis.attach(self.streams, self.count)
         self._apis = apis
         self._table.set_elsewhere(elsewhere)
+
+    def set_visitors(self, visitors: Visitors) -> None:
+        """Who serves the endpoints of apps' end users, and knows them by their tokens. Without it such routes refuse."""
+        self._visitors = visitors
 
     def set_default(self, app: str | None) -> None:
         """The app of hosts that name none."""
@@ -296,9 +304,15 @@ class Edge:
         headers = [(b"apigw-requestid", id_bytes), (b"x-amzn-requestid", id_bytes)]
         if plan.guarded and self._guard(exchange, plan, headers):
             return
+        authorizer = ""
+        if plan.users or plan.user is not None:
+            found = self._visited(exchange, match, plan, headers)
+            if found is None:
+                return
+            authorizer = found
         now_ms = self._clock.now_ms()
         trace = trace_id(request, request_id, now_ms)
-        event = plan.builder.build(request, request_id, trace, now_ms, match.path_params)
+        event = plan.builder.build(request, request_id, trace, now_ms, match.path_params, authorizer)
         flight = _Flight(self, exchange, plan, headers, self._clock.monotonic_ns() + self._request_ns)
         invocation = flight.invocation = Invocation(
             match.function,
@@ -318,6 +332,23 @@ class Edge:
         except BaseException:
             self.landed(flight)
             raise
+
+    def _visited(self, exchange: Exchange, match: Match, plan: _Plan, headers: list[tuple[bytes, bytes]]) -> str | None:
+        """What the event says of the end user; None: the request is answered, or will be."""
+        try:
+            if self._visitors is None:
+                raise AccessDenied("this platform knows no end users")
+            if plan.users:
+                below = match.path_params.get("proxy", "")
+                self._visitors.serve(exchange, Mounted(match.app, plan.users, below, headers, self.count))
+                return None
+            assert plan.user is not None
+            return self._visitors.claims(exchange.request, *plan.user)
+        except MartletError as error:
+            if isinstance(error, Unauthenticated):
+                headers.append((b"www-authenticate", b"Bearer"))
+            self._problem(exchange, error.http_status, problem(error), headers)
+            return None
 
     def _choose(self, request: Request, method: str) -> Match | OtherMethods | Elsewhere | None:
         """The best route that fits the request and takes it."""

@@ -69,8 +69,10 @@ class MalformedAnswer(Exception):
 class EventBuilder(Protocol):
     """Makes the events of one route."""
 
-    def build(self, request: Request, request_id: str, trace: str, now_ms: int, params: dict[str, str]) -> bytes:
-        """The event as JSON bytes."""
+    def build(
+        self, request: Request, request_id: str, trace: str, now_ms: int, params: dict[str, str], authorizer: str = ""
+    ) -> bytes:
+        """The event as JSON bytes. `authorizer`: a member of requestContext, with its comma, or nothing."""
         ...
 
 
@@ -187,7 +189,9 @@ class EventV2:
         self._context = b',"requestContext":{"accountId":"%b","apiId":%b,' % (ACCOUNT_ID.encode(), orjson.dumps(app))
         self._after_id = f'","routeKey":{key_json.decode()},"stage":"$default","time":"'
 
-    def build(self, request: Request, request_id: str, trace: str, now_ms: int, params: dict[str, str]) -> bytes:
+    def build(
+        self, request: Request, request_id: str, trace: str, now_ms: int, params: dict[str, str], authorizer: str = ""
+    ) -> bytes:
         """The event as JSON bytes."""
         fields = request.fields
         known = fields.event
@@ -197,7 +201,7 @@ class EventV2:
                 fields.event = known
         headers, context, agent = known
         path, query = _quoted(request.path), request.query
-        tail = f'"}},"requestId":"{request_id}{self._after_id}{clf_time(now_ms // 1000)}","timeEpoch":{now_ms}}}'
+        tail = f'"}},"requestId":"{request_id}{self._after_id}{clf_time(now_ms // 1000)}","timeEpoch":{now_ms}{authorizer}}}'
         return b"".join(
             (
                 self._start,
@@ -278,7 +282,9 @@ class EventV1:
         self._app = app
         self._resource = route.path
 
-    def build(self, request: Request, request_id: str, trace: str, now_ms: int, params: dict[str, str]) -> bytes:
+    def build(
+        self, request: Request, request_id: str, trace: str, now_ms: int, params: dict[str, str], authorizer: str = ""
+    ) -> bytes:
         """The event as JSON bytes."""
         many: dict[str, list[str]] = {}
         for raw_name, raw_value in request.headers:

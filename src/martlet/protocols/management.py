@@ -26,6 +26,7 @@ from martlet.protocols.functions import FunctionEndpoints
 from martlet.protocols.graphql.endpoints import GraphqlEndpoints
 from martlet.protocols.rooms import LogRecord, Rooms
 from martlet.protocols.stacks import StackEndpoints, stack_object
+from martlet.protocols.users import UsersEndpoints
 from martlet.types import Principal, Route
 
 __all__ = ["app"]
@@ -75,6 +76,7 @@ class _Management:
                 *stacks.operations(),
                 *CloudEventEndpoints(self._rooms, self.identify).operations(),
                 *AuditEndpoints(self._rooms, self._allowed).operations(),
+                *UsersEndpoints(self._rooms, self.identify).operations(),
             )
         )
         self._description = openapi.document(self._rooms.version, router.operations)

@@ -11,6 +11,7 @@ from martlet.limits import LIMITS
 from martlet.protocols.asgi import Operation
 from martlet.protocols.auditing_openapi import OPERATIONS as AUDITING
 from martlet.protocols.collections_openapi import OPERATIONS
+from martlet.protocols.users_openapi import OPERATIONS as USERS
 
 __all__ = ["document"]
 
@@ -402,7 +403,7 @@ def document(version: str, operations: Iterable[Operation]) -> bytes:
     """The description as JSON. Raises `KeyError` for an operation that is not described here."""
     paths: dict[str, Schema] = {}
     for operation in operations:
-        described = dict((_OPERATIONS | OPERATIONS | AUDITING)[f"{operation.method} {operation.path}"])
+        described = dict((_OPERATIONS | OPERATIONS | AUDITING | USERS)[f"{operation.method} {operation.path}"])
         inside = [_parameter(part[1:-1], _STRING, place="path") for part in operation.parts() if part.startswith("{")]
         parameters = inside + described.get("parameters", [])
         if parameters:

@@ -12,6 +12,7 @@ from martlet.auth import Accesses, AuditLog
 from martlet.documents import Documents as CollectionsRoom
 from martlet.documents import Usage
 from martlet.types import FunctionVersion, Invocation, Outcome, Principal
+from martlet.users import Users
 
 __all__ = [
     "Apps",
@@ -239,4 +240,5 @@ class Rooms:
     audit_log: AuditLog | None = None
     access_log: Accesses | None = None
     principal: Callable[[str], Principal | None] = lambda name: None  # by "function NAME", "role NAME", "user NAME" or "root"
+    users: Users | None = None  # end users of apps
     presign: Callable[[Principal, str, str, int], Awaitable[str]] | None = None  # (who, method, raw path, seconds) → an S3 URL

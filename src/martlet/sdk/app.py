@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from martlet.sdk.queue import Queue
     from martlet.sdk.right import Right
     from martlet.sdk.secret import Secret
+    from martlet.sdk.users import Users
 
-    Uses = Iterable[Function | Collection | Queue | Bucket | Bus | Topic | Secret | Right | Callable[..., Any] | str]
+    Uses = Iterable[Function | Collection | Queue | Bucket | Bus | Topic | Secret | Users | Right | Callable[..., Any] | str]
 
     class Options(TypedDict, total=False):
         """Settings of a function; each left out takes the platform's default (`martlet.types.FunctionConfig`)."""
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         when: Mapping[str, str]  # only requests that have these headers ("*": with any value); others go to the next best route
         share: float  # only this percentage of the clients; a client stays where it is while the share grows
         by: str  # what a client is: "address" (default), "header:<name>", "cookie:<name>"; "request": each request is one
+        user: Users  # only requests with a valid access token of these end users
         raw: bool  # the handler takes Lambda's (event, context) and returns a Lambda answer
 
     class ProxyOptions(TypedDict, total=False):
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
 
 __all__ = ["App"]
 
-ROUTE_SETTINGS = ("cors", "throttle", "payload", "when", "share", "by")
+ROUTE_SETTINGS = ("cors", "throttle", "payload", "when", "share", "by", "user")
 SETTINGS = ("memory", "timeout", "tmp", "concurrency", "reserved", "provisioned", "env", "egress", "description")
 
 
@@ -78,6 +80,7 @@ class App:
         self.name = name
         self.functions = Functions()
         self.proxies: list[Route] = []
+        self.users: list[Route] = []  # where end users are mounted
 
     def __repr__(self) -> str:
         return f"App({self.name!r})"
@@ -215,14 +218,26 @@ class App:
         settings: dict[str, Any] = dict(options)
         route = _route_options(settings)
         payload = route.pop("payload", None)
+        if "user" in route:
+            raise DeclarationError(
+                f"{where}: user= is for routes that lead to functions; the server has to check tokens itself"
+            )
         known = {"strip": "", "host": "upstream", "timeout": 30}
         upstream = {"to": to} | {name: settings.pop(name, default) for name, default in known.items()}
         if settings or payload is not None:
             unknown = next(iter(settings), "payload")
-            told = ", ".join([*known, *(name for name in ROUTE_SETTINGS if name != "payload")])
+            told = ", ".join([*known, *(name for name in ROUTE_SETTINGS if name not in ("payload", "user"))])
             raise DeclarationError(f"{where}: unknown option {unknown}; known are methods, {told}")
         for method in [methods] if isinstance(methods, str) else methods:
             self.proxies.append(Route(method.upper(), path, route, where, upstream))
+
+    def mount_users(self, path: str, users: Users, *, cors: str | Iterable[str] | Mapping[str, Any] | None = None) -> None:
+        """The endpoints of end users answer below `path`: sign-up, verify, sign-in, refresh, sign-out, password-reset, me,
+        totp, and the OpenID discovery document."""
+        where = _caller()
+        route = Route("ANY", f"{str(path).rstrip('/')}/{{proxy+}}", {} if cors is None else {"cors": cors}, where)
+        route.users = users
+        self.users.append(route)
 
     def _route(self, methods: list[str], path: str, options: RouteOptions, where: str) -> Decorator:
         settings: dict[str, Any] = dict(options)

@@ -22,9 +22,9 @@ _INVOKE_SECONDS = 960.0  # a function may run for 900 s (limit function_timeout_
 
 
 class Route:
-    """One route as declared, with the place that declares it. `options`: cors, throttle, payload, when, share, by."""
+    """One route as declared, with the place that declares it. `options`: cors, throttle, payload, when, share, by, user."""
 
-    __slots__ = ("by", "cors", "method", "path", "payload", "share", "throttle", "upstream", "when", "where")
+    __slots__ = ("by", "cors", "method", "path", "payload", "share", "throttle", "upstream", "user", "users", "when", "where")
 
     def __init__(self, method: str, path: str, options: dict[str, Any], where: str, upstream: Any = None) -> None:
         self.method = method
@@ -36,6 +36,8 @@ class Route:
         self.share = options.get("share", 100)
         self.by = options.get("by", "address")
         self.where = where
+        self.user = options.get("user")
+        self.users: Any = None  # whose endpoints it leads to, in place of a function
         self.upstream: dict[str, Any] | None = upstream  # of a proxy route, which has no function
 
 

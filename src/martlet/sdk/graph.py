@@ -20,7 +20,8 @@ from martlet.sdk.function import Function, Route, Schedule, interface_of
 from martlet.sdk.queue import Consumer, Queue
 from martlet.sdk.right import parted
 from martlet.sdk.secret import Secret
-from martlet.sdk.signature import event_handler, http_handler, names_of_path
+from martlet.sdk.signature import event_handler, http_handler, names_of_path, takes_user
+from martlet.sdk.users import Users
 
 __all__ = ["FUNCTION_NAME_CHARACTERS", "emit"]
 
@@ -112,11 +113,12 @@ class _Emission:
         self.buckets: dict[str, dict[str, Any]] = {}
         self.buses: dict[str, None] = {}
         self.topics: dict[str, None] = {}
+        self.users = {id(route.users): route for route in self.app.users}
 
     def graph(self) -> dict[str, Any]:
         """The whole graph. Raises `DeclarationError` with every mistake."""
         _check_app_name(self.app_name)
-        if not self.functions and not self.app.proxies:
+        if not self.functions and not self.app.proxies and not self.app.users:
             self.problems.append(f'{self.attribute} declares nothing: write @{self.attribute}.get("/") above a function')
         graph = {
             "app": self.app_name,
@@ -141,6 +143,8 @@ class _Emission:
         listeners = self._listeners()
         if self.buses or self.topics:
             graph |= {"buses": list(self.buses), "topics": list(self.topics), "listeners": listeners}
+        if self.app.users:
+            graph["users"] = self._all_users()
         if self.problems:
             raise DeclarationError("\n".join(self.problems))
         return graph
@@ -235,6 +239,7 @@ class _Emission:
             (Secret, "secrets", self._secret),
             (Bus, "buses", self._source),
             (Topic, "topics", self._source),
+            (Users, "users", self._mounted),
         )
         found: dict[str, dict[str, None]] = {}
         for use in function.uses:
@@ -247,7 +252,7 @@ class _Emission:
             elif isinstance(used, str) and used in names:
                 found.setdefault("uses", {})[used] = None
             else:
-                kinds = "no Collection, no Queue, no Bucket, no Bus, no Topic and no Secret"
+                kinds = "no Collection, no Queue, no Bucket, no Bus, no Topic, no Users and no Secret"
                 self._problem(function, f"uses {used!r}, which is no function of this app, {kinds}")
         return {field: list(uses) for field, uses in found.items()}
 
@@ -257,6 +262,45 @@ class _Emission:
         if not isinstance(secret.name, str) or not _NAME.fullmatch(secret.name) or len(secret.name) > 200:
             self._problem(function, f"secret {secret.name!r}: a name has letters, digits, - and _, 200 at most")
         return str(secret.name)
+
+    # --- end users
+
+    def _mounted(self, function: Function | None, users: Users) -> str:
+        """Its name in the graph."""
+        if id(users) not in self.users:
+            self._problem(function, f'{users!r} is not mounted: {self.attribute}.mount_users("/auth", …)')
+        return str(users.name)
+
+    def _all_users(self) -> list[dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for route in self.app.users:
+            users, path = route.users, str(route.path).removesuffix("/{proxy+}")
+
+            def wrong(message: str, where: str = route.where) -> None:
+                self.problems.append(f"{where}: users: {message}")
+
+            if not isinstance(users, Users):
+                wrong(f"mount_users takes Users, got {users!r}")
+                continue
+            if not isinstance(users.name, str) or not _NAME.fullmatch(users.name) or len(users.name) > 64:
+                wrong(f"{users.name!r}: a name is up to 64 letters, digits, - and _")
+            if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
+                wrong(f"the path {path!r} is no path of plain words, e.g. /auth")
+            if users.sign_up not in ("open", "closed"):
+                wrong(f'sign_up={users.sign_up!r}: it is "open" or "closed"')
+            if not isinstance(users.issuer, str) or (
+                users.issuer and not re.fullmatch(r"https?://[A-Za-z0-9.:-]+(/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-])?", users.issuer)
+            ):
+                wrong(f"issuer={users.issuer!r}: it is the public URL of {path}, without a / at its end")
+            if users.sender is not None and not (isinstance(users.sender, Function) and users.sender.app is self.app):
+                wrong(f"sender={users.sender!r}: it is a function of this app")
+            sender = users.sender.name if isinstance(users.sender, Function) else ""
+            if users.name in found:
+                wrong(f"{users.name} is mounted twice")
+            found[users.name] = {
+                "name": users.name, "path": path, "sender": sender, "sign_up": users.sign_up, "issuer": str(users.issuer),
+            }  # fmt: skip
+        return list(found.values())
 
     # --- queues -----------------------------------------------------------------------------------------------------------
 
@@ -471,6 +515,8 @@ class _Emission:
                 interface_of(function)
             elif function.routes and not function.is_raw():
                 http_handler(function.target, list(dict.fromkeys((route.method, route.path) for route in function.routes)))
+                if takes_user(function.target) and not all(route.user is not None for route in function.routes):
+                    self._problem(function, "it takes a User, so each of its routes says user=")
                 if function.schedules:
                     self._problem(
                         function, "it answers HTTP; put the schedule on a function of its own", function.schedules[0].where
@@ -487,7 +533,7 @@ class _Emission:
     def _routes(self) -> list[dict[str, Any]]:
         found = []
         seen: dict[tuple[Any, ...], str] = {}
-        declared: list[tuple[Function | None, Route]] = [(None, route) for route in self.app.proxies]
+        declared: list[tuple[Function | None, Route]] = [(None, route) for route in [*self.app.proxies, *self.app.users]]
         declared += [(function, route) for function in self.functions for route in function.routes]
         for function, route in declared:
             self._check_route(function, route)
@@ -498,7 +544,7 @@ class _Emission:
             before = seen.get(claim)
             if before is not None:
                 self._problem(function, f"{route.method} {route.path} is answered already by {before}", route.where)
-            whose = "a proxy" if function is None else function.name
+            whose = function.name if function is not None else "users" if route.users is not None else "a proxy"
             seen.setdefault(claim, f"{whose} ({route.where}: {route.path})")
             found.append(made)
         return found
@@ -579,6 +625,10 @@ class _Emission:
                 "host": route.upstream["host"],
                 "timeout_seconds": route.upstream["timeout"],
             }
+        if route.users is not None:
+            found["users"] = str(getattr(route.users, "name", ""))
+        if route.user is not None:
+            found["user"] = self._of_users(function, route)
         found |= self._condition(function, route)
         if route.payload != "2.0":
             found["payload_format"] = route.payload
@@ -588,6 +638,14 @@ class _Emission:
             found["throttle"] = self._throttle(function, route)
         return found
 
+    def _of_users(self, function: Function | None, route: Route) -> str:
+        if route.payload != "2.0":
+            self._problem(function, "user= goes with payload 2.0 only", route.where)
+        if not isinstance(route.user, Users):
+            self._problem(function, f"user={route.user!r}: it is Users", route.where)
+            return ""
+        return self._mounted(function, route.user)
+
     def _cors(self, function: Function | None, route: Route) -> dict[str, Any]:
         said: Any = route.cors
         if not hasattr(said, "keys"):
@@ -595,7 +653,7 @@ class _Emission:
             if not origins:
                 self._problem(function, f'cors={said!r}: it is "*", origins, or a dict of {", ".join(_CORS)}', route.where)
                 return {}
-            routes = [other for known in self.functions for other in known.routes] + self.app.proxies
+            routes = [other for known in self.functions for other in known.routes] + self.app.proxies + self.app.users
             here = {other.method for other in routes if other.path == route.path}
             methods = [method for method in _METHODS[:-1] if method in here or "ANY" in here]
             return {"origins": origins, "methods": methods, "headers": ["*"]}

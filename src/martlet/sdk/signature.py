@@ -135,6 +135,15 @@ def _bytes_of(request: Request) -> bytes:
         raise HTTPError(400, f"the body cannot be decoded: {error}") from None
 
 
+def _read_user(request: Request) -> Any:
+    from martlet.sdk.users import User
+
+    try:
+        return User(request.event["requestContext"]["authorizer"]["jwt"]["claims"])
+    except (KeyError, TypeError):
+        raise HTTPError(401, "nobody has signed in: the route needs user=") from None
+
+
 _READ: dict[str, Callable[[Parameter, Request, convert.Errors], Any]] = {
     "path": _read_path,
     "query": _read_query,
@@ -144,6 +153,7 @@ _READ: dict[str, Callable[[Parameter, Request, convert.Errors], Any]] = {
     "request": lambda parameter, request, errors: request,
     "event": lambda parameter, request, errors: request.event,
     "context": lambda parameter, request, errors: request.context,
+    "user": lambda parameter, request, errors: _read_user(request),
 }
 
 
@@ -273,6 +283,8 @@ def _parameter(name: str, annotation: Any, default: Any, in_path: set[str]) -> P
 def _typed_parameter(name: str, annotation: Any, required: bool) -> Parameter:
     if convert.strip(annotation) is Request:
         return Parameter(name, "request", True)
+    if is_user(annotation):
+        return Parameter(name, "user", True)
     marks = [mark for mark in convert.metadata(annotation) if isinstance(mark, Header)]
     if marks:
         return Parameter(name, "header", required, marks[0].name, convert.from_text(annotation))
@@ -290,6 +302,17 @@ def _typed_parameter(name: str, annotation: Any, required: bool) -> Parameter:
         f"{convert.describe(annotation)} is no type that a request carries: use a scalar (str, int, float, bool, UUID, "
         "datetime, Decimal, Enum, Literal), list of one, a pydantic model, msgspec Struct, dataclass, dict, bytes, or Request"
     )
+
+
+def is_user(annotation: Any) -> bool:
+    """Whether it is `User`: compared without importing it, since most handlers have none."""
+    kind = convert.strip(annotation)
+    return getattr(kind, "__name__", "") == "User" and getattr(kind, "__module__", "") == "martlet.sdk.users"
+
+
+def takes_user(target: Any) -> bool:
+    """Whether a handler has a parameter annotated `User`."""
+    return any(annotation is not _MISSING and is_user(annotation) for _, annotation, _ in _signature(target))
 
 
 def event_handler(target: Any) -> Callable[[Any, Any], tuple[Any, ...]]:

@@ -19,7 +19,7 @@ from martlet.gateway.apis.call import Call
 from martlet.gateway.apis.events import authorizer_v1, authorizer_v2, token_event
 from martlet.gateway.apis.flight import ApiFlight
 from martlet.gateway.apis.mapping import request_value
-from martlet.gateway.apis.tokens import Tokens
+from martlet.gateway.apis.tokens import OwnKeys, Tokens
 from martlet.gateway.patterns import compile_pattern
 from martlet.limits import LIMITS
 from martlet.types import ApiAuthorizer, Invocation, Outcome
@@ -37,8 +37,10 @@ class _Malformed(Exception):
 class Authorizers:
     """Asks authorizers, and remembers what they said by API, authorizer and identity (limit authorizer_cache_entries)."""
 
-    def __init__(self, dispatch: Callable[[Invocation], None], clock: Clock, region: str, backend: Backend) -> None:
-        self._tokens = Tokens(backend, clock)
+    def __init__(
+        self, dispatch: Callable[[Invocation], None], clock: Clock, region: str, backend: Backend, own_keys: OwnKeys
+    ) -> None:
+        self._tokens = Tokens(backend, clock, own_keys)
         self._dispatch = dispatch
         self._clock = clock
         self._region = region

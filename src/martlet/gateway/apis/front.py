@@ -23,6 +23,7 @@ from martlet.gateway.apis.flight import AskService, Enqueue
 from martlet.gateway.apis.http_api import HttpFlight, message_answer
 from martlet.gateway.apis.rest import RestFlight, gateway_answer
 from martlet.gateway.apis.table import CompiledApi, Plan, Stage, compile_api, find_http
+from martlet.gateway.apis.tokens import OwnKeys, no_own_keys
 from martlet.gateway.apis.urls import URL_FORBIDDEN, FunctionUrl, UrlFlight
 from martlet.gateway.http import Exchange
 from martlet.gateway.payload import trace_id
@@ -79,6 +80,7 @@ class ApiEdge:
         permit: Callable[[Any, str, str], None] | None = None,
         access_log: Callable[[str, int, str], None] = _nowhere,
         ask_service: AskService | None = None,
+        own_keys: OwnKeys = no_own_keys,
     ) -> None:
         self.dispatch = dispatch
         self.clock = clock
@@ -90,7 +92,7 @@ class ApiEdge:
         self.may_invoke = may_invoke
         self.under_way: set[Any] = set()
         self.count: Callable[[int], None] = lambda status: None
-        self.authorizers = Authorizers(dispatch, clock, region, self.backend)
+        self.authorizers = Authorizers(dispatch, clock, region, self.backend, own_keys)
         self._may_invoke_url = may_invoke_url
         self._authenticate = authenticate
         self._permit = permit

@@ -9,7 +9,7 @@ header names.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -20,7 +20,7 @@ from martlet.gateway.apis.backend import Backend
 from martlet.gateway.apis.flight import ApiFlight
 from martlet.types import ApiAuthorizer
 
-__all__ = ["Refused", "Tokens"]
+__all__ = ["OwnKeys", "Refused", "Tokens", "no_own_keys"]
 
 _ALGORITHMS: Final = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512")
 _KINDS: Final = frozenset(("RSA", "EC"))
@@ -31,6 +31,13 @@ _SECONDS: Final = 5.0
 _KEYS_MAX: Final = 64
 _TOKEN_MAX: Final = 16_384
 _ISSUERS_MAX: Final = 1_000
+
+
+OwnKeys = Callable[[str], dict[str, Any] | None]
+
+
+def no_own_keys(issuer: str) -> dict[str, Any] | None:
+    return None
 
 
 class Refused(Exception):
@@ -50,9 +57,11 @@ class _Issuer:
 
 
 class Tokens:
-    """Judges bearer tokens. The library is imported with the first one."""
+    """Judges bearer tokens. The library is imported with the first one. `own_keys(issuer)` gives the keys of an issuer of this
+    platform, which is not asked over the network; None for another one."""
 
-    def __init__(self, backend: Backend, clock: Clock) -> None:
+    def __init__(self, backend: Backend, clock: Clock, own_keys: OwnKeys = no_own_keys) -> None:
+        self._own_keys = own_keys
         self._backend = backend
         self._clock = clock
         self._issuers: dict[str, _Issuer] = {}
@@ -118,7 +127,10 @@ class Tokens:
             known = self._issuers[issuer] = _Issuer()
         now_ns = self._clock.monotonic_ns()
         stale = known.good_ns is None or now_ns - known.good_ns >= _KEPT_NS
-        if stale or _chosen(known.keys, kid) is None:
+        own = self._own_keys(issuer) if stale or _chosen(known.keys, kid) is None else None
+        if own is not None:
+            known.keys, known.good_ns = _imported(own["keys"]), now_ns
+        elif stale or _chosen(known.keys, kid) is None:
             if known.asking is None and (known.asked_ns is None or now_ns - known.asked_ns >= _AGAIN_NS):
                 known.asked_ns = now_ns
                 known.asking = asyncio.get_running_loop().create_task(self._refresh(issuer, known))
