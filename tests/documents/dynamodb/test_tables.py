@@ -214,3 +214,11 @@ async def test_tables_are_listed_in_pages(create, call):
     page = await call("ListTables", Limit=2)
     assert page == {"TableNames": ["aaa", "bbb"], "LastEvaluatedTableName": "bbb"}
     assert await call("ListTables", Limit=2, ExclusiveStartTableName="bbb") == {"TableNames": ["ccc"]}
+
+
+async def test_tables_of_other_accounts_and_regions_are_not_reached(refused):
+    for arn in ("arn:aws:dynamodb:us-east-1:123456789012:table/orders", "arn:aws:dynamodb:eu-west-1:000000000000:table/orders"):
+        for operation, more in (("ListTagsOfResource", {}), ("UntagResource", {"TagKeys": ["a"]})):
+            error = await refused(operation, ResourceArn=arn, **more)
+            assert error.name == "AccessDeniedException"
+            assert error.message.endswith(f" is not authorized to perform: dynamodb:{operation} on resource: {arn}")

@@ -9,6 +9,7 @@ from martlet.documents.dynamodb import expressions, queries
 from martlet.documents.dynamodb.administration import Administration
 from martlet.documents.dynamodb.batches import batch_get, batch_write, collection_metrics
 from martlet.documents.dynamodb.capacity import Capacity, read_units
+from martlet.documents.dynamodb.constraints import check_constraints
 from martlet.documents.dynamodb.database import Tables
 from martlet.documents.dynamodb.descriptions import stream_arn, table_arn
 from martlet.documents.dynamodb.executing import Statements
@@ -35,7 +36,6 @@ __all__ = ["DynamoDb", "DynamoDbStreams"]
 
 Request = dict[str, Any]
 Authorize = Callable[[Any, str, str], None]
-_ON_TABLES: Final = frozenset(("CreateTable", "DeleteTable", "DescribeTable", "UpdateTable"))
 _ASKS_ITSELF: Final = frozenset(
     (
         "BatchGetItem",
@@ -86,9 +86,7 @@ class DynamoDb(Administration):
 
     def precheck(self, operation: str, request: Request) -> None:
         """What the service says before it looks at the rest of a request."""
-        name = request.get("TableName")
-        if operation in _ON_TABLES and name is not None and not name.startswith("arn:") and not 3 <= len(name) <= 255:
-            raise validation("TableName must be at least 3 characters long and at most 255 characters long")
+        check_constraints(operation, request)
 
     # --- one item
 
