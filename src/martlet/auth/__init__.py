@@ -9,6 +9,7 @@ reads a socket.
 """
 
 from martlet.auth.credentials import Auth, Credentials, Signed
+from martlet.auth.documents import check_resource_policy
 from martlet.auth.hosts import check_host
 from martlet.auth.identities import Identities
 from martlet.auth.policy import DOCUMENT_ACTIONS, INVOKE, authorize, function_principal
@@ -25,6 +26,7 @@ __all__ = [
     "Signed",
     "authorize",
     "check_host",
+    "check_resource_policy",
     "function_principal",
     "role_for_service",
     "seen_from",

@@ -11,6 +11,7 @@ from martlet.documents.dynamodb import definitions, schemas
 from martlet.documents.dynamodb.database import Tables
 from martlet.documents.dynamodb.descriptions import described, names_after, table_arn
 from martlet.documents.dynamodb.failures import invalid, no_table, other_account, unsupported, validation
+from martlet.documents.dynamodb.policies import Policies, checked_policy
 from martlet.documents.dynamodb.requests import table_name
 from martlet.documents.dynamodb.tables import Table, TableRecord
 from martlet.errors import ServiceError
@@ -24,11 +25,11 @@ _NAME: Final = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
 _ARN: Final = re.compile(r"arn:aws:dynamodb:(?P<region>[^:]+):(?P<account>[0-9]+):table/(?P<name>[a-zA-Z0-9_.-]{3,255})")
 _LIST_MOST: Final = 100
 _TAGS_PAGE: Final = 10
-_ON_TABLES: Final = ("ResourcePolicy", "ReplicaUpdates", "MultiRegionConsistency", "GlobalTableWitnessUpdates")
-_ON_TABLES_TEXT: Final = "Global tables and resource policies are not there: the parameter {name}"
+_ON_TABLES: Final = ("ReplicaUpdates", "MultiRegionConsistency", "GlobalTableWitnessUpdates")
+_ON_TABLES_TEXT: Final = "Global tables are not there: the parameter {name}"
 
 
-class Administration:
+class Administration(Policies):
     """Tables: made, described, changed, removed; their tags, their time to live, the limits."""
 
     def __init__(self, tables: Tables) -> None:
@@ -41,6 +42,8 @@ class Administration:
         _refuse(request)
         name = table_name(request["TableName"])
         schemas.check_definition(request)
+        if request.get("ResourcePolicy"):
+            checked_policy(request["ResourcePolicy"])
         tables = self.tables
 
         def make(tx: Tx) -> Request:
