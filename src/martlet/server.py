@@ -59,7 +59,7 @@ from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.limits import LIMITS
 from martlet.metering import DocumentLedger, Ledger
-from martlet.objects import S3, AppBuckets, Lifecycle, Objects
+from martlet.objects import S3, AppBuckets, BucketFiles, Lifecycle, Objects
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
@@ -323,7 +323,14 @@ class Server:
     async def _start_tables(self) -> None:
         """DynamoDB's tables, beside the collections."""
         record = self.document_ledger.record
-        self.tables = Tables(self.store, self.clock, region=self.settings.region, record=record, holder="local")
+        self.tables = Tables(
+            self.store,
+            self.clock,
+            region=self.settings.region,
+            record=record,
+            holder="local",
+            files=lambda: BucketFiles(self.objects) if hasattr(self, "objects") else None,
+        )
         await self.tables.start()
         self._closers.append(self.tables.stop)
 
@@ -355,6 +362,7 @@ class Server:
         self.s3 = S3(self.objects, authorize, exists=targets.why_not, tell=targets.tell)
         await self.objects.start()
         self._closers.append(self.objects.stop)
+        self.tables.imports.wake()
         self.lifecycle = Lifecycle(self.objects)
         await self.lifecycle.start()
         self._closers.append(self.lifecycle.stop)

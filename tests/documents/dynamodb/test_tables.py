@@ -68,7 +68,10 @@ async def test_a_new_table_of_an_old_name_has_nothing_of_the_old_one(tables, cre
             "Invalid KeySchema: The first KeySchemaElement is not a HASH key type",
         ),
         ({"GlobalSecondaryIndexes": []}, "One or more parameter values were invalid: List of GlobalSecondaryIndexes is empty"),
-        ({"MultiRegionConsistency": "STRONG"}, "Global tables are not there: the parameter MultiRegionConsistency"),
+        (
+            {"MultiRegionConsistency": "STRONG"},
+            "Global tables and vector indexes are not there: the parameter MultiRegionConsistency",
+        ),
     ],
 )
 async def test_a_definition_that_is_none_is_refused(refused, changes, text):

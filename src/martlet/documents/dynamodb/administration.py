@@ -11,6 +11,7 @@ from martlet.documents.dynamodb import definitions, schemas
 from martlet.documents.dynamodb.database import Tables
 from martlet.documents.dynamodb.descriptions import described, names_after, table_arn
 from martlet.documents.dynamodb.failures import invalid, no_table, other_account, unsupported, validation
+from martlet.documents.dynamodb.importing import ImportOperations
 from martlet.documents.dynamodb.policies import Policies, checked_policy
 from martlet.documents.dynamodb.requests import table_name
 from martlet.documents.dynamodb.tables import Table, TableRecord
@@ -25,11 +26,14 @@ _NAME: Final = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
 _ARN: Final = re.compile(r"arn:aws:dynamodb:(?P<region>[^:]+):(?P<account>[0-9]+):table/(?P<name>[a-zA-Z0-9_.-]{3,255})")
 _LIST_MOST: Final = 100
 _TAGS_PAGE: Final = 10
-_ON_TABLES: Final = ("ReplicaUpdates", "MultiRegionConsistency", "GlobalTableWitnessUpdates")
-_ON_TABLES_TEXT: Final = "Global tables are not there: the parameter {name}"
+_ON_TABLES: Final = (
+    *("ReplicaUpdates", "MultiRegionConsistency", "GlobalTableWitnessUpdates", "GlobalTableSourceArn"),
+    *("GlobalTableSettingsReplicationMode", "VectorIndexes", "VectorIndexUpdates"),
+)
+_ON_TABLES_TEXT: Final = "Global tables and vector indexes are not there: the parameter {name}"
 
 
-class Administration(Policies):
+class Administration(ImportOperations, Policies):
     """Tables: made, described, changed, removed; their tags, their time to live, the limits."""
 
     def __init__(self, tables: Tables) -> None:
@@ -212,9 +216,6 @@ class Administration(Policies):
 
     async def list_exports(self, caller: Any, request: Request) -> Request:
         return {"ExportSummaries": []}
-
-    async def list_imports(self, caller: Any, request: Request) -> Request:
-        return {"ImportSummaryList": []}
 
     async def list_global_tables(self, caller: Any, request: Request) -> Request:
         return {"GlobalTables": []}

@@ -99,11 +99,13 @@ class DynamoDb(Administration):
         if operation in _ASKS_ITSELF:
             return None
         name = request.get("TableName")
+        if operation == "ImportTable":
+            name = (request.get("TableCreationParameters") or {}).get("TableName")
         if isinstance(name, str):
             arn = name if name.startswith("arn:") else table_arn(self.region, name)
             index = request.get("IndexName") if operation in ("Query", "Scan") else None
             return f"dynamodb:{operation}", f"{arn}/index/{index}" if index else arn
-        return f"dynamodb:{operation}", str(request.get("ResourceArn") or "*")
+        return f"dynamodb:{operation}", str(request.get("ResourceArn") or request.get("ImportArn") or "*")
 
     def precheck(self, operation: str, request: Request) -> None:
         """What the service says before it looks at the rest of a request."""
