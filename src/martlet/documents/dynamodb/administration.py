@@ -28,7 +28,7 @@ _LIST_MOST: Final = 100
 _TAGS_PAGE: Final = 10
 _ON_TABLES: Final = (
     *("ReplicaUpdates", "MultiRegionConsistency", "GlobalTableWitnessUpdates", "GlobalTableSourceArn"),
-    *("GlobalTableSettingsReplicationMode", "VectorIndexes", "VectorIndexUpdates"),
+    *("GlobalTableSettingsReplicationMode", "DisassociationProtectionEnabled", "VectorIndexes", "VectorIndexUpdates"),
 )
 _ON_TABLES_TEXT: Final = "Global tables and vector indexes are not there: the parameter {name}"
 
