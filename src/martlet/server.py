@@ -333,14 +333,7 @@ class Server:
     async def _start_tables(self) -> None:
         """DynamoDB's tables, beside the collections."""
         record = self.document_ledger.record
-        self.tables = Tables(
-            self.store,
-            self.clock,
-            region=self.settings.region,
-            record=record,
-            holder="local",
-            files=lambda: BucketFiles(self.objects) if hasattr(self, "objects") else None,
-        )
+        self.tables = Tables(self.store, self.clock, region=self.settings.region, record=record, holder="local")
         await self.tables.start()
         self._closers.append(self.tables.stop)
 
@@ -372,7 +365,7 @@ class Server:
         self.s3 = S3(self.objects, authorize, exists=targets.why_not, tell=targets.tell)
         await self.objects.start()
         self._closers.append(self.objects.stop)
-        self.tables.imports.wake()
+        self.tables.imports.serve(BucketFiles(self.objects))
         self.lifecycle = Lifecycle(self.objects)
         await self.lifecycle.start()
         self._closers.append(self.lifecycle.stop)

@@ -72,7 +72,9 @@ def bucket() -> Bucket:
 @pytest.fixture
 async def tables(clock: ManualClock, bucket: Bucket) -> AsyncIterator[Tables]:
     store = Store(MemoryEngine(), clock=clock)
-    yield Tables(store, clock, files=lambda: bucket)
+    made = Tables(store, clock)
+    made.imports.serve(bucket)
+    yield made
     await store.close()
 
 
@@ -179,7 +181,8 @@ async def test_an_import_that_was_interrupted_begins_again(tables, bucket, call,
     with pytest.raises(KeyboardInterrupt):
         await tables.imports.run_due()
     monkeypatch.undo()
-    again = Tables(tables.store, tables.clock, holder=tables.imports._holder, files=lambda: bucket)
+    again = Tables(tables.store, tables.clock, holder=tables.imports._holder)
+    again.imports.serve(bucket)
     await again.imports.run_due()
     arn = (await call("ListImports"))["ImportSummaryList"][0]["ImportArn"]
     assert counts((await call("DescribeImport", ImportArn=arn))["ImportTableDescription"]) == ("COMPLETED", 2, 2, 0)

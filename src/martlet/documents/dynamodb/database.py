@@ -9,7 +9,7 @@ from martlet.clock import Clock, token_hex
 from martlet.documents.dynamodb.capacity import Capacity
 from martlet.documents.dynamodb.failures import no_resource
 from martlet.documents.dynamodb.housekeeping import Housekeeping
-from martlet.documents.dynamodb.imports import Files, Imports
+from martlet.documents.dynamodb.imports import Imports
 from martlet.documents.dynamodb.streams import Streams
 from martlet.documents.dynamodb.tables import Catalog, Table
 from martlet.documents.dynamodb.writing import DATABASE, Done, Write, apply
@@ -24,7 +24,6 @@ Record = Callable[[str, Usage], None]
 
 class Tables:
     """`record` gets ("aws:dynamodb/<table>", usage) for each request. `exclusive`: no other process writes to this store.
-    `files` is the objects room, once it is there: where imports come from.
 
     `start` runs what goes on in the background: index builds, expiry, removal."""
 
@@ -37,7 +36,6 @@ class Tables:
         record: Record | None = None,
         holder: str = "",
         exclusive: bool = True,
-        files: Callable[[], Files | None] | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -46,7 +44,7 @@ class Tables:
         self.catalog = Catalog((lambda: store.generation) if exclusive else None)
         self.housekeeping = Housekeeping(store, clock, self.catalog, holder or token_hex(8))
         self.streams = Streams(store, self.catalog, region)
-        self.imports = Imports(store, self.catalog, region, holder or token_hex(8), files)
+        self.imports = Imports(store, self.catalog, region, holder or token_hex(8))
 
     async def start(self) -> None:
         self.housekeeping.start()

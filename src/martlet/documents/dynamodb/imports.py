@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -80,17 +80,20 @@ def imports_of(reader: Reader) -> list[ImportRecord]:
 
 
 class Imports(Chores):
-    """Runs what was begun, one after the other. `files` is asked late: the objects room starts after this one."""
+    """Runs what was begun, one after the other, once there is a room of objects to read from (`serve`)."""
 
-    def __init__(
-        self, store: Store, catalog: Catalog, region: str, holder: str, files: Callable[[], Files | None] | None
-    ) -> None:
+    def __init__(self, store: Store, catalog: Catalog, region: str, holder: str) -> None:
         super().__init__("imports")
         self._store = store
         self._catalog = catalog
         self._region = region
         self._holder = holder
-        self.files = files
+        self._files: Files | None = None
+
+    def serve(self, files: Files) -> None:
+        """This is where imports come from."""
+        self._files = files
+        self.wake()
 
     async def begin(self, table: str, request: Request) -> ImportRecord:
         """Raises ResourceInUseException for a table that is there; the same client token finds the import that it began."""
@@ -121,22 +124,18 @@ class Imports(Chores):
 
     async def run_due(self) -> None:
         while record := self._store.read(_running):
-            if self.files is None or self.files() is None:
+            if self._files is None or not await self._store.transact(self._held):
                 return
-            if not await self._store.transact(self._held):
-                return
-            await self._run(record)
+            await self._run(record, self._files)
 
     def _held(self, tx: Tx) -> bool:
         return tx.lease_take(_LEASE, self._holder, _LEASE_MS) is not None
 
-    async def _run(self, record: ImportRecord) -> None:
+    async def _run(self, record: ImportRecord, files: Files) -> None:
         record = msgspec.structs.replace(record, bytes=0, processed=0, imported=0, errors=0)
         source = record.request["S3BucketSource"]
         bucket, prefix, after = source["S3Bucket"], source.get("S3KeyPrefix") or "", ""
         try:
-            files = self.files() if self.files is not None else None
-            assert files is not None  # `run_due` has looked
             listed = files.listed(bucket, prefix, after)
             record = msgspec.structs.replace(record, table_id=(await self._table(record)).id)
             while listed:
