@@ -58,7 +58,11 @@ def one(text: str) -> str:
         ),
         ("DeleteTable", {"TableName": "ab"}, "TableName must be at least 3 characters long and at most 255 characters long"),
         ("PutItem", {"TableName": "", "Item": KEY, "ReturnValues": "X"}, one(f"Value at 'TableName' {AT_LEAST_1}")),
-        ("GetItem", {"TableName": "ab", "Key": KEY}, ""),
+        (
+            "GetItem",
+            {"TableName": "ab", "Key": KEY},
+            one("Value 'ab' at 'tableName' failed to satisfy constraint: Member must have length greater than or equal to 3"),
+        ),
         (
             "GetItem",
             {"TableName": "a b", "Key": KEY},

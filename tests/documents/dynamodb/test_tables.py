@@ -225,3 +225,5 @@ async def test_tables_of_other_accounts_and_regions_are_not_reached(refused):
             error = await refused(operation, ResourceArn=arn, **more)
             assert error.name == "AccessDeniedException"
             assert error.message.endswith(f" is not authorized to perform: dynamodb:{operation} on resource: {arn}")
+    error = await refused("ListTagsOfResource", ResourceArn="orders")
+    assert (error.name, error.message) == ("ValidationException", "Invalid TableArn: ARNs must start with 'arn:'")

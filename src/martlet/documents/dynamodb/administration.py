@@ -133,6 +133,8 @@ class Administration(ImportOperations, Policies):
     def _resource(self, caller: Any, operation: str, request: Request) -> str:
         arn = request["ResourceArn"]
         found = _ARN.fullmatch(arn)
+        if not arn.startswith("arn:"):
+            raise validation("Invalid TableArn: ARNs must start with 'arn:'")
         if found is None:
             raise validation(f"Invalid TableArn: Invalid ResourceArn provided as input {arn}")
         if (found["region"], found["account"]) != (self.region, ACCOUNT):

@@ -274,6 +274,7 @@ _TABLE_RULES: Final[list[tuple[str, _Rule]]] = [
         lambda value: not value or value.startswith("arn:") or bool(_TABLE_NAME.fullmatch(value)),
     ),
     ("Member must have length greater than or equal to 1", bool),
+    ("Member must have length greater than or equal to 3", lambda value: not value or len(value) >= 3),
     ("Member must have length less than or equal to 255", lambda value: value.startswith("arn:") or len(value) <= 255),
 ]
 
