@@ -61,7 +61,7 @@ from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.limits import LIMITS
-from martlet.metering import DocumentLedger, Ledger
+from martlet.metering import Metering
 from martlet.objects import S3, AppBuckets, Lifecycle, Objects
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
@@ -189,9 +189,7 @@ class Server:
         self._raise_descriptors()
         await self._open_store()
         await self._start_auth()
-        self.ledger = Ledger(self.store, self.clock)
-        self.ledger.start()
-        self._closers.append(self.ledger.stop)
+        self._start_metering()
         self.logs = LogStore(self.data / "logs", self.clock)
         self._closers.append(self.logs.close)
         self.log_groups = LogGroups(self.logs, self.store, self.clock)
@@ -243,6 +241,19 @@ class Server:
         self._closers.append(lambda: _cancelled(maintenance))
         self._write_endpoint()
         _settle_memory()
+
+    def _start_metering(self) -> None:
+        try:
+            self.metering = Metering(self.store, self.clock, self.settings.prices)
+        except InvalidInput as error:
+            raise StartFailed(f"MARTLET_PRICES: {error.message}", remedy=error.remedy) from error
+        self.metering.app_of = self._app_of
+        self.metering.start()
+        self._closers.append(self.metering.stop)
+
+    def _app_of(self, function: str) -> str:
+        version = self.functions.get(function)
+        return version.app if version is not None else ""
 
     async def _start_auth(self) -> None:
         self.auth = Auth(self.store, self.clock)
@@ -300,7 +311,7 @@ class Server:
             data=self.data,
             clock=self.clock,
             logs=self.logs,
-            ledger=self.ledger,
+            ledger=self.metering.functions,
             metrics=self.metrics,
             serve_private=self._serve_private,
             keep_alive_seconds=self.settings.keep_alive_seconds,
@@ -321,18 +332,16 @@ class Server:
 
     async def _start_documents(self) -> None:
         def record(database: str, used: Usage) -> None:
-            self.document_ledger.record(database, used)
+            self.metering.documents.record(database, used)
 
         self.documents = Documents(self.store, self.clock, record=record, holder="local")  # as for `triggers` below
-        self.document_ledger = DocumentLedger(self.store, self.clock, self.documents.storage)
-        self.document_ledger.start()
-        self._closers.append(self.document_ledger.stop)
+        self.metering.watch_storage(self.documents.storage)
         await self.documents.start()
         self._closers.append(self.documents.stop)
 
     async def _start_tables(self) -> None:
         """DynamoDB's tables, beside the collections."""
-        record = self.document_ledger.record
+        record = self.metering.documents.record
         self.tables = Tables(self.store, self.clock, region=self.settings.region, record=record, holder="local")
         await self.tables.start()
         self._closers.append(self.tables.stop)
@@ -515,7 +524,7 @@ class Server:
     async def _listen(self) -> None:
         self.edge = Edge(
             self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics,
-            called_hosts=self.settings.called_hosts,
+            called_hosts=self.settings.called_hosts, meter=self.metering.answered,
         )  # fmt: skip
         self._closers.append(self.edge.close)
         self.api_edge = self._make_api_edge()
@@ -595,7 +604,7 @@ class Server:
         while True:
             await asyncio.sleep(3600)
             try:
-                self.document_ledger.sample()
+                self.metering.documents.sample()
                 await self.store.maintain(keep_log_ms=_KEEP_LOG_MS)
                 await self.log_groups.expire()
                 await self.queues.expire()
@@ -640,6 +649,9 @@ class Server:
         gateway = Principal("service", f"gateway for {app}", frozenset({(INVOKE, function)}))
         authorize(gateway, INVOKE, function)
         return None
+
+    def _asked(self, principal: Principal, action: str) -> None:
+        self.metering.asked(self._app_of(principal.name) if principal.kind == "function" else "", action)
 
     def _named(self, name: str) -> Principal | None:
         """A principal by its name in the access log."""
@@ -692,8 +704,10 @@ class Server:
             documents=CheckedDocuments(self.documents),
             collections=self.documents,
             logs=self.logs,
-            usage=self._usage,
-            document_usage=self._document_usage,
+            usage=self.metering.usage,
+            document_usage=self.metering.document_usage,
+            request_usage=self.metering.request_usage,
+            bill=self.metering.bill,
             dead_letters=lambda app, limit: self.triggers.dead_letters(app, limit),
             metrics=self.metrics.render,
             status=self.status,
@@ -703,7 +717,7 @@ class Server:
             region=self.settings.region,
             stacks=self.stacks,
             failures=self.control,
-            audit=auditor(self.audit, self.access),
+            audit=auditor(self.audit, self.access, self._asked),
             audit_log=self.audit,
             access_log=self.access,
             principal=self._named,
@@ -730,17 +744,6 @@ class Server:
             "ssm": self.parameters,
             "sts": Sessions(self.store, self.clock),
         }
-
-    def _usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
-        import msgspec
-
-        return [msgspec.to_builtins(row) for row in self.ledger.usage(since_ms=since_ms, until_ms=until_ms)]
-
-    def _document_usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
-        import msgspec
-
-        self.document_ledger.sample()
-        return [msgspec.to_builtins(row) for row in self.document_ledger.usage(since_ms, until_ms)]
 
     def status(self) -> dict[str, Any]:
         """What `martlet status` prints."""

@@ -52,11 +52,12 @@ _TIMEOUT_TYPE: Final = "Sandbox.Timedout"
 class _Plan:
     """What is known of a route before the first request."""
 
-    __slots__ = ("buckets", "builder", "choice", "cors", "denied", "guarded", "old_format", "target")
+    __slots__ = ("app", "buckets", "builder", "choice", "cors", "denied", "guarded", "old_format", "target")
 
     def __init__(
         self, app: str, route: Route, cors: CorsPolicy | None, buckets: Buckets | None, denied: MartletError | None
     ) -> None:
+        self.app = app
         self.old_format = route.payload_format == "1.0"
         self.builder: EventBuilder = EventV1(app, route) if self.old_format else EventV2(app, route)
         self.target = Target(route.upstream) if route.upstream is not None else None
@@ -128,11 +129,12 @@ class _Flight:
         exchange.on_pause = self.pause
         exchange.on_drain = self.resume
         exchange.start(status, self.all_headers(headers))
-        self.edge.count(status)
+        self.edge.count(status, self.plan.app)
 
     def chunk(self, data: bytes) -> None:
         """Part of a streamed answer."""
         if self.streaming:
+            self.edge.meter(self.plan.app, 0, len(data))
             self.exchange.write(data)
 
     # to functions
@@ -161,7 +163,7 @@ class _Flight:
         return headers + self.headers
 
     def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        self.edge.count(status)
+        self.edge.count(status, self.plan.app, len(body))
         self.exchange.respond(status, self.all_headers(headers), body)
 
     def fail(self, status: int) -> None:
@@ -194,6 +196,7 @@ class Edge:
         registry: Registry | None = None,
         domains: Iterable[str] = ("localhost",),
         called_hosts: tuple[str, ...] = (),
+        meter: Callable[[str, int, int], None] = lambda app, requests, size: None,
     ) -> None:
         overrides = dict(limits or {})
         for key in overrides:
@@ -206,6 +209,7 @@ class Edge:
         self._dispatch = dispatch
         self._clock = clock
         self._access = access
+        self.meter = meter  # (app, requests, bytes of their answers)
         self._domains = tuple(domains)
         self._max_flights = overrides.get("requests_in_flight", LIMITS["requests_in_flight"].default)
         self._request_ns = overrides.get("request_seconds", LIMITS["request_seconds"].default) * _SECOND
@@ -400,9 +404,11 @@ class Edge:
         self.count(status)
         exchange.respond(status, [*found[0], *more], found[1])
 
-    def count(self, status: int) -> None:
-        """An answer with this status leaves."""
+    def count(self, status: int, app: str = "", size: int = 0) -> None:
+        """An answer with this status leaves, for the app (or "@" and the function) whose route it is; `size` bytes of body."""
         self._counters[status // 100 - 2].value += 1
+        if app:
+            self.meter(app, 1, size)
 
     # flights
 

@@ -89,7 +89,7 @@ class ApiEdge:
         self.ask_service = ask_service
         self.may_invoke = may_invoke
         self.under_way: set[Any] = set()
-        self.count: Callable[[int], None] = lambda status: None
+        self.count: Callable[..., None] = lambda status, app="", size=0: None
         self.authorizers = Authorizers(dispatch, clock, region, self.backend)
         self._may_invoke_url = may_invoke_url
         self._authenticate = authenticate
@@ -101,7 +101,7 @@ class ApiEdge:
 
     # what is served
 
-    def attach(self, under_way: set[Any], count: Callable[[int], None]) -> None:
+    def attach(self, under_way: set[Any], count: Callable[..., None]) -> None:
         """Count requests and answers where the edge counts its own."""
         self.under_way = under_way
         self.count = count
