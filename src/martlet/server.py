@@ -63,6 +63,7 @@ from martlet.objects import S3, AppBuckets, Lifecycle, Objects
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
+from martlet.protocols.asgi import denying
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.queues import Queues, Sqs
@@ -655,7 +656,7 @@ class Server:
                 try:
                     check_host(host.decode("latin-1"), (self.settings.host,))
                 except MartletError as error:
-                    await _send_problem(send, error)
+                    await _send_problem(denying(send) if scope["type"] == "websocket" else send, error)
                     return
             await inner(scope, receive, send)
 
