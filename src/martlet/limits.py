@@ -61,6 +61,17 @@ _ALL = (
         "websocket_message_bytes", 1_048_576, "bytes", "one message that a client sends over a WebSocket, all frames together"
     ),
     Limit(
+        "websocket_unsent_bytes",
+        1_048_576,
+        "bytes",
+        "messages of @connections that a client has not read yet; one more is refused with LimitExceededException",
+    ),
+    Limit("api_message_bytes", 131_072, "bytes", "API Gateway: one message of a WebSocket API, 128 KB"),
+    Limit("api_frame_bytes", 32_768, "bytes", "API Gateway: one frame of such a message, 32 KB"),
+    Limit("api_socket_idle_seconds", 600, "seconds", "API Gateway: a connection without a frame either way is closed"),
+    Limit("api_socket_seconds", 7_200, "seconds", "API Gateway: longest life of a connection"),
+    Limit("api_socket_messages", 32, "messages", "messages of one connection that run at one time; then it is not read from"),
+    Limit(
         "websocket_ping_seconds", 30, "seconds", "silence of a client after which the server pings it; as long again ends it"
     ),
     Limit("websocket_close_seconds", 5, "seconds", "time for a client to answer the closing handshake"),

@@ -50,7 +50,7 @@ from martlet.functions.log_groups import LogGroups
 from martlet.functions.logs import LogStore
 from martlet.functions.runtimes import RUNTIMES, nearest
 from martlet.functions.sandbox import SandboxHost
-from martlet.gateway.apis import ApiEdge
+from martlet.gateway.apis import ApiEdge, ManagementApi
 from martlet.gateway.apis import check as check_api
 from martlet.gateway.apis.access_log import AccessLog
 from martlet.gateway.apis.backend import Backend
@@ -131,6 +131,7 @@ BACKENDS = {
     "remote": "martlet.objects.backends.remote:open_backend",
 }
 SERVICES: dict[str, type | str] = {
+    "apigatewaymanagementapi": ManagementApi,
     "cloudformation": "martlet.apps.stacks.api:CloudFormation",
     "dynamodb": DynamoDb,
     "dynamodbstreams": DynamoDbStreams,
@@ -689,6 +690,7 @@ class Server:
     def _services(self) -> dict[str, object]:
         """AWS's services that Martlet has, by the names that boto3 gives them: instances of `SERVICES`."""
         return {
+            "apigatewaymanagementapi": ManagementApi(self.api_edge.connections),
             "cloudformation": _CloudFormation(self.stacks),
             "dynamodb": DynamoDb(self.tables, authorize),
             "dynamodbstreams": DynamoDbStreams(self.tables),

@@ -64,7 +64,9 @@ class SocketRun:
 
     @property
     def _gone(self) -> bool:
-        return self._ended is not None or (self._socket is None and not self._exchange.connected)
+        """Nothing can be sent any more."""
+        socket = self._socket
+        return not self._exchange.connected if socket is None else self._ended is not None or socket.lost
 
     def _scope(self) -> dict[str, Any]:
         request = self._exchange.request
@@ -98,7 +100,7 @@ class SocketRun:
         if not self._connect_given:
             self._connect_given = True
             return {"type": "websocket.connect"}
-        while not self._waiting and not self._gone:
+        while not self._waiting and self._ended is None and (self._socket is not None or self._exchange.connected):
             self._wake.clear()
             await self._wake.wait()
         if self._waiting:

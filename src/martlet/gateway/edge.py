@@ -215,7 +215,7 @@ class Edge:
         self._overloaded = problem(Overloaded(f"limit requests_in_flight is {self._max_flights}"))
         told = "apps beside the first one that was started answer at http://<app>.localhost:<port>"
         self._not_found = problem(NotFound("no route fits this host, method and path", remedy=told))
-        other = "GraphQL subscriptions on the api listener speak it"
+        other = "WebSocket APIs of templates speak it (AWS::ApiGatewayV2::Api), and GraphQL subscriptions on the api listener"
         self._no_sockets = problem(Unsupported("routes of apps speak no WebSocket", remedy=other, field="Upgrade"))
         known = registry or Registry()
         text = "Answers of the public edge, by class of their status"

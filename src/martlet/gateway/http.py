@@ -388,8 +388,8 @@ class _Connection(asyncio.Protocol):
         ahead, self.unread = self.unread, b""
         if ahead and not self.parsing:
             successor.data_received(ahead)
-        if self.eof:
-            successor.eof_received()
+        if self.eof and not successor.eof_received():
+            self.transport.close()
 
     # answering
 

@@ -8,6 +8,7 @@ from either, and is cut after `response_write_seconds`.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any, Final, cast
@@ -134,6 +135,8 @@ class WebSocket(Successor):
         sizes = (terms.message_bytes, terms.frame_bytes)
         self._protocol = Protocol(SERVER, max_size=sizes, logger=_quiet())
         self._text, self._binary, self._continued = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
+        self._waiting: deque[Any] = deque()  # frames of one read at most: while they wait, nothing is read
+        self._delivering = False
         self._message = bytearray()
         self._is_text = False
         self._closed = False  # on_close was called
@@ -155,11 +158,6 @@ class WebSocket(Successor):
         from websockets.protocol import OPEN
 
         return not self._lost and self._protocol.state is OPEN
-
-    @property
-    def over(self) -> bool:
-        """`on_close` has been called."""
-        return self._closed
 
     @property
     def unsent_bytes(self) -> int:
@@ -193,9 +191,16 @@ class WebSocket(Successor):
             self._flush()
 
     def hold(self, held: bool) -> None:
-        """Read no further messages while their user is busy with those it has."""
+        """Deliver and read no further messages while their user is busy with those it has; `on_close` waits as well."""
         self._held = held
+        if not held:
+            self._deliver_waiting()
         self._pace()
+
+    @property
+    def lost(self) -> bool:
+        """The client is gone, whatever of it still waits to be delivered."""
+        return self._lost
 
     # asyncio's callbacks
 
@@ -206,7 +211,9 @@ class WebSocket(Successor):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self.listener.lost(self)
-        self._ended(_ABNORMAL, "")
+        self._deliver_waiting()
+        if self.paused:
+            self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._closed or self._lost:
@@ -214,23 +221,15 @@ class WebSocket(Successor):
         self.last_active = self._heard = self.listener.now
         self._pinged = False
         self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
-            if not self._frame(event):
-                break
-        found = self._protocol.close_rcvd
-        if found is not None:
-            self._ended(found.code, found.reason)
-        elif self._protocol.parser_exc is not None:
-            sent = self._protocol.close_sent
-            self._ended(sent.code if sent is not None else _ABNORMAL, sent.reason if sent is not None else "")
-        if self.over:
+        self._waiting.extend(self._protocol.events_received())
+        self._deliver_waiting()
+        if self._protocol.close_sent is not None:
             self._closing()
         self._flush()
 
     def eof_received(self) -> bool:
         if not self._lost:
             self._protocol.receive_eof()
-            self._ended(_ABNORMAL, "")
             self._flush()
         return False  # the transport closes itself
 
@@ -279,12 +278,32 @@ class WebSocket(Successor):
     def _listen_for_life(self, now: int, patience: int) -> None:
         quiet = now - self._heard
         if quiet >= 2 * patience and self._pinged:
-            self._ended(_ABNORMAL, "")
             self.transport.abort()
         elif quiet >= patience and not self._pinged:
             self._pinged = True
             self._protocol.send_ping(b"")
             self._write()
+
+    def _deliver_waiting(self) -> None:
+        """What was read and not delivered yet, as far as the user wants it; then the end, if there is one."""
+        if self._delivering:
+            return
+        self._delivering = True
+        try:
+            while self._waiting and (not self._held or self._leaving or self._closed):
+                if not self._frame(self._waiting.popleft()):
+                    self._waiting.clear()
+        finally:
+            self._delivering = False
+        if self._waiting or self._closed:
+            return
+        received, sent = self._protocol.close_rcvd, self._protocol.close_sent
+        if received is not None:
+            self._ended(received.code, received.reason)
+        elif self._protocol.parser_exc is not None and sent is not None:
+            self._ended(sent.code, sent.reason)
+        elif self._lost:
+            self._ended(_ABNORMAL, "")
 
     def _frame(self, frame: Any) -> bool:
         """Take one frame; False: there is nothing to be taken after it."""
