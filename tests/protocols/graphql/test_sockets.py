@@ -246,3 +246,31 @@ async def test_credentials_may_come_with_the_handshake(server: Server) -> None:
     async with await server.connect(authorization=f"Bearer {TOKEN}") as socket:
         socket.say({"type": "connection_init", "payload": None})
         assert (await socket.json())["type"] == "connection_ack"
+
+
+async def test_each_operation_is_audited_as_a_request_would_be(server: Server) -> None:
+    reader = frozenset({("documents:Get", "shop/Tag"), ("documents:List", "shop/Tag")})
+    server.context = Principal("function", "shop-echo", reader)
+    async with await server.connect() as socket:
+        socket.say({"type": "connection_init"})
+        assert (await socket.json())["type"] == "connection_ack"
+        server.face.audited.clear()
+        for id, query in (
+            ("1", "{ listTag { after } }"),
+            ("2", 'mutation { createTag(data: {name: "x"}) { id } }'),
+            ("3", "{ nope }"),
+        ):
+            socket.say(subscribe(id, query))
+            while (await socket.json())["type"] == "next":
+                pass
+    (read, write, wrong) = server.face.audited
+    assert (read[0], read[2]) == ("shop-echo", 200)
+    assert ("documents:List", "shop/Tag") in read[1]
+    assert ("documents:Put", "shop/Tag") in write[1]
+    assert wrong == ("shop-echo", [], 400)
+    server.context = None
+    server.face.audited.clear()
+    async with await server.connect() as socket:
+        socket.say({"type": "connection_init"})
+        assert (await code(socket))[0] == 4403
+    assert server.face.audited[-1] == ("", [], 401)

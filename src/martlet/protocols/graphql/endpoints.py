@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from martlet.auth.acts import Act
+from martlet.clock import uuid4_text
 from martlet.errors import AccessDenied, InvalidInput, MartletError, MethodNotAllowed, NotFound, Unauthenticated, Unsupported
 from martlet.limits import LIMITS, exceeded
 from martlet.protocols import asgi
@@ -169,7 +172,13 @@ class GraphqlEndpoints:
             database = self._database(request, principal, query)
             return database, self._permit(principal, database)
 
-        return Answer(talk=lambda socket: Session(service, socket, enter).run())
+        async def note(acts: list[Act], status: int, error: MartletError | None) -> None:
+            if self._rooms.audit is not None:
+                told = copy.copy(request)
+                told.id, told.error = uuid4_text(), error
+                await self._rooms.audit(told, acts, status)
+
+        return Answer(talk=lambda socket: Session(service, socket, enter, note).run())
 
     def _permit(self, principal: Principal, database: str) -> Callable[[str, str], None]:
         authorize = self._rooms.auth.authorize

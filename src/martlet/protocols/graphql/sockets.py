@@ -15,16 +15,19 @@ from typing import Any, Final
 
 import msgspec
 
+from martlet.auth.acts import Act, witness
 from martlet.errors import InvalidInput, MartletError
 from martlet.limits import LIMITS, exceeded
 from martlet.protocols.asgi import Socket
 from martlet.protocols.graphql.asked import asked_of, decoded
 from martlet.protocols.graphql.faults import Refusal, shown
 from martlet.protocols.graphql.reader import Permit
-from martlet.protocols.graphql.service import Ready, Service
-from martlet.protocols.graphql.subscribing import subscribe
+from martlet.protocols.graphql.service import Service
+from martlet.protocols.graphql.subscribing import Answers, subscribe
 
 __all__ = ["SUBPROTOCOL", "Session"]
+
+Note = Callable[[list[Act], int, MartletError | None], Awaitable[None]]
 
 SUBPROTOCOL: Final = "graphql-transport-ws"
 _INIT_SECONDS: Final = LIMITS["graphql_init_seconds"].default
@@ -57,9 +60,16 @@ class _Operation:
 
 class Session:
     """One connection. `enter(authorization)` says whose it is: the database and what is permitted there; or raises
-    `MartletError`. `authorization` is what the client's connection_init gives by that name, "" for nothing."""
+    `MartletError`. `authorization` is what the client's connection_init gives by that name, "" for nothing.
 
-    def __init__(self, service: Service, socket: Socket, enter: Callable[[str], Awaitable[tuple[str, Permit]]]) -> None:
+    `note` hears of each operation what it was decided to do, as the audit hears of requests, before its answer leaves; it may
+    raise `MartletError`.
+    """
+
+    def __init__(
+        self, service: Service, socket: Socket, enter: Callable[[str], Awaitable[tuple[str, Permit]]], note: Note
+    ) -> None:
+        self._note = note
         self._service = service
         self._socket = socket
         self._enter = enter
@@ -127,7 +137,8 @@ class Session:
         try:
             self._entered = await self._enter(given[0] if given else "")
         except MartletError as error:
-            _log.debug("a GraphQL connection is refused: %s", error.message)
+            with contextlib.suppress(MartletError):  # it is refused whether or not that is noted
+                await self._note([], error.http_status, error)
             raise _End(4403, f"Forbidden: {error.message}") from None
         await self._say({"type": "connection_ack"})
 
@@ -157,11 +168,11 @@ class Session:
 
     async def _run(self, operation: _Operation, payload: dict[str, Any], database: str, permit: Permit) -> None:
         try:
-            ready = await self._service.ready(database, asked_of(payload))
-            if ready.kind == "subscription":
-                await self._follow(operation, ready, permit)
+            found = await self._start(payload, database, permit)
+            if isinstance(found, dict):
+                await self._next(operation, found)
             else:
-                await self._next(operation, await self._service.run(ready, permit))
+                await self._follow(operation, found)
             await self._finish(operation, {"type": "complete"})
         except OSError:
             pass  # the client is gone
@@ -173,12 +184,29 @@ class Session:
             _log.exception("a GraphQL operation failed")
             await self._fault(operation, [{"message": "something went wrong inside Martlet; its log has the details"}])
 
-    async def _follow(self, operation: _Operation, ready: Ready, permit: Permit) -> None:
-        if operation.over:
-            return
+    async def _start(self, payload: dict[str, Any], database: str, permit: Permit) -> dict[str, Any] | Answers:
+        """An answer, or a subscription's answers. What was decided on the way is noted, however it ends."""
+        status, failure = 200, None
+        with witness() as acts:
+            try:
+                ready = await self._service.ready(database, asked_of(payload))
+                if ready.kind == "subscription":
+                    return await subscribe(self._service, ready, permit)
+                return await self._service.run(ready, permit)
+            except Refusal as refusal:
+                status = refusal.status
+                raise
+            except MartletError as error:
+                status, failure = error.http_status, error
+                raise
+            finally:
+                await self._note(acts, status, failure)
+
+    async def _follow(self, operation: _Operation, answers: Answers) -> None:
         operation.streams = True
-        answers = await subscribe(self._service, ready, permit)
         try:
+            if operation.over:
+                return
             async for answer in answers:
                 await self._next(operation, answer)
         finally:
