@@ -515,10 +515,15 @@ class Server:
         )
 
     async def _listen(self) -> None:
-        self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
+        self.edge = Edge(
+            self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics,
+            called_hosts=self.settings.called_hosts,
+        )  # fmt: skip
+        self._closers.append(self.edge.close)
         self.api_edge = self._make_api_edge()
         self.edge.set_apis(self.api_edge)
-        self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
+        proxied: dict[str, Any] = {"streams": self.edge.takes_streams, "stream_body_bytes": LIMITS["proxy_body_bytes"].default}
+        self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)", **proxied)
         inner = archives.beside(self.control.download, protocols_app(self._rooms()))
         api = AsgiHandler(self._guarded(subscriptions.beside(self.buses.topics, self.settings.region, inner)))
         streamed: dict[str, Any] = {"streams": s3_face.streams, "stream_body_bytes": LIMITS["object_put_bytes"].default}

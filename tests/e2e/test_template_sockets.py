@@ -21,7 +21,7 @@ _PATIENCE = 60.0  # for what takes milliseconds: a slow machine makes a test slo
 
 
 def connect(address: str, **more: Any) -> _connect:
-    """As the library does, but as patient as the tests are: three cold starts on a busy machine may take its own ten seconds."""
+    """As the library does, but as patient as the tests are: three cold starts on a busy machine may need longer."""
     return _connect(address, open_timeout=_PATIENCE, ping_interval=None, **more)
 
 
