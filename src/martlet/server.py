@@ -53,7 +53,7 @@ from martlet.functions.log_groups import LogGroups
 from martlet.functions.logs import LogStore
 from martlet.functions.runtimes import RUNTIMES, nearest
 from martlet.functions.sandbox import SandboxHost
-from martlet.gateway.apis import ApiEdge
+from martlet.gateway.apis import ApiEdge, ManagementApi
 from martlet.gateway.apis import check as check_api
 from martlet.gateway.apis.access_log import AccessLog
 from martlet.gateway.apis.backend import Backend
@@ -66,6 +66,7 @@ from martlet.objects import S3, AppBuckets, Lifecycle, Objects
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
+from martlet.protocols.asgi import denying
 from martlet.protocols.auditing import auditor
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
@@ -134,6 +135,7 @@ BACKENDS = {
     "remote": "martlet.objects.backends.remote:open_backend",
 }
 SERVICES: dict[str, type | str] = {
+    "apigatewaymanagementapi": ManagementApi,
     "cloudformation": "martlet.apps.stacks.api:CloudFormation",
     "dynamodb": DynamoDb,
     "dynamodbstreams": DynamoDbStreams,
@@ -690,7 +692,7 @@ class Server:
                 try:
                     check_host(host.decode("latin-1"), (self.settings.host,))
                 except MartletError as error:
-                    await _send_problem(send, error)
+                    await _send_problem(denying(send) if scope["type"] == "websocket" else send, error)
                     return
             await inner(scope, receive, send)
 
@@ -729,6 +731,7 @@ class Server:
     def _services(self) -> dict[str, object]:
         """AWS's services that Martlet has, by the names that boto3 gives them: instances of `SERVICES`."""
         return {
+            "apigatewaymanagementapi": ManagementApi(self.api_edge.connections),
             "cloudformation": _CloudFormation(self.stacks),
             "dynamodb": DynamoDb(self.tables, authorize),
             "dynamodbstreams": DynamoDbStreams(self.tables),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from martlet.clock import Clock, uuid4_text
-from martlet.errors import AccessDenied, InvalidInput, MartletError, MethodNotAllowed, NotFound, Overloaded
+from martlet.errors import AccessDenied, InvalidInput, MartletError, MethodNotAllowed, NotFound, Overloaded, Unsupported
 from martlet.gateway.answer import Headers, problem
 from martlet.gateway.apis.backend import Backend
 from martlet.gateway.apis.front import ApiEdge, elsewhere
@@ -31,6 +31,7 @@ from martlet.gateway.proxy import Proxies, Target
 from martlet.gateway.router import Elsewhere, Match, RouteTable
 from martlet.gateway.router import MethodNotAllowed as OtherMethods
 from martlet.gateway.throttle import Buckets
+from martlet.gateway.websocket import wants_websocket
 from martlet.limits import LIMITS
 from martlet.telemetry import Registry
 from martlet.types import Invocation, Outcome, Route
@@ -221,6 +222,8 @@ class Edge:
         self._overloaded = problem(Overloaded(f"limit requests_in_flight is {self._max_flights}"))
         told = "apps beside the first one that was started answer at http://<app>.localhost:<port>"
         self._not_found = problem(NotFound("no route fits this host, method and path", remedy=told))
+        other = "WebSocket APIs of templates speak it (AWS::ApiGatewayV2::Api), and GraphQL subscriptions on the api listener"
+        self._no_sockets = problem(Unsupported("routes of apps speak no WebSocket", remedy=other, field="Upgrade"))
         known = registry or Registry()
         text = "Answers of the public edge, by class of their status"
         self._counters = [known.counter("martlet_http_answers_total", text, status=f"{digit}xx") for digit in range(2, 6)]
@@ -292,6 +295,9 @@ class Edge:
             self._unmatched(exchange, match)
             return
         plan: _Plan = match.plan
+        if wants_websocket(request):
+            self._problem(exchange, 501, self._no_sockets)
+            return
         if plan.target is not None:
             self._send_on(exchange, plan, plan.target)
             return
