@@ -31,6 +31,8 @@ def a_pattern(chance: random.Random) -> dict[str, Any]:
         field["detail"] = {"in": {"y": some(chance, "p", "q")}, "$or": [{"x": ["p"]}, {"z": ["q"]}]}
     if chance.random() < 0.2:
         field["detail.x"] = some(chance, "p")
+    if chance.random() < 0.2:
+        field["$or"] = [{"source": ["b"]}, {"detail": {"x": ["q"]}}]
     return field or {"source": ["a"]}
 
 
@@ -38,7 +40,7 @@ def an_event(chance: random.Random) -> dict[str, Any]:
     inner: Any = {"y": chance.choice(["p", "q", 1, ["q", "r"], None])}
     detail = {
         "x": chance.choice(["p", "q", ["p", 1], None, {"p": 1}]),
-        "in": chance.choice([inner, [inner, {"y": "p"}], [], 3]),
+        "in": chance.choice([inner, [inner, {"y": "p"}], [[inner], [[{"y": "p"}]]], [], 3]),
     }
     if chance.random() < 0.3:
         detail = {"in.y": "p", "z": "q"}

@@ -114,7 +114,7 @@ class Desk:
         name = self._bus_name(reference)
         found = tables.get(Bus, name) if name else None
         if found is None:
-            raise no_such(f"Event bus {name or reference} does not exist.")
+            raise no_such(f"Event bus {name or str(reference).rpartition('event-bus/')[2]} does not exist.")
         return found
 
     def _check_pattern(self, text: str) -> Matches:

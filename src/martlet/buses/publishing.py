@@ -146,10 +146,8 @@ class PublishOperations(Desk):
         matches = self._check_pattern(str(request["EventPattern"]))
         if not isinstance(event, dict):
             raise invalid("Parameter Event is not valid.")
-        needed = ("id", "account", "source", "time", "region", "resources", "detail-type")
-        missing = next((name for name in needed if name not in event), None)
-        if missing is not None:
-            raise invalid(f"Parameter Event is not valid. Reason: {missing} is a required argument.")
+        if any(name not in event for name in ("id", "account", "source", "time", "region", "detail-type")):
+            raise invalid("Parameter Event is not valid.")
         return {"Result": matches(event)}
 
 

@@ -68,9 +68,12 @@ class Book:
 
 
 def _demands(pattern: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, set[str]]]:
-    """Fields that must hold one of a few texts. Fields whose names have dots are left out: those are found in two ways."""
+    """Fields that must hold one of a few texts. Fields whose names have dots are left out: those are found in two ways; and so
+    are those of which an alternative says something else."""
+    branches = pattern.get("$or")
+    elsewhere = {name for one in branches if isinstance(one, dict) for name in one} if isinstance(branches, list) else set()
     for name, wanted in pattern.items():
-        if name == "$or" or "." in name:
+        if name == "$or" or "." in name or name in elsewhere:
             continue
         if isinstance(wanted, dict):
             yield from _demands(wanted, (*path, name))

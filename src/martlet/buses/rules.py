@@ -98,13 +98,15 @@ class BusOperations(Desk):
         return self._shown_bus(self._read(lambda tables: self._bus(tables, request.get("Name"))))
 
     async def delete_event_bus(self, caller: Any, request: Request) -> None:
-        """Raises `ServiceError` ValidationException for the default bus and one that has rules."""
+        """One that is not there is fine. Raises `ServiceError` ValidationException for the default bus and one that has rules."""
         name = self._bus_name(request["Name"])
         if name == DEFAULT:
             raise invalid("Cannot delete event bus default.")
 
         def delete(tables: Tables) -> None:
-            bus = self._bus(tables, request["Name"])
+            bus = tables.get(Bus, name) if name else None
+            if bus is None:
+                return
             if next(tables.every(Rule, bus.name), None) is not None:
                 raise invalid("Event bus can't be deleted since it has rules.")
             tables.delete(bus)

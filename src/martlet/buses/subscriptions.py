@@ -16,7 +16,7 @@ from martlet.buses.desk import Request, check_target_permission
 from martlet.buses.filters import BadPolicy, check
 from martlet.buses.notices import SUBSCRIBED
 from martlet.buses.posting import invalid, not_found
-from martlet.buses.rows import Subscription, Tables, Topic
+from martlet.buses.rows import Subscription, Tables, Token, Topic
 from martlet.buses.topics import TopicDesk, page_of
 from martlet.clock import token_hex, uuid4_text
 from martlet.errors import AccessDenied, ServiceError, Unsupported
@@ -33,6 +33,7 @@ _FUNCTION = re.compile(r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:.+"
 _PHONE = re.compile(r"\+?[0-9]{1,}([ .-]?[0-9]+)*")
 _TOKEN = re.compile(r"[0-9a-f]{200,}")
 _TOKEN_BYTES: Final = 144
+_ROOT: Final = f"arn:aws:iam::{ACCOUNT}:root"
 PENDING: Final = "pending confirmation"
 
 
@@ -48,29 +49,33 @@ class SubscriptionOperations(TopicDesk):
         self._check_endpoint(protocol, endpoint, topic_name)
         if protocol == "sqs":
             check_target_permission(self._authorize, caller, endpoint)
-        self._check_options(attributes, fifo=topic_name.endswith(".fifo"))
+        self._check_options(attributes, fifo=endpoint.endswith(".fifo"))
+        if protocol in _REFUSED:
+            self._read(lambda tables: self._topic(tables, request.get("TopicArn")))  # what is wrong besides is said first
+            raise Unsupported(f"subscriptions of the protocol {protocol} are not supported")
 
         def put(tables: Tables) -> Subscription:
             topic = self._topic(tables, request.get("TopicArn"))
             found = list(tables.every(Subscription, topic.name))
             for one in found:
                 if (one.protocol, one.endpoint) == (protocol, endpoint):
-                    if any(one.attributes.get(name) != value for name, value in attributes.items()):
+                    if _differ(one.attributes, attributes):
                         raise invalid("Attributes Reason: Subscription already exists with different attributes")
                     if not one.confirmed:  # the endpoint is asked again
                         self._ask(tables, one)
                     return one
             if len(found) >= LIMITS["topic_subscriptions"].default:
                 raise ServiceError("SubscriptionLimitExceeded", f"Subscription limit exceeded for topic {topic.name}", 403)
-            return self._new(tables, topic, protocol, endpoint, attributes)
+            return self._new(tables, topic, protocol, endpoint, attributes, principal=_arn_of(caller))
 
         one = await self._write(put)
         shown = one.confirmed or str(request.get("ReturnSubscriptionArn")).lower() == "true"
         return {"SubscriptionArn": self.subscription_arn(one) if shown else PENDING}
 
     def _new(
-        self, tables: Tables, topic: Topic, protocol: str, endpoint: str, attributes: dict[str, str], app: str = ""
-    ) -> Subscription:
+        self, tables: Tables, topic: Topic, protocol: str, endpoint: str, attributes: dict[str, str], app: str = "",
+        principal: str = "",
+    ) -> Subscription:  # fmt: skip
         asked = protocol in ("http", "https")
         one = Subscription(
             topic=topic.name,
@@ -82,11 +87,13 @@ class SubscriptionOperations(TopicDesk):
             authenticated=not asked,
             token=token_hex(_TOKEN_BYTES) if asked else "",
             created_at_ms=self._clock.now_ms(),
+            principal=principal,
             app=app,
         )
         tables.put(one)
         tables.changed(topic.name)
         if asked:
+            tables.put(Token(one.token, one.topic, one.id))
             self._ask(tables, one)
         return one
 
@@ -98,9 +105,7 @@ class SubscriptionOperations(TopicDesk):
         fifo = topic.endswith(".fifo")
         if protocol == "sms" and not _is_phone(endpoint):
             raise ServiceError("InvalidParameter", f"Invalid SMS endpoint: {endpoint}", 400)
-        if protocol in _REFUSED:
-            raise Unsupported(f"subscriptions of the protocol {protocol} are not supported")
-        if protocol not in _PROTOCOLS:
+        if protocol not in (*_PROTOCOLS, *_REFUSED):
             raise invalid(f"Amazon SNS does not support this protocol string: {protocol}")
         if protocol == "sqs":
             if not _QUEUE.fullmatch(endpoint):
@@ -109,7 +114,7 @@ class SubscriptionOperations(TopicDesk):
                 raise invalid(
                     "Invalid parameter: Endpoint Reason: FIFO SQS Queues can not be subscribed to standard SNS topics"
                 )
-        elif fifo:
+        elif fifo and protocol not in _REFUSED:
             raise invalid("Invalid parameter: Endpoint Reason: Please use FIFO SQS queue")
         elif protocol == "lambda" and not _FUNCTION.fullmatch(endpoint):
             raise invalid("Lambda endpoint ARN")
@@ -152,15 +157,23 @@ class SubscriptionOperations(TopicDesk):
         authenticated = known and str(request.get("AuthenticateOnUnsubscribe")).lower() == "true"
 
         def confirm(tables: Tables) -> Subscription:
-            for one in tables.every(Subscription, name):
-                if one.token and hmac.compare_digest(one.token, token):
-                    after = one if one.confirmed else msgspec.structs.replace(one, confirmed=True, authenticated=authenticated)
-                    tables.put(after)
-                    tables.changed(name)
-                    return after
-            raise invalid("Token")
+            found = tables.get(Token, token)  # whatever topic of this region the request names, as the service has it
+            one = tables.get(Subscription, found.topic, found.id) if found else self._with_token(tables, name, token)
+            if one is None:
+                raise invalid("Token")
+            if not one.confirmed:
+                one = msgspec.structs.replace(one, confirmed=True, authenticated=authenticated)
+                tables.put(one)
+                tables.changed(one.topic)
+            return one
 
         return {"SubscriptionArn": self.subscription_arn(await self._write(confirm))}
+
+    @staticmethod
+    def _with_token(tables: Tables, topic: str, token: str) -> Subscription | None:
+        """One that was made before tokens had rows of their own."""
+        asked = (one for one in tables.every(Subscription, topic) if one.token)
+        return next((one for one in asked if hmac.compare_digest(one.token, token)), None)
 
     async def unsubscribe(self, caller: Any, request: Request) -> None:
         """One that is not there is fine. Raises `ServiceError` InvalidParameter."""
@@ -180,7 +193,7 @@ class SubscriptionOperations(TopicDesk):
                 return
             if anonymous and (one.authenticated or one.protocol not in ("http", "https")):
                 raise AccessDenied(f"anonymous may not sns:Unsubscribe on {arn}", action="sns:Unsubscribe", resource=arn)
-            tables.delete(one)
+            self._drop(tables, one)
             tables.changed(one.topic)
 
         await self._write(remove)
@@ -205,11 +218,13 @@ class SubscriptionOperations(TopicDesk):
             "ConfirmationWasAuthenticated": str(one.authenticated).lower(),
             "PendingConfirmation": str(not one.confirmed).lower(),
             "RawMessageDelivery": "false",
-            "SubscriptionPrincipal": f"arn:aws:iam::{ACCOUNT}:root",
+            "SubscriptionPrincipal": one.principal or _ROOT,
         }
-        if one.attributes.get("FilterPolicy"):
-            shown["FilterPolicyScope"] = "MessageAttributes"
         given = {name: value for name, value in one.attributes.items() if value}
+        if "FilterPolicy" in given:
+            shown["FilterPolicyScope"] = "MessageAttributes"
+        else:
+            given.pop("FilterPolicyScope", None)  # it is kept, and shown with a policy only
         if "RawMessageDelivery" in given:
             given["RawMessageDelivery"] = given["RawMessageDelivery"].lower()
         return {"Attributes": shown | given}
@@ -220,7 +235,7 @@ class SubscriptionOperations(TopicDesk):
         def change(tables: Tables) -> None:
             one = self._subscription(tables, request)
             scope = one.attributes.get("FilterPolicyScope") or "MessageAttributes"
-            self._check_option(name, value, scope, fifo=one.topic.endswith(".fifo"))
+            self._check_option(name, value, scope, fifo=one.endpoint.endswith(".fifo"))
             attributes = {**one.attributes, name: value}
             if not value or (name == "FilterPolicy" and json.loads(value) == {}):
                 del attributes[name]
@@ -249,6 +264,22 @@ class SubscriptionOperations(TopicDesk):
             "Endpoint": one.endpoint,
             "TopicArn": self.topic_arn(one.topic),
         }
+
+
+def _arn_of(caller: Any) -> str:
+    """ARN of who calls."""
+    standing = None if caller is None else caller.principal.standing
+    return _ROOT if standing is None else str(standing.arn)
+
+
+def _differ(kept: dict[str, str], asked: dict[str, str]) -> bool:
+    """Whether a request says something else than there is; what was not said was said by default."""
+    kept = {"RawMessageDelivery": "false", "FilterPolicyScope": "MessageAttributes"} | kept
+    switch = "RawMessageDelivery"
+    return any(
+        kept.get(name, "").lower() != value.lower() if name == switch else kept.get(name) != value
+        for name, value in asked.items()
+    )
 
 
 def _is_phone(text: str) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 
 from martlet.buses.desk import Authorize, Matches, Request, permit_all
 from martlet.buses.posting import invalid, not_found
-from martlet.buses.rows import Subscription, Tables, Topic
+from martlet.buses.rows import Subscription, Tables, Token, Topic
 from martlet.clock import Clock
 from martlet.errors import ServiceError, Unsupported
 from martlet.store import Store
@@ -98,6 +98,12 @@ class TopicDesk:
             raise not_found()
         return found
 
+    @staticmethod
+    def _drop(tables: Tables, one: Subscription) -> None:
+        tables.delete(one)
+        if one.token:
+            tables.delete(Token(one.token, one.topic, one.id))
+
 
 class TopicOperations(TopicDesk):
     """Topics, their attributes, tags and permissions."""
@@ -142,7 +148,7 @@ class TopicOperations(TopicDesk):
             if topic is None:
                 return
             for one in list(tables.every(Subscription, name)):
-                tables.delete(one)
+                self._drop(tables, one)
             tables.delete(topic)
             tables.changed(name)
 

@@ -25,6 +25,7 @@ Matches = Callable[[Any], bool]  # an event, or one value of it
 DEPTH_MAX: Final = 32  # of nested objects
 _NUMBER_MAX: Final = 5_000_000_000  # numbers of patterns are within ±5e9
 _BRANCHES_MAX: Final = 1_000  # combinations of $or in one pattern
+_STARS_MAX: Final = 5  # of one wildcard; the service measures how often a text can be cut, and refuses the same ones
 _COMPARISONS: Final[dict[str, Callable[[float, float], bool]]] = {
     "<": lambda value, bound: value < bound,
     "<=": lambda value, bound: value <= bound,
@@ -32,10 +33,12 @@ _COMPARISONS: Final[dict[str, Callable[[float, float], bool]]] = {
     ">": lambda value, bound: value > bound,
     ">=": lambda value, bound: value >= bound,
 }
+_ONE_KEY: Final = "Only one key allowed in match expression"
+_TOO_MANY: Final = "Too many elements in numeric expression"  # which the service says of "anything-but", too
 _ABSENT: Final = object()  # there is no such field, or nothing in it
 # Words that begin an operator; a field of that name beside "$or" makes "$or" a field like any other.
 _OPERATORS: Final = frozenset(
-    {"prefix", "suffix", "equals-ignore-case", "anything-but", "numeric", "exists", "cidr", "wildcard"}
+    {"exactly", "prefix", "suffix", "equals-ignore-case", "anything-but", "numeric", "exists", "cidr", "wildcard"}
 )
 
 
@@ -81,6 +84,9 @@ def _object(pattern: Mapping[str, Any], path: str, depth: int) -> Matches:
         raise _wrong("Empty objects are not allowed", path)
     if depth > DEPTH_MAX:
         raise _wrong(f"{path}: deeper than {DEPTH_MAX} levels", path)
+    merged = _overridden(pattern)
+    if merged is not None:
+        return _either([_object(one, path, depth) for one in merged])
     fields: list[tuple[str, Matches]] = []
     alternatives: Matches | None = None
     for key, value in pattern.items():
@@ -99,22 +105,65 @@ def _object(pattern: Mapping[str, Any], path: str, depth: int) -> Matches:
             return False
         for key, test in fields:
             value = event.get(key, _ABSENT)
-            if not test(_dotted(event, key) if value is _ABSENT else value):
+            if not (_dotted_fits(event, key, test) if value is _ABSENT else test(value)):
                 return False
         return alternatives is None or alternatives(event)
 
     return matches
 
 
-def _dotted(event: Mapping[str, Any], key: str) -> Any:
-    """What there is at `key` when dots join levels: {"a": {"b": 1}} has an "a.b", and {"a.b": 1} an "a" with a "b"."""
-    head, dot, rest = key.partition(".")
-    if dot and isinstance(event.get(head), Mapping):
-        below: Mapping[str, Any] = event[head]
-        value = below.get(rest, _ABSENT)
-        return _dotted(below, rest) if value is _ABSENT else value
+def _dotted_fits(event: Mapping[str, Any], key: str, test: Matches) -> bool:
+    """Whether the field fits that is there only when dots join levels; if it is not, whether its absence does."""
+    found = list(_dotted(event, key))
+    return any(map(test, found)) if found else test(_ABSENT)
+
+
+def _dotted(value: Any, key: str) -> Iterable[Any]:
+    """What there is at `key` when dots join levels, and they may do so in the pattern, in the event or in both: {"a": {"b": 1}}
+    has an "a.b", {"a.b": 1} an "a" with a "b"."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _dotted(one, key)
+    if not isinstance(value, Mapping):
+        return
+    if key in value:
+        yield value[key]
+        return
     start = f"{key}."
-    return {name[len(start) :]: value for name, value in event.items() if name.startswith(start)} or _ABSENT
+    below = {name[len(start) :]: inner for name, inner in value.items() if name.startswith(start)}
+    if below:
+        yield below
+    if "." in key:
+        for name, inner in value.items():
+            if key.startswith(f"{name}."):
+                yield from _dotted(inner, key[len(name) + 1 :])
+
+
+def _overridden(pattern: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """A pattern that says something of one field both beside its "$or" and in it, as one pattern for each alternative: what
+    was said last counts. None for any other."""
+    if not _is_or(pattern.get("$or")):
+        return None
+    names = list(pattern)
+    place = names.index("$or")
+    before, after = ({name: pattern[name] for name in part} for part in (names[:place], names[place + 1 :]))
+    if not any(_clash(outer, one) for outer in (before, after) for one in pattern["$or"]):
+        return None
+    return [_merged(_merged(before, one), after) for one in pattern["$or"]]
+
+
+def _clash(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    both = [(one[name], other[name]) for name in one if name != "$or" and name in other]
+    nested = [(a, b) for a, b in both if isinstance(a, Mapping) and isinstance(b, Mapping)]
+    return any(isinstance(a, list) and isinstance(b, list) for a, b in both) or any(_clash(a, b) for a, b in nested)
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(one)
+    for name, value in other.items():
+        old = found.get(name)
+        found[name] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return found
 
 
 def _is_or(value: Any) -> bool:
@@ -135,8 +184,8 @@ def _within(test: Matches) -> Matches:
 
     def matches(value: Any) -> bool:
         if isinstance(value, list):
-            return any(test(one) for one in value) if value else test({})
-        return test({}) if value is _ABSENT else test(value)
+            return any(map(matches, value)) if value else test({})
+        return test(value if isinstance(value, Mapping) else {})  # what is no object has no fields
 
     return matches
 
@@ -198,11 +247,13 @@ def _leaves(values: Iterable[Any]) -> Iterable[Any]:
 
 
 def _operator(one: Mapping[str, Any], path: str) -> tuple[str, Any]:
-    if len(one) != 1:
-        raise _wrong("Only one key allowed in match expression", path)
-    ((name, operand),) = one.items()
+    if not one:
+        raise _wrong("Match expression name not found", path)
+    name, operand = next(iter(one.items()))
     if name not in _OPERATORS:
         raise _wrong(f"Unrecognized match type {name}", path)
+    if len(one) != 1:
+        raise _wrong(_TOO_MANY if name in ("numeric", "anything-but") else _ONE_KEY, path)
     return name, operand
 
 
@@ -210,7 +261,7 @@ def _literal(value: Any, path: str) -> Any:
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int | float):
-        return _number(value, path)
+        return value  # of any size: literals are compared as they are written
     raise _wrong("Match value must be String, number, true, false, or null", path)
 
 
@@ -242,10 +293,14 @@ def _text(operand: Any, name: str, path: str, *, empty: bool = True) -> str:
 def _affix(name: str) -> Callable[[Any, str], Matches]:
     def build(operand: Any, path: str) -> Matches:
         if isinstance(operand, Mapping):
-            inner, text = _operator(operand, path)
+            inner = next(iter(operand), None)
+            if inner is None:
+                raise _wrong(f"{name.capitalize()} expression name not found", path)
             if inner != "equals-ignore-case":
                 raise _wrong(f"Unsupported {name} pattern: {inner}", path)
-            folded = _text(text, name, path, empty=False).casefold()
+            folded = _text(operand[inner], inner, path).casefold()
+            if len(operand) > 1:
+                raise _wrong(_ONE_KEY, path)
             if name == "prefix":
                 return lambda value: isinstance(value, str) and value.casefold().startswith(folded)
             return lambda value: isinstance(value, str) and value.casefold().endswith(folded)
@@ -255,6 +310,10 @@ def _affix(name: str) -> Callable[[Any, str], Matches]:
         return lambda value: isinstance(value, str) and value.endswith(text)
 
     return build
+
+
+def _exactly(operand: Any, path: str) -> Matches:
+    return _equal_to(_text(operand, "exact", path))
 
 
 def _ignoring_case(operand: Any, path: str) -> Matches:
@@ -281,6 +340,11 @@ def _wildcard(operand: Any, path: str) -> Matches:
         else:
             parts[-1] += letter
         at += 1
+    if len(parts) > _STARS_MAX + 1:
+        raise _wrong(
+            "Rule is too complex - try using fewer wildcard characters or fewer repeating character sequences after a wildcard "
+            "character", path
+        )  # fmt: skip
     return lambda value: isinstance(value, str) and _fits(value, parts)
 
 
@@ -310,7 +374,7 @@ def _numeric(operand: Any, path: str) -> Matches:
         raise _wrong(f"Unrecognized numeric range operator: {first}", path)
     bounds = [(first, _bound(operand, 1, path))]
     if len(operand) > 2 and first not in (">", ">="):
-        raise _wrong("Too many elements in numeric expression", path)
+        raise _wrong(_TOO_MANY, path)
     if len(operand) > 2:
         second = operand[2]
         if not isinstance(second, str):
@@ -377,16 +441,16 @@ def _anything_but(operand: Any, path: str) -> Matches:
         if isinstance(operand, list):
             raise _wrong("Inside anything but list, start|null|boolean is not supported.", path)
         raise _wrong("Value of anything-but must be an array or single string/number value.", path)
-    literals = [_literal(one, path) for one in values]
+    literals = [one if isinstance(one, str) else _number(one, path) for one in values]
     if len({isinstance(one, str) for one in literals}) > 1:
         raise _wrong("Inside anything but list, either all values are number or string, mixed type is not supported", path)
     return lambda value: not any(_same(value, literal) for literal in literals)
 
 
 def _anything_but_like(operand: Mapping[str, Any], path: str) -> Matches:
-    if len(operand) != 1:
-        raise _wrong("Only one key allowed in match expression", path)
-    ((name, inner),) = operand.items()
+    if not operand:
+        raise _wrong("Anything-But expression name not found", path)
+    name, inner = next(iter(operand.items()))
     if name not in ("prefix", "suffix", "equals-ignore-case", "wildcard"):
         raise _wrong(f"Unsupported anything-but pattern: {name}", path)
     if isinstance(inner, Mapping):
@@ -399,11 +463,14 @@ def _anything_but_like(operand: Mapping[str, Any], path: str) -> Matches:
             raise _wrong("Inside anything-but/equals-ignore-case list, number|start|null|boolean is not supported.", path)
         shown = "prefix/suffix" if name in ("prefix", "suffix") else name
         _text(one, shown, path, empty=shown != "prefix/suffix")
+    if len(operand) > 1:
+        raise _wrong(_TOO_MANY, path)
     tests = [_OPERATOR_TESTS[name](one, path) for one in many]
     return lambda value: not any(test(value) for test in tests)
 
 
 _OPERATOR_TESTS: Final[dict[str, Callable[[Any, str], Matches]]] = {
+    "exactly": _exactly,
     "prefix": _affix("prefix"),
     "suffix": _affix("suffix"),
     "equals-ignore-case": _ignoring_case,

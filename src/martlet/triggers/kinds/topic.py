@@ -254,7 +254,8 @@ def _message(event: Event) -> Message:
         for name, (kind, value) in details.attributes.items()
     }
     text = msgspec.json.decode(event.payload, type=str)
-    return Message(text, attributes, details.group, details.deduplication_id if fifo else "", _SENDER)
+    group, deduplication_id = (details.group, details.deduplication_id) if fifo else ("", "")
+    return Message(text, attributes, group, deduplication_id, _SENDER)
 
 
 def _headers(event: Event, details: Details) -> list[tuple[str, str]]:
