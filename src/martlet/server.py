@@ -65,6 +65,7 @@ from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
+from martlet.protocols.universal import Universal
 from martlet.queues import Queues, Sqs
 from martlet.secrets import Secrets, Ssm, Vault, key_source
 from martlet.store import Store, places
@@ -382,6 +383,7 @@ class Server:
             self.store, self.clock, self.triggers, self.queues, control=self.control, resolve=self._event_target,
             logs=self.log_groups, ask=outside.ask, authorize=authorize, region=self.settings.region,
             endpoint=self._endpoint, results=self._results,
+            services=Universal(self._rooms, lambda role: self._taken_by("scheduler.amazonaws.com", role)),
         )  # fmt: skip
         self._object_targets.open(self.store, self.buses.events, self.buses.topics)
         await self.buses.start()
@@ -541,14 +543,16 @@ class Server:
 
     async def _ask_service(self, service: str, role: str, *request: Any) -> tuple[int, list[tuple[str, str]], bytes]:
         """A call of an API's integration to one of our own services, by the role that it names."""
-        principal = self.store.read(
-            lambda reader: role_for_service(reader, role, ACCOUNT, "apigateway.amazonaws.com", self.settings.region)
-        )
+        principal = self._taken_by("apigateway.amazonaws.com", role)
         if principal is None:
             raise AccessDenied(f"API Gateway may not take the role {role}")
         if self._forward is None:
             self._forward = Forward(self._rooms())
         return await self._forward(service, principal, *request)
+
+    def _taken_by(self, service: str, role: str) -> Principal | None:
+        """Who acts when one of AWS's services takes a role."""
+        return self.store.read(lambda reader: role_for_service(reader, role, ACCOUNT, service, self.settings.region))
 
     async def _shut_listeners(self) -> None:
         await asyncio.gather(self._app_server.shutdown(_GRACE_SECONDS), self._api_server.shutdown(2.0))

@@ -42,12 +42,12 @@ _TAGS_MAX: Final = 50
 _PAGE: Final = 100
 
 
-Authorize = Callable[[Any, str, str], None]
+Authorize = Callable[..., None]  # (principal, action, resource, condition keys of the request)
 
 _ACTIONS: Final = {"sqs": "sqs:SendMessage", "sns": "sns:Publish", "events": "events:PutEvents", "logs": "logs:PutLogEvents"}
 
 
-def permit_all(principal: Any, action: str, resource: str) -> None:
+def permit_all(principal: Any, action: str, resource: str, context: Mapping[str, Any] | None = None) -> None:
     """For who asks elsewhere."""
 
 

@@ -98,7 +98,7 @@ class BusOperations(Desk):
         return self._shown_bus(self._read(lambda tables: self._bus(tables, request.get("Name"))))
 
     async def delete_event_bus(self, caller: Any, request: Request) -> None:
-        """One that is not there is fine. Raises `ServiceError` ValidationException for the default bus and one that has rules."""
+        """One that is not there is fine. Raises `ServiceError` ValidationException for the default bus and one with rules."""
         name = self._bus_name(request["Name"])
         if name == DEFAULT:
             raise invalid("Cannot delete event bus default.")
