@@ -55,7 +55,7 @@ class Stage:
         )  # fmt: skip
         ask: Any = None
         book = Rulebook(self.store, patterns.parse_pattern)
-        self.triggers.serve(BusSource(self.store, self.events, book, destinations, Calls(ask), self.sns))
+        self.triggers.serve(BusSource(self.store, self.events, book, destinations, Calls(ask, self.clock.now_ms), self.sns))
         self.triggers.serve(ScheduleSource(self.store, self.scheduler, self.events, self.sns, destinations, self))
 
     async def check(self, service: str, action: str, parameters: dict[str, Any]) -> None:

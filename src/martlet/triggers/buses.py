@@ -59,7 +59,7 @@ class Buses:
             logs=logs,
             region=region,
         )
-        calls = Calls(ask)
+        calls = Calls(ask, clock.now_ms)
         triggers.serve(BusSource(store, self.events, Rulebook(store, parse_pattern), to, calls, self.topics))
         triggers.serve(TopicSource(store, self.topics, to, calls, parse_pattern))
         triggers.serve(ScheduleSource(store, self.scheduler, self.events, self.topics, to, services))
