@@ -77,7 +77,8 @@ def next_try_ms(error: CallFailed) -> int | None:
 async def test_a_retry_waits_as_long_as_the_endpoint_says(said: str, least_ms: int, most_ms: int) -> None:
     error = await World(Answer(503, [("retry-after", said)])).failed()
     delay_ms = next_try_ms(error)
-    assert delay_ms is not None and least_ms <= delay_ms <= most_ms
+    assert delay_ms is not None
+    assert least_ms <= delay_ms <= most_ms
 
 
 async def test_a_negative_wait_ends_the_tries() -> None:
