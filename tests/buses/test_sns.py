@@ -282,6 +282,11 @@ def test_a_standard_queue_behind_a_fifo_topic_knows_no_groups(platform: Platform
     sns.publish(TopicArn=arn, Message="m", MessageGroupId="g")
     [message] = platform.messages(url, 1)
     assert "MessageGroupId" not in message["Attributes"]
+    plain = topic(platform, "groups")
+    url, _ = subscribed(platform, plain, "groups")
+    sns.publish(TopicArn=plain, Message="m", MessageGroupId="g")
+    [message] = platform.messages(url, 1)
+    assert message["Attributes"]["MessageGroupId"] == "g"
 
 
 def test_nobody_unsubscribes_a_queue_by_its_address(platform: Platform) -> None:

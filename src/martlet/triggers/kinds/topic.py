@@ -254,8 +254,8 @@ def _message(event: Event) -> Message:
         for name, (kind, value) in details.attributes.items()
     }
     text = msgspec.json.decode(event.payload, type=str)
-    group, deduplication_id = (details.group, details.deduplication_id) if fifo else ("", "")
-    return Message(text, attributes, group, deduplication_id, _SENDER)
+    group = details.group if fifo or not details.topic.endswith(".fifo") else ""  # whose order a standard queue cannot keep
+    return Message(text, attributes, group, details.deduplication_id if fifo else "", _SENDER)
 
 
 def _headers(event: Event, details: Details) -> list[tuple[str, str]]:
