@@ -241,6 +241,20 @@ def test_an_http_endpoint_confirms_then_hears(platform: Platform, receiver: Rece
     assert (heard.body, heard.headers["x-amz-sns-rawdelivery"]) == (b"raw", "true")
     assert fetch(body["UnsubscribeURL"])[0] == 200
     assert sns.list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"] == []
+    assert eventually(lambda: receiver.heard)
+    told = receiver.heard.pop()
+    farewell = json.loads(told.body)
+    verify(platform, farewell)
+    assert (farewell["Type"], told.headers["x-amz-sns-message-type"]) == ("UnsubscribeConfirmation", "UnsubscribeConfirmation")
+    assert one["SubscriptionArn"] in farewell["Message"]
+    assert fetch(message["SubscribeURL"])[0] == 400  # the token that made it is over
+    assert fetch(farewell["SubscribeURL"])[0] == 200
+    assert [found["SubscriptionArn"] for found in sns.list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"]] == [
+        one["SubscriptionArn"]
+    ]
+    sns.publish(TopicArn=arn, Message="back")
+    assert eventually(lambda: receiver.heard)
+    assert receiver.heard.pop().body == b"back"
 
 
 def test_what_is_wrong_is_said_before_what_is_not_supported(platform: Platform) -> None:

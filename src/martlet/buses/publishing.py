@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from martlet.buses.desk import Desk, Request, at, invalid
+from martlet.buses.desk import BusDesk, Request, at, invalid
 from martlet.buses.inputs import minified
 from martlet.buses.rows import Bus, Tables
 from martlet.clock import uuid4_text
@@ -47,7 +47,7 @@ def stamp(at_ms: int) -> str:
     return at(at_ms).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-class PublishOperations(Desk):
+class PublishOperations(BusDesk):
     """PutEvents and TestEventPattern."""
 
     async def put_events(self, caller: Any, request: Request) -> Request:

@@ -154,11 +154,13 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Token(msgspec.Struct, frozen=True):
-    """Whose confirmation a token is: it is asked for by the token alone."""
+    """Whose confirmation a token is: it is asked for by the token alone. `lost` is a subscription that it brings back."""
 
     token: str
     topic: str
     id: str
+    lost: Subscription | None = None
+    until_ms: int = 0  # of `lost`
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

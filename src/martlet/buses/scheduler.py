@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from martlet.buses.desk import DEFAULT, Desk, Request, at, check_target_permission, invalid, merged_tags, page, tag_list
+from martlet.buses.desk import DEFAULT, BusDesk, Request, at, check_target_permission, invalid, merged_tags, page, tag_list
 from martlet.buses.rows import Group, Schedule, Tables
 from martlet.errors import InvalidInput, ServiceError, Unsupported
 from martlet.types import ACCOUNT, ScheduleConfig
@@ -47,7 +47,7 @@ class Services(Protocol):
         """Raises `MartletError`."""
 
 
-class Scheduler(Desk):
+class Scheduler(BusDesk):
     """EventBridge Scheduler. Call `start` before the first operation. `services` are for universal targets."""
 
     def __init__(self, *arguments: Any, services: Services, **options: Any) -> None:

@@ -21,6 +21,7 @@ from martlet.buses.topics import TopicDesk, page_of
 from martlet.clock import token_hex, uuid4_text
 from martlet.errors import AccessDenied, ServiceError, Unsupported
 from martlet.limits import LIMITS
+from martlet.store import keys
 from martlet.types import ACCOUNT
 
 __all__ = ["SubscriptionOperations"]
@@ -34,6 +35,9 @@ _PHONE = re.compile(r"\+?[0-9]{1,}([ .-]?[0-9]+)*")
 _TOKEN = re.compile(r"[0-9a-f]{200,}")
 _TOKEN_BYTES: Final = 144
 _ROOT: Final = f"arn:aws:iam::{ACCOUNT}:root"
+_LOST: Final = "buses.token.expires"  # (.., until_ms, token) -> nothing: tokens that bring a subscription back
+_LOST_MS: Final = 3 * 86_400_000
+_SWEEP: Final = 10
 PENDING: Final = "pending confirmation"
 
 
@@ -159,6 +163,8 @@ class SubscriptionOperations(TopicDesk):
         def confirm(tables: Tables) -> Subscription:
             found = tables.get(Token, token)  # whatever topic of this region the request names, as the service has it
             one = tables.get(Subscription, found.topic, found.id) if found else self._with_token(tables, name, token)
+            if one is None and found is not None:
+                one = self._restored(tables, found)
             if one is None:
                 raise invalid("Token")
             if not one.confirmed:
@@ -195,8 +201,31 @@ class SubscriptionOperations(TopicDesk):
                 raise AccessDenied(f"anonymous may not sns:Unsubscribe on {arn}", action="sns:Unsubscribe", resource=arn)
             self._drop(tables, one)
             tables.changed(one.topic)
+            if one.confirmed and one.protocol in ("http", "https"):
+                self._say_farewell(tables, one)
 
         await self._write(remove)
+
+    def _say_farewell(self, tables: Tables, one: Subscription) -> None:
+        """The endpoint is told, with a token that brings the subscription back for some days."""
+        tx, now_ms = tables._tx, self._clock.now_ms()
+        for old, _ in tx.scan(keys.encode(_LOST), keys.encode(_LOST, now_ms), limit=_SWEEP):
+            tx.delete(old)
+            tables.delete(Token(str(keys.decode(old)[2]), "", ""))
+        token, until_ms = token_hex(_TOKEN_BYTES), now_ms + _LOST_MS
+        tables.put(Token(token, one.topic, one.id, one, until_ms))
+        tx.put(keys.encode(_LOST, until_ms, token), b"")
+        tx.append(SUBSCRIBED, f"{one.topic}:{one.id}".encode(), token.encode())
+
+    def _restored(self, tables: Tables, found: Token) -> Subscription | None:
+        """A subscription that ended, back again."""
+        if found.lost is None or found.until_ms <= self._clock.now_ms() or tables.get(Topic, found.topic) is None:
+            return None
+        tables.put(found.lost)
+        if found.lost.token:
+            tables.put(Token(found.lost.token, found.topic, found.id))
+        tables.changed(found.topic)
+        return found.lost
 
     def _subscription(self, tables: Tables, request: Request) -> Subscription:
         parts = str(request.get("SubscriptionArn") or "").split(":")
