@@ -78,4 +78,29 @@ def test_few_of_a_thousand_rules_are_tried() -> None:
     ]
     book = Book(rules, [], counting)
     found = [one.name for one in book.matching({"source": "shop", "detail": {"customer": "c5", "sum": 10}})]
-    assert (found, tried) == (["r5"], 1)
+    assert (found, tried) == (["r5"], 2)  # the pattern, and before it one of its fields
+
+
+def test_a_thousand_rules_that_no_text_tells_apart_end_at_one_field() -> None:
+    whole = 0
+
+    def counting(text: str) -> Any:
+        test = parse_pattern(text)
+
+        def matches(event: Any) -> bool:
+            nonlocal whole
+            whole += "detail" in event
+            return test(event)
+
+        return matches
+
+    def pattern(number: int) -> dict[str, Any]:
+        sums = {"sum": [{"numeric": ["=", number]}]}
+        return {"source": ["shop"], "detail": sums} if number % 2 else {"$or": [{"detail": sums}, {"source": ["else"]}]}
+
+    book = Book([rule(number, pattern(number)) for number in range(1_000)], [], counting)
+    found = [one.name for one in book.matching({"source": "shop", "detail": {"sum": 7}})]
+    assert (found, whole) == (["r7"], 1)
+    found = [one.name for one in book.matching({"source": "shop", "detail": {"sum": [8, 9]}})]
+    assert sorted(found) == ["r8", "r9"]
+    assert len(list(book.matching({"source": "else", "detail": {"sum": 7}}))) == 500

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -27,11 +28,11 @@ _NUMBER_MAX: Final = 5_000_000_000  # numbers of patterns are within ±5e9
 _BRANCHES_MAX: Final = 1_000  # combinations of $or in one pattern
 _STARS_MAX: Final = 5  # of one wildcard; the service measures how often a text can be cut, and refuses the same ones
 _COMPARISONS: Final[dict[str, Callable[[float, float], bool]]] = {
-    "<": lambda value, bound: value < bound,
-    "<=": lambda value, bound: value <= bound,
-    "=": lambda value, bound: value == bound,
-    ">": lambda value, bound: value > bound,
-    ">=": lambda value, bound: value >= bound,
+    "<": operator.lt,
+    "<=": operator.le,
+    "=": operator.eq,
+    ">": operator.gt,
+    ">=": operator.ge,
 }
 _ONE_KEY: Final = "Only one key allowed in match expression"
 _TOO_MANY: Final = "Too many elements in numeric expression"  # which the service says of "anything-but", too
@@ -87,6 +88,24 @@ def _object(pattern: Mapping[str, Any], path: str, depth: int) -> Matches:
     merged = _overridden(pattern)
     if merged is not None:
         return _either([_object(one, path, depth) for one in merged])
+    fields, alternatives = _parts(pattern, path, depth)
+    if len(fields) == 1 and alternatives is None:
+        return _one_field(*fields[0])
+
+    def matches(event: Any) -> bool:
+        if not isinstance(event, dict):
+            return False
+        for key, test in fields:
+            value = event.get(key, _ABSENT)
+            if not (_dotted_fits(event, key, test) if value is _ABSENT else test(value)):
+                return False
+        return alternatives is None or alternatives(event)
+
+    return matches
+
+
+def _parts(pattern: Mapping[str, Any], path: str, depth: int) -> tuple[list[tuple[str, Matches]], Matches | None]:
+    """The tests of its fields, and that of its alternatives."""
     fields: list[tuple[str, Matches]] = []
     alternatives: Matches | None = None
     for key, value in pattern.items():
@@ -100,14 +119,17 @@ def _object(pattern: Mapping[str, Any], path: str, depth: int) -> Matches:
         else:
             raise _wrong(f'"{key}" must be an object or an array', where)
 
+    return fields, alternatives
+
+
+def _one_field(key: str, test: Matches) -> Matches:
+    """Most objects of patterns have one: this is where the time goes."""
+
     def matches(event: Any) -> bool:
-        if not isinstance(event, Mapping):
+        if not isinstance(event, dict):
             return False
-        for key, test in fields:
-            value = event.get(key, _ABSENT)
-            if not (_dotted_fits(event, key, test) if value is _ABSENT else test(value)):
-                return False
-        return alternatives is None or alternatives(event)
+        value = event.get(key, _ABSENT)
+        return _dotted_fits(event, key, test) if value is _ABSENT else test(value)
 
     return matches
 
@@ -124,7 +146,7 @@ def _dotted(value: Any, key: str) -> Iterable[Any]:
     if isinstance(value, list):
         for one in value:
             yield from _dotted(one, key)
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return
     if key in value:
         yield value[key]
@@ -183,9 +205,11 @@ def _within(test: Matches) -> Matches:
     """A pattern for an object: for the object itself, for one of an array of them, or (all of it about absence) for none."""
 
     def matches(value: Any) -> bool:
-        if isinstance(value, list):
-            return any(map(matches, value)) if value else test({})
-        return test(value if isinstance(value, Mapping) else {})  # what is no object has no fields
+        if isinstance(value, dict):
+            return test(value)
+        if isinstance(value, list) and value:
+            return any(map(matches, value))
+        return test({})  # what is no object has no fields
 
     return matches
 
@@ -221,16 +245,18 @@ def _leaf(alternatives: list[Any], path: str) -> Matches:
 
 
 def _on_values(texts: frozenset[str], tests: list[Matches], absent: bool, present: bool) -> Matches:
-    def one(value: Any) -> bool:
+    def any_of(value: Any) -> bool:
         if present or (type(value) is str and value in texts):
             return True
         return any(test(value) for test in tests)
+
+    one = tests[0] if len(tests) == 1 and not texts and not present else any_of
 
     def matches(value: Any) -> bool:
         if isinstance(value, list):
             leaves = list(_leaves(value))
             return any(map(one, leaves)) if leaves else absent
-        if value is _ABSENT or isinstance(value, Mapping):  # what is no leaf is not there
+        if value is _ABSENT or isinstance(value, dict):  # what is no leaf is not there
             return absent
         return one(value)
 
@@ -242,7 +268,7 @@ def _leaves(values: Iterable[Any]) -> Iterable[Any]:
     for value in values:
         if isinstance(value, list):
             yield from _leaves(value)
-        elif not isinstance(value, Mapping):
+        elif not isinstance(value, dict):
             yield value
 
 
@@ -387,11 +413,12 @@ def _numeric(operand: Any, path: str) -> Matches:
         if len(operand) > 4:
             raise _wrong("Too many terms in numeric range expression", path)
     tests = [(_COMPARISONS[sign], bound) for sign, bound in bounds]
+    (compare, bound), more = tests[0], tests[1:]
 
     def matches(value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if type(value) is not int and type(value) is not float:
             return False
-        return all(compare(value, bound) for compare, bound in tests)
+        return compare(value, bound) and all(compare(value, bound) for compare, bound in more)
 
     return matches
 
