@@ -2,8 +2,8 @@
 
 Most patterns demand plain texts in some fields (a source, a customer). A rule is looked up by the one of its fields whose texts
 the fewest rules share; only rules that demand none are tried one by one. Before a whole pattern is tried, one more of its
-fields is, whose value is looked up once for all rules: most end there. What is in the book is thrown away when the log says that
-its bus is different.
+fields is, whose value is looked up once for all rules: most end there. What is in the book is thrown away when the log says
+that its bus is different.
 """
 
 from __future__ import annotations
