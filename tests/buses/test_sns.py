@@ -260,7 +260,8 @@ def test_an_http_endpoint_confirms_then_hears(platform: Platform, receiver: Rece
 def test_what_is_wrong_is_said_before_what_is_not_supported(platform: Platform) -> None:
     sns, arn = platform.client("sns"), topic(platform, "unsupported")
     sms = {"Protocol": "sms", "Endpoint": "+15551234567"}
-    assert fails(sns.subscribe, TopicArn=f"{ARN}not-there", **sms) == ("NotFound", "Topic does not exist")
+    for request in (sms, {"Protocol": "sqs", "Endpoint": "no queue"}):
+        assert fails(sns.subscribe, TopicArn=f"{ARN}not-there", **request) == ("NotFound", "Topic does not exist")
     wrong = {"FilterPolicy": '{"a": [{"b": 1}]}'}
     assert fails(sns.subscribe, TopicArn=arn, Attributes=wrong, **sms)[0] == "InvalidParameter"
     assert fails(sns.subscribe, TopicArn=arn, **sms) == (
@@ -301,6 +302,24 @@ def test_a_standard_queue_behind_a_fifo_topic_knows_no_groups(platform: Platform
     sns.publish(TopicArn=plain, Message="m", MessageGroupId="g")
     [message] = platform.messages(url, 1)
     assert message["Attributes"]["MessageGroupId"] == "g"
+
+
+def test_queues_know_the_trace_of_the_publisher(platform: Platform) -> None:
+    sns, arn = platform.client("sns"), topic(platform, "traced")
+    url, _ = subscribed(platform, arn, "traced")
+    trace = "Root=1-3152b799-8954dae64eda91bc9a23a7e8;Parent=7fa8c0f79203be72;Sampled=1"
+
+    def add(request: Any, **_: Any) -> None:
+        request.headers["X-Amzn-Trace-Id"] = trace
+
+    sns.meta.events.register("before-sign.sns.Publish", add)
+    try:
+        sns.publish(TopicArn=arn, Message="traced")
+    finally:
+        sns.meta.events.unregister("before-sign.sns.Publish", add)
+    sns.publish(TopicArn=arn, Message="untraced")
+    found = {json.loads(one["Body"])["Message"]: one["Attributes"].get("AWSTraceHeader") for one in platform.messages(url, 2)}
+    assert found == {"traced": trace, "untraced": None}
 
 
 def test_nobody_unsubscribes_a_queue_by_its_address(platform: Platform) -> None:

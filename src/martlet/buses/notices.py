@@ -44,6 +44,7 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     group: str = ""
     deduplication_id: str = ""
     sequence: str = ""
+    trace: str = ""  # X-Amzn-Trace-Id of the request; queues get it as AWSTraceHeader
 
     def text(self, protocol: str) -> str:
         return self.texts.get(protocol, self.message)

@@ -50,12 +50,12 @@ class SubscriptionOperations(TopicDesk):
         protocol, endpoint = str(request.get("Protocol") or ""), str(request.get("Endpoint") or "")
         topic_name = self._name(request.get("TopicArn"))
         attributes = {name: str(value) for name, value in (request.get("Attributes") or {}).items()}
+        self._read(lambda tables: self._topic(tables, request.get("TopicArn")))
         self._check_endpoint(protocol, endpoint, topic_name)
         if protocol == "sqs":
             check_target_permission(self._authorize, caller, endpoint)
         self._check_options(attributes, fifo=endpoint.endswith(".fifo"))
-        if protocol in _REFUSED:
-            self._read(lambda tables: self._topic(tables, request.get("TopicArn")))  # what is wrong besides is said first
+        if protocol in _REFUSED:  # only now: what is wrong besides is said first
             raise Unsupported(f"subscriptions of the protocol {protocol} are not supported")
 
         def put(tables: Tables) -> Subscription:

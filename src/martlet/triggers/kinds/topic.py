@@ -59,6 +59,7 @@ class Details(msgspec.Struct, frozen=True, omit_defaults=True):
     attributes: dict[str, tuple[str, str]] = {}
     group: str = ""
     deduplication_id: str = ""
+    trace: str = ""
     retry: dict[str, Any] = {}
     content_type: str = ""
     dead_letter: str = ""
@@ -153,6 +154,7 @@ class TopicSource:
             attributes=notice.attributes if raw else {},
             group=notice.group,
             deduplication_id=notice.deduplication_id,
+            trace=notice.trace,
             retry=policy.get("defaultHealthyRetryPolicy", {}),
             content_type=str(policy.get("defaultRequestPolicy", {}).get("headerContentType", "")),
             dead_letter=str(redrive.get("deadLetterTargetArn", "")),
@@ -265,7 +267,7 @@ def _message(event: Event) -> Message:
     }
     text = msgspec.json.decode(event.payload, type=str)
     group = details.group if fifo or not details.topic.endswith(".fifo") else ""  # whose order a standard queue cannot keep
-    return Message(text, attributes, group, details.deduplication_id if fifo else "", _SENDER)
+    return Message(text, attributes, group, details.deduplication_id if fifo else "", _SENDER, details.trace)
 
 
 def _headers(event: Event, details: Details) -> list[tuple[str, str]]:
