@@ -166,11 +166,16 @@ def _texts(value: Any, path: Path) -> set[str] | None:
     """The texts that an event has at a path, through arrays on the way; None where it cannot be told so simply."""
     if isinstance(value, list):
         found: set[str] = set()
-        for one in value:
-            inner = _texts(one, path)
-            if inner is None:
-                return None
-            found |= inner
+        arrays = [value]  # no recursion: how deep they go is the sender's choice
+        while arrays:
+            for one in arrays.pop():
+                if isinstance(one, list):
+                    arrays.append(one)
+                    continue
+                inner = _texts(one, path)
+                if inner is None:
+                    return None
+                found |= inner
         return found
     if not path:
         return {value} if type(value) is str else set()

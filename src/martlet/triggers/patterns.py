@@ -24,6 +24,7 @@ __all__ = ["DEPTH_MAX", "InvalidPattern", "Matches", "compile_pattern", "parse_p
 Matches = Callable[[Any], bool]  # an event, or one value of it
 
 DEPTH_MAX: Final = 32  # of nested objects
+_DOTS_MAX: Final = 100  # of one name
 _NUMBER_MAX: Final = 5_000_000_000  # numbers of patterns are within ±5e9
 _BRANCHES_MAX: Final = 1_000  # combinations of $or in one pattern
 _STARS_MAX: Final = 5  # of one wildcard; the service measures how often a text can be cut, and refuses the same ones
@@ -110,6 +111,8 @@ def _parts(pattern: Mapping[str, Any], path: str, depth: int) -> tuple[list[tupl
     alternatives: Matches | None = None
     for key, value in pattern.items():
         where = f"{path}.{key}" if path else key
+        if key.count(".") > _DOTS_MAX:
+            raise _wrong(f"{key[:64]}…: more than {_DOTS_MAX} dots in a name", path)
         if key == "$or" and _is_or(value):
             alternatives = _either([_object(one, f"{where}[{at}]", depth + 1) for at, one in enumerate(value)])
         elif isinstance(value, Mapping):
@@ -144,7 +147,7 @@ def _dotted(value: Any, key: str) -> Iterable[Any]:
     """What there is at `key` when dots join levels, and they may do so in the pattern, in the event or in both: {"a": {"b": 1}}
     has an "a.b", {"a.b": 1} an "a" with a "b"."""
     if isinstance(value, list):
-        for one in value:
+        for one in _flat(value):
             yield from _dotted(one, key)
     if not isinstance(value, dict):
         return
@@ -207,8 +210,9 @@ def _within(test: Matches) -> Matches:
     def matches(value: Any) -> bool:
         if isinstance(value, dict):
             return test(value)
-        if isinstance(value, list) and value:
-            return any(map(matches, value))
+        if isinstance(value, list):
+            flat = _flat(value) or [None]
+            return any(test(one if isinstance(one, dict) else {}) for one in flat)
         return test({})  # what is no object has no fields
 
     return matches
@@ -254,7 +258,7 @@ def _on_values(texts: frozenset[str], tests: list[Matches], absent: bool, presen
 
     def matches(value: Any) -> bool:
         if isinstance(value, list):
-            leaves = list(_leaves(value))
+            leaves = [leaf for leaf in _flat(value) if not isinstance(leaf, dict)]
             return any(map(one, leaves)) if leaves else absent
         if value is _ABSENT or isinstance(value, dict):  # what is no leaf is not there
             return absent
@@ -263,13 +267,14 @@ def _on_values(texts: frozenset[str], tests: list[Matches], absent: bool, presen
     return matches
 
 
-def _leaves(values: Iterable[Any]) -> Iterable[Any]:
-    """What is in an array, arrays within it included."""
-    for value in values:
-        if isinstance(value, list):
-            yield from _leaves(value)
-        elif not isinstance(value, dict):
-            yield value
+def _flat(values: list[Any]) -> list[Any]:
+    """What is in an array and in the arrays within it. Without recursion: how deep they go is the sender's choice."""
+    found: list[Any] = []
+    arrays = [values]
+    while arrays:
+        for value in arrays.pop():
+            (arrays if isinstance(value, list) else found).append(value)
+    return found
 
 
 def _operator(one: Mapping[str, Any], path: str) -> tuple[str, Any]:
