@@ -393,7 +393,7 @@ class Server:
             self.store, self.clock, self.triggers, self.queues, control=self.control, resolve=self._event_target,
             logs=self.log_groups, ask=outside.ask, authorize=authorize, region=self.settings.region,
             endpoint=self._endpoint, results=self._results,
-            services=Universal(self._rooms, lambda role: self._taken_by("scheduler.amazonaws.com", role)),
+            services=Universal(self._rooms, self.store),
         )  # fmt: skip
         self._object_targets.open(self.store, self.buses.events, self.buses.topics)
         await self.buses.start()
@@ -515,10 +515,15 @@ class Server:
         )
 
     async def _listen(self) -> None:
-        self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
+        self.edge = Edge(
+            self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics,
+            called_hosts=self.settings.called_hosts,
+        )  # fmt: skip
+        self._closers.append(self.edge.close)
         self.api_edge = self._make_api_edge()
         self.edge.set_apis(self.api_edge)
-        self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
+        proxied: dict[str, Any] = {"streams": self.edge.takes_streams, "stream_body_bytes": LIMITS["proxy_body_bytes"].default}
+        self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)", **proxied)
         inner = archives.beside(self.control.download, protocols_app(self._rooms()))
         api = AsgiHandler(self._guarded(subscriptions.beside(self.buses.topics, self.settings.region, inner)))
         streamed: dict[str, Any] = {"streams": s3_face.streams, "stream_body_bytes": LIMITS["object_put_bytes"].default}
@@ -553,16 +558,14 @@ class Server:
 
     async def _ask_service(self, service: str, role: str, *request: Any) -> tuple[int, list[tuple[str, str]], bytes]:
         """A call of an API's integration to one of our own services, by the role that it names."""
-        principal = self._taken_by("apigateway.amazonaws.com", role)
+        principal = self.store.read(
+            lambda reader: role_for_service(reader, role, ACCOUNT, "apigateway.amazonaws.com", self.settings.region)
+        )
         if principal is None:
             raise AccessDenied(f"API Gateway may not take the role {role}")
         if self._forward is None:
             self._forward = Forward(self._rooms())
         return await self._forward(service, principal, *request)
-
-    def _taken_by(self, service: str, role: str) -> Principal | None:
-        """Who acts when one of AWS's services takes a role."""
-        return self.store.read(lambda reader: role_for_service(reader, role, ACCOUNT, service, self.settings.region))
 
     async def _shut_listeners(self) -> None:
         await asyncio.gather(self._app_server.shutdown(_GRACE_SECONDS), self._api_server.shutdown(2.0))

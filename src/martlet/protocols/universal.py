@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from martlet.auth import role_for_service
 from martlet.clock import uuid4_text
 from martlet.errors import AccessDenied, InvalidInput, Unsupported
 from martlet.protocols import codec
@@ -19,10 +20,12 @@ from martlet.protocols.codec.json_body import Convert, JsonDecoders
 from martlet.protocols.codec.model import Shape
 from martlet.protocols.codec.scalars import from_iso, moment
 from martlet.protocols.rooms import Rooms
-from martlet.types import ACCOUNT, Principal
+from martlet.store import Store
+from martlet.types import ACCOUNT
 
 __all__ = ["Universal"]
 
+_SERVICE: Final = "scheduler.amazonaws.com"
 # The SDK's names where they are not boto3's. Both are taken.
 _NAMES: Final = {"eventbridge": "events", "cloudwatchlogs": "logs"}
 # The operations of which the guide says that they only read, and that no schedule may name.
@@ -33,12 +36,12 @@ _READING = re.compile(
 
 
 class Universal:
-    """`rooms()` are what there is to call; `take(role)` is who acts by a role, or None if the scheduler may not take it."""
+    """`rooms()` are what there is to call; `store` is where roles are looked up."""
 
-    def __init__(self, rooms: Callable[[], Rooms], take: Callable[[str], Principal | None]) -> None:
+    def __init__(self, rooms: Callable[[], Rooms], store: Store) -> None:
         self._make = rooms
         self._made: Rooms | None = None
-        self._take = take
+        self._store = store
         self._decoders = _Decoders()
 
     async def check(self, service: str, action: str, parameters: dict[str, Any]) -> None:
@@ -53,7 +56,8 @@ class Universal:
 
     async def __call__(self, service: str, action: str, role: str, parameters: dict[str, Any]) -> None:
         """Raises what the operation raises, `AccessDenied`, `InvalidInput` for parameters of a wrong form."""
-        principal = self._take(role)
+        region = self._rooms.region
+        principal = self._store.read(lambda reader: role_for_service(reader, role, ACCOUNT, _SERVICE, region))
         if principal is None:
             raise AccessDenied(f"EventBridge Scheduler may not take the role {role}", action="sts:AssumeRole", resource=role)
         operation = await self._operation(service, action)
@@ -65,7 +69,6 @@ class Universal:
             self._rooms.auth.authorize(principal, *permission)
         codec.precheck(room, operation, value)
         codec.check(operation, value)
-        region = self._rooms.region
         await method(Caller(principal=principal, region=region, account=ACCOUNT, request_id=uuid4_text(), endpoint=""), value)
 
     async def _operation(self, service: str, action: str) -> OperationModel:
