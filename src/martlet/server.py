@@ -70,6 +70,7 @@ from martlet.protocols.asgi import denying
 from martlet.protocols.auditing import auditor
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
+from martlet.protocols.universal import Universal
 from martlet.queues import Queues, Sqs
 from martlet.secrets import Secrets, Ssm, Vault, key_source
 from martlet.store import Store, places
@@ -403,6 +404,7 @@ class Server:
             self.store, self.clock, self.triggers, self.queues, control=self.control, resolve=self._event_target,
             logs=self.log_groups, ask=outside.ask, authorize=authorize, region=self.settings.region,
             endpoint=self._endpoint, results=self._results,
+            services=Universal(self._rooms, self.store),
         )  # fmt: skip
         self._object_targets.open(self.store, self.buses.events, self.buses.topics)
         await self.buses.start()
