@@ -253,9 +253,8 @@ async def test_what_is_not_there_is_refused_by_name(s3: Service) -> None:
     await s3.bucket()
     put = {"Bucket": "bucket", "Key": "k", "Body": b""}
     for member, value in (
-        ("SSECustomerAlgorithm", "AES256"),
         ("ServerSideEncryption", "aws:kms"),
-        ("ObjectLockMode", "GOVERNANCE"),
+        ("ObjectLockEventHold", "ON"),
         ("WriteOffsetBytes", 5),
         ("ChecksumSHA512", "AAAA"),
     ):
