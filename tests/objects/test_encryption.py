@@ -32,7 +32,7 @@ def with_key(key: bytes = KEY, prefix: str = "") -> dict[str, Any]:
 
 
 def files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != "owner"]
 
 
 def rows_of(objects: Objects) -> bytes:

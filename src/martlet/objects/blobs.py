@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from martlet.clock import token_hex
+from martlet.errors import StartFailed
 from martlet.objects import rows
 from martlet.objects.backend import Backend, Draft, Source
 from martlet.objects.checksums import Checksum
@@ -244,10 +245,23 @@ class Blobs:
         except OSError as error:
             _LOG.warning("blob %s stays until the next start: %s", id, error)
 
-    async def sweep(self) -> int:
-        """Remove what no row names; the number of blobs that went. Safe beside normal work."""
+    async def claim(self) -> None:
+        """Make sure that the blobs are this store's: another platform's would be swept up. Raises `StartFailed`."""
+        owner = await self._store.transact(lambda tx: rows.owner(tx, token_hex(16)))
+        try:
+            found = await self._backend.claim(owner)
+        except OSError as error:
+            raise StartFailed(f"objects: {error}", remedy="check where they are kept (MARTLET_OBJECTS)") from error
+        if found != owner:
+            raise StartFailed(
+                "objects: what is kept there belongs to another platform",
+                remedy="give MARTLET_OBJECTS a folder, or a prefix (s3://bucket/prefix), of its own",
+            )
+
+    async def sweep(self, before_ms: int) -> int:
+        """Remove what no row names and was there before that moment; the number of blobs that went. Safe beside normal work."""
         count = 0
-        async for id in self._backend.ids():
+        async for id in self._backend.ids(before_ms):
             if id in self._staged or id in self._pins or self._is_named(id):
                 continue
             await self._remove(id)

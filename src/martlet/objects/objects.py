@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -30,6 +30,7 @@ from martlet.store import Reader, Store, Tx, keys
 __all__ = ["Expected", "Objects"]
 
 _LOG = logging.getLogger("martlet.objects")
+_UNFINISHED_MS: Final = 86_400_000  # another node may still be writing what is younger
 T = TypeVar("T")
 
 
@@ -67,7 +68,8 @@ class Objects:
         self._sweep: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin telling of changes; what a killed process left is swept up beside."""
+        """Begin telling of changes; what a killed process left is swept up beside. Raises `StartFailed`."""
+        await self.blobs.claim()
         await self.notices.start()
         self._sweep = asyncio.get_running_loop().create_task(self._sweep_up())
 
@@ -80,7 +82,7 @@ class Objects:
 
     async def _sweep_up(self) -> None:
         try:
-            count = await self.blobs.sweep()
+            count = await self.blobs.sweep(self.clock.now_ms() - _UNFINISHED_MS)
         except (MartletError, OSError) as error:
             _LOG.warning("orphaned bytes are not removed: %s", error)
         else:

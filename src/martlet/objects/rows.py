@@ -8,6 +8,7 @@ s3.upload (bucket, key, id)               a multipart upload under way
 s3.uploaded (upload's id, number)         a part of one
 s3.blob (id)                              bytes that are kept: how many use them; the bytes themselves if they are few
 s3.counter                                the number that the last version got
+s3.owner                                  the name that the store's blobs are claimed by
 s3.key                                    the key that bytes are sealed by, sealed itself
 """
 
@@ -380,6 +381,15 @@ def drop_done(tx: Tx, before_ms: int, most: int) -> bool:
 
 
 # --- blobs: named by their ids, with letters that are no digits before them ("i": its bytes are in its row)
+
+
+def owner(tx: Tx, fresh: str) -> str:
+    """Who all blobs belong to: this store, under the name that it was given with the first start."""
+    key = keys.encode("s3.owner")
+    found = tx.get(key)
+    if found is None:
+        tx.put(key, fresh.encode())
+    return fresh if found is None else found.decode()
 
 
 def place_of(blob: str) -> str:
