@@ -88,6 +88,7 @@ async def test_a_client_s_key_is_needed_and_is_the_only_one(s3: Service) -> None
     for operation in ("GetObject", "HeadObject"):
         await s3.fails("InvalidRequest", operation, Bucket="bucket", Key="k")
         await s3.fails("AccessDenied", operation, Bucket="bucket", Key="k", **with_key(bytes(32)))
+        await s3.fails("AccessDenied", operation, Bucket="bucket", Key="k", **with_key() | {"SSECustomerKeyMD5": None})
     await s3.put("open")
     await s3.fails("InvalidRequest", "GetObject", Bucket="bucket", Key="open", **with_key())
     with pytest.raises(Exception, match="form of Server Side Encryption"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -178,3 +179,21 @@ async def test_what_a_request_says_wrongly(s3: Service) -> None:
     await s3.fails("NoSuchObjectLockConfiguration", "GetObjectRetention", Bucket="bucket", Key="k")
     await s3.fails("MalformedXML", "PutObjectRetention", Bucket="bucket", Key="k", Retention={"Mode": "GOVERNANCE"})
     await s3.fails("MalformedXML", "PutObjectLegalHold", Bucket="bucket", Key="k", LegalHold={"Status": "abc"})
+
+
+async def test_a_policy_may_bound_how_long_is_locked(s3: Service) -> None:
+    await locked_bucket(s3)
+    deny = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": ["s3:PutObject", "s3:PutObjectRetention"],
+        "Resource": "arn:aws:s3:::bucket/*",
+        "Condition": {"NumericGreaterThan": {"s3:object-lock-remaining-retention-days": "10"}},
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
+    await s3("PutBucketPolicy", Bucket="bucket", Policy=policy)
+    put = {"Bucket": "bucket", "Key": "k", "Body": b"", "ObjectLockMode": "GOVERNANCE"}
+    await s3.fails("AccessDenied", "PutObject", **put, ObjectLockRetainUntilDate=later(s3, 11))
+    await s3("PutObject", **put, ObjectLockRetainUntilDate=later(s3, 9))
+    longer = {"Mode": "GOVERNANCE", "RetainUntilDate": later(s3, 11)}
+    await s3.fails("AccessDenied", "PutObjectRetention", Bucket="bucket", Key="k", Retention=longer)

@@ -121,11 +121,7 @@ class Desk:
         if request.get("WebsiteRedirectLocation") is not None:
             raise not_implemented("redirects of websites")
         encryption.check_bucket(bucket)
-        lock = locks.of_request(request, bucket, self.objects.clock.now_ms())
-        if "mode" in lock:
-            self.allow(caller, "s3:PutObjectRetention", bucket, bucket.name, request["Key"])
-        if "legal_hold" in lock:
-            self.allow(caller, "s3:PutObjectLegalHold", bucket, bucket.name, request["Key"])
+        lock = self._lock(caller, request, bucket)
         headers = {name: _header(request[name]) for name in HEADERS if request.get(name) not in (None, "")}
         headers.setdefault("ContentType", "binary/octet-stream")
         version = Version(
@@ -139,6 +135,21 @@ class Desk:
             **lock,
         )
         return encryption.mark(version)
+
+    def _lock(self, caller: Caller, request: Request, bucket: Bucket) -> dict[str, Any]:
+        """Fields of a version, if the request locks it and the caller may."""
+        now_ms = self.objects.clock.now_ms()
+        lock = locks.of_request(request, bucket, now_ms)
+        if not lock:
+            return lock
+        said = (request.get(f"ObjectLock{name}") for name in ("Mode", "RetainUntilDate", "LegalHoldStatus"))
+        context = locks.conditions(*said, now_ms)
+        actions = ["s3:PutObject"]  # once more, now that what a policy may ask for is known
+        actions += ["s3:PutObjectRetention"] if "mode" in lock else []
+        actions += ["s3:PutObjectLegalHold"] if "legal_hold" in lock else []
+        for action in actions:
+            self.allow(caller, action, bucket, bucket.name, request["Key"], None, **context)
+        return lock
 
     def object_acl(self, request: Request, bucket: Bucket) -> dict[str, Any] | None:
         """The list that a request puts on an object; None: the default."""

@@ -20,7 +20,7 @@ from martlet.errors import ServiceError
 from martlet.objects.failures import access_denied, invalid_argument, invalid_request, not_implemented
 from martlet.objects.rows import Bucket, Version
 
-__all__ = ["CLIENTS", "ROOMS", "Encryption", "no_key", "of_request", "of_source"]
+__all__ = ["CLIENTS", "ROOMS", "Encryption", "no_key", "of_reader", "of_request", "of_source"]
 
 ROOMS: Final = "AES256"
 CLIENTS: Final = "C"
@@ -61,8 +61,7 @@ class Encryption(msgspec.Struct, frozen=True):
         if self.key is None:
             raise _needs_key()
         if not self._is_same(version.key_check):
-            text = "Requests specifying Server Side Encryption with Customer provided keys must provide the correct secret key."
-            raise access_denied(text)
+            raise _wrong_key()
         return self.key
 
     def _is_same(self, check: str) -> bool:
@@ -99,6 +98,20 @@ def _needs_key() -> ServiceError:
         "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to retrieve the "
         "object."
     )
+
+
+def _wrong_key() -> ServiceError:
+    return access_denied(
+        "Requests specifying Server Side Encryption with Customer provided keys must provide the correct secret key."
+    )
+
+
+def of_reader(request: Mapping[str, Any]) -> Encryption:
+    """`of_request` of a request that reads: without its digest no key is the right one."""
+    algorithm, key, md5 = (request.get(f"SSECustomer{name}") for name in ("Algorithm", "Key", "KeyMD5"))
+    if algorithm == "AES256" and key is not None and md5 is None:
+        raise _wrong_key()
+    return of_request(request)
 
 
 def of_request(request: Mapping[str, Any]) -> Encryption:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import msgspec
 
 from martlet.errors import MartletError, ServiceError
 from martlet.objects import locks
-from martlet.objects.desk import Caller, Desk, Request, version_id_of
+from martlet.objects.desk import Caller, Desk, Request, replaced, version_id_of
 from martlet.objects.failures import method_not_allowed
 from martlet.objects.rows import Bucket, Version
 
@@ -43,9 +45,10 @@ class LockOperations(Desk):
         return {"Retention": {"Mode": version.mode, "RetainUntilDate": locks.moment(version.retain_until_ms)}}
 
     async def put_object_retention(self, caller: Caller, request: Request) -> Request:
-        bucket, found = self._locked(caller, request, "s3:PutObjectRetention", "PUT")
+        now_ms, given = self.objects.clock.now_ms(), request.get("Retention") or {}
+        context = locks.conditions(given.get("Mode"), given.get("RetainUntilDate"), None, now_ms)
+        bucket, found = self._locked(caller, request, "s3:PutObjectRetention", "PUT", context)
         bypass = self.bypasses(caller, request, bucket, request["Key"], found.shown_id)
-        now_ms = self.objects.clock.now_ms()
         await self._amend(request, lambda version: locks.retained(version, request.get("Retention"), now_ms, bypass=bypass))
         return {}
 
@@ -56,18 +59,21 @@ class LockOperations(Desk):
         return {"LegalHold": {"Status": version.legal_hold}}
 
     async def put_object_legal_hold(self, caller: Caller, request: Request) -> Request:
-        self._locked(caller, request, "s3:PutObjectLegalHold", "PUT")
-        await self._amend(request, lambda version: locks.hold(version, request.get("LegalHold")))
+        locks.check_hold(request.get("LegalHold"))
+        status = request["LegalHold"]["Status"]
+        self._locked(caller, request, "s3:PutObjectLegalHold", "PUT", locks.conditions(None, None, status, 0))
+        await self._amend(request, lambda version: replaced(version, legal_hold=status))
         return {}
 
-    async def _amend(self, request: Request, fn: object) -> None:
-        made: object = fn
-        await self.objects.amend(request["Bucket"], request["Key"], request.get("VersionId"), made)  # type: ignore[arg-type]
+    async def _amend(self, request: Request, fn: Callable[[Version], Version]) -> None:
+        await self.objects.amend(request["Bucket"], request["Key"], request.get("VersionId"), fn)
 
-    def _locked(self, caller: Caller, request: Request, action: str, method: str) -> tuple[Bucket, Version]:
+    def _locked(
+        self, caller: Caller, request: Request, action: str, method: str, context: Mapping[str, str] = {}
+    ) -> tuple[Bucket, Version]:
         """The version meant, in a bucket that locks. Raises InvalidRequest, MethodNotAllowed for delete markers."""
         version_id = version_id_of(request)
-        bucket = self.bucket(caller, request, action, request["Key"])
+        bucket = self.bucket(caller, request, action, request["Key"], **context)
         locks.demand_enabled(bucket)
         try:
             version, _ = self.objects.look(bucket.name, request["Key"], version_id)

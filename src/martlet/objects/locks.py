@@ -17,9 +17,10 @@ from martlet.objects.rows import Bucket, Version
 
 __all__ = [
     "check_delete",
+    "check_hold",
+    "conditions",
     "configuration",
     "demand_enabled",
-    "hold",
     "is_held",
     "of_request",
     "retained",
@@ -97,6 +98,20 @@ def _iso(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def conditions(mode: Any, until: Any, status: Any, now_ms: int) -> dict[str, str]:
+    """Condition keys of policies (`Desk.allow`'s) that a request which locks has."""
+    found = {}
+    if mode is not None:
+        found["object_lock_mode"] = str(mode)
+    if until is not None:
+        at_ms = int(until.timestamp() * 1000)
+        found["object_lock_retain_until_date"] = _iso(at_ms)
+        found["object_lock_remaining_retention_days"] = str(-(-(at_ms - now_ms) // _DAY_MS))
+    if status is not None:
+        found["object_lock_legal_hold"] = str(status)
+    return found
+
+
 def with_default(bucket: Bucket, version: Version) -> Version:
     """A new version, retained as the bucket says where its request said nothing."""
     retention = ((bucket.settings.get("lock") or {}).get("Rule") or {}).get("DefaultRetention")
@@ -150,12 +165,10 @@ def retained(version: Version, given: Mapping[str, Any] | None, now_ms: int, *, 
     return msgspec.structs.replace(version, mode=mode or "", retain_until_ms=at_ms)
 
 
-def hold(version: Version, given: Mapping[str, Any] | None) -> Version:
-    """The version with or without a legal hold. Raises MalformedXML."""
-    status = (given or {}).get("Status")
-    if status not in _STATES:
+def check_hold(given: Mapping[str, Any] | None) -> None:
+    """Raises MalformedXML for what is no legal hold."""
+    if (given or {}).get("Status") not in _STATES:
         raise malformed_xml()
-    return msgspec.structs.replace(version, legal_hold=status)
 
 
 def no_configuration() -> ServiceError:

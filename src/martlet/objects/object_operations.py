@@ -24,7 +24,7 @@ from martlet.objects.desk import (
     user_metadata,
     version_id_of,
 )
-from martlet.objects.encryption import ROOMS, Encryption, of_request, of_source
+from martlet.objects.encryption import ROOMS, Encryption, of_reader, of_request, of_source
 from martlet.objects.failures import (
     access_denied,
     invalid_argument,
@@ -98,7 +98,7 @@ class ObjectOperations(LockOperations):
         bucket = self.bucket(caller, request, action, key)
         if caller.principal.kind == "anonymous" and any(request.get(name) is not None for name in _OVERRIDES):
             raise invalid_request("Request specific response headers cannot be used for anonymous GET requests.")
-        encryption = of_request(request)
+        encryption = of_reader(request)
         version = self._look(caller, bucket, key, version_id, "HEAD" if is_head else "GET")
         encryption.unlock(version)
         check_conditions(request, version, self.objects.clock.now_ms())
@@ -211,7 +211,7 @@ class ObjectOperations(LockOperations):
         if any(name not in known for name in wanted):
             raise invalid_argument("Invalid attribute name specified.", "x-amz-object-attributes", ",".join(wanted))
         version = self._look(caller, bucket, key, version_id, "GET")
-        of_request(request).unlock(version)
+        of_reader(request).unlock(version)
         answer: Request = {"LastModified": seconds(version.modified_at_ms), "VersionId": shown_id(bucket, version)}
         if "ETag" in wanted:
             answer["ETag"] = version.etag
