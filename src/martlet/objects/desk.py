@@ -142,8 +142,8 @@ class Desk:
         lock = locks.of_request(request, bucket, now_ms)
         if not lock:
             return lock
-        said = (request.get(f"ObjectLock{name}") for name in ("Mode", "RetainUntilDate", "LegalHoldStatus"))
-        context = locks.conditions(*said, now_ms)
+        mode, until, status = (request.get(f"ObjectLock{name}") for name in ("Mode", "RetainUntilDate", "LegalHoldStatus"))
+        context = locks.conditions(mode, until, status, now_ms)
         actions = ["s3:PutObject"]  # once more, now that what a policy may ask for is known
         actions += ["s3:PutObjectRetention"] if "mode" in lock else []
         actions += ["s3:PutObjectLegalHold"] if "legal_hold" in lock else []
