@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from martlet.clock import token_hex
-from martlet.errors import StartFailed
+from martlet.errors import ServiceError, StartFailed
 from martlet.objects import rows
 from martlet.objects.backend import Backend, Draft, Source
 from martlet.objects.checksums import Checksum
@@ -184,6 +184,14 @@ class Blobs:
         if staged.content is None:
             await self._backend.remove(place_of(staged.blob))
             self._staged.discard(place_of(staged.blob))
+
+    async def give_up(self, staged: Staged, error: BaseException) -> None:
+        """The commit that was to name it raised. Where S3's rules refused it, the bytes go. Else (cancelled, store away) it may
+        be committed all the same: then they stay, and the sweep at the next start decides."""
+        if isinstance(error, ServiceError):
+            await asyncio.shield(self.discard(staged))
+        else:
+            self.settle(staged)
 
     def open(self, reader: Reader, segments: Sequence[Segment], key: bytes | None = None) -> Opened:
         """The bytes of these segments, as they are at this moment; `key`: the client's, which sealed them. Close what it gives,

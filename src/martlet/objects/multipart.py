@@ -5,7 +5,6 @@ Source: S3 user guide, "Uploading and copying objects using multipart upload"; S
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from itertools import pairwise
@@ -128,8 +127,8 @@ class MultipartOperations(Desk):
 
         try:
             gone = await self.objects.store.transact(keep)
-        except BaseException:
-            await self.objects.blobs.discard(staged)
+        except BaseException as error:
+            await self.objects.blobs.give_up(staged, error)
             raise
         self.objects.blobs.settle(staged)
         await self.objects.blobs.remove(gone)
@@ -203,9 +202,9 @@ class MultipartOperations(Desk):
 
         try:
             gone = await self.objects.store.transact(keep)
-        except BaseException:
+        except BaseException as error:
             if staged is not None:
-                await asyncio.shield(self.objects.blobs.discard(staged))
+                await self.objects.blobs.give_up(staged, error)
             raise
         if staged is not None:
             self.objects.blobs.settle(staged)

@@ -188,8 +188,8 @@ class Objects:
 
         try:
             made = await self.publish(bucket, key, version, write, expected=expected, cause=cause, event=event)
-        except BaseException:
-            await asyncio.shield(self.blobs.discard(staged))
+        except BaseException as error:
+            await self.blobs.give_up(staged, error)
             raise
         self.blobs.settle(staged)
         return made
