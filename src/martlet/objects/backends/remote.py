@@ -138,9 +138,7 @@ class RemoteDraft:
 
     async def discard(self) -> None:
         sending, self._sending = self._sending, []
-        for task in sending:
-            task.cancel()
-        await asyncio.gather(*sending, return_exceptions=True)
+        await asyncio.gather(*sending, return_exceptions=True)  # what is cancelled may still arrive there
         if self._number:
             await self._backend.remove(self._id)
 
