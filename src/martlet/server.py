@@ -293,9 +293,9 @@ class Server:
 
     def _make_secrets(self) -> None:
         source = key_source(self.settings.secret_key, self.data / "secret.key", environment())
-        vault = Vault(self.store, source)
-        self.secrets = Secrets(self.store, vault, os.urandom, self.settings.region)
-        self.parameters = Ssm(self.store, vault, self.settings.region)
+        self.vault = Vault(self.store, source)
+        self.secrets = Secrets(self.store, self.vault, os.urandom, self.settings.region)
+        self.parameters = Ssm(self.store, self.vault, self.settings.region)
 
     async def _start_queues(self) -> None:
         self._make_secrets()
@@ -315,7 +315,9 @@ class Server:
         backend = await asyncio.to_thread(getattr(importlib.import_module(module), name), place)
         targets = ObjectTargets(self.queues, self.control.may_be_invoked_by, self._enqueue)
         self._object_targets = targets
-        self.objects: Objects = Objects(self.store, self.clock, backend=backend, region=self.settings.region, send=targets.tell)
+        self.objects: Objects = Objects(
+            self.store, self.clock, backend=backend, vault=self.vault, region=self.settings.region, send=targets.tell
+        )
         self.s3 = S3(self.objects, authorize, exists=targets.why_not, tell=targets.tell)
         await self.objects.start()
         self._closers.append(self.objects.stop)
