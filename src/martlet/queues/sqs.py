@@ -19,7 +19,7 @@ from martlet.queues.failures import invalid_value, missing, no_queue, unknown_at
 from martlet.queues.queues import Draft, Queues, Received, Sent
 from martlet.queues.rows import Queue
 from martlet.store import Tx
-from martlet.types import ACCOUNT
+from martlet.types import ACCOUNT, Principal
 
 __all__ = ["Sqs"]
 
@@ -65,6 +65,11 @@ class Sqs:
         name = request.get("QueueName") or _name_in_url(request.get("QueueUrl"))
         arn = request.get("SourceArn") or (arn_of(str(name), self._queues.region) if name else "*")
         return f"sqs:{_ACTIONS.get(operation, operation)}", str(arn)
+
+    def verdict(self, principal: Principal, action: str, resource: str) -> policies.Verdict:
+        """What the queue's own policy says."""
+        queue = self._queues.find_arn(resource)
+        return "" if queue is None else policies.verdict(queue.policy, principal, action, resource)
 
     def waits(self, operation: str, request: Request) -> bool:
         """Whether the call may wait for long."""
