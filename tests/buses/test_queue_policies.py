@@ -17,7 +17,7 @@ OWNER = json.dumps({"Statement": {"Effect": "Allow", "Principal": ROOT, "Action"
 
 
 def heard(platform: Platform, name: str, policy: str) -> tuple[str, str, str]:
-    """A topic whose subscription is a queue with `policy`, and what it refuses goes to another: (topic, queue, dead letters)."""
+    """A topic heard by a queue with `policy`; what that refuses goes to another: (topic, queue, dead letters)."""
     sns = platform.client("sns")
     topic = sns.create_topic(Name=name)["TopicArn"]
     url, queue = platform.queue(name, Policy=policy)
