@@ -33,6 +33,7 @@ BENCHMARKS = (
     "runtimes",
     "lambda_api",
     "deploys",
+    "queues",
     "codec",
 )
 

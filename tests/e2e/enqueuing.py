@@ -20,6 +20,7 @@ __all__ = ["Checked", "Fire", "Ledger"]
 GROUPS = 16
 URL = "http://127.0.0.1/000000000000/enqueues-"
 QUEUES = ("jobs", "lines.fifo")
+_PATIENCE_SECONDS = 60.0  # without a new message: what has not come by then never will
 _CLOCK_SECONDS = 0.002  # the platform's clock counts milliseconds
 
 
@@ -37,11 +38,16 @@ class Ledger:
     def __init__(self) -> None:
         self.tried: set[str] = set()
         self.sent: set[str] = set()  # acknowledged
+        self.missing: set[str] = set()  # of these, what nobody has received yet
         self.delivered: dict[str, list[Delivery]] = defaultdict(list)  # by message id, in the order of answers
         self.bodies: dict[str, set[str]] = defaultdict(set)  # body -> message ids
         self.deleted: dict[str, float] = {}  # message id -> when the delete was acknowledged
         self.late: list[str] = []  # received after that
         self.order: dict[str, list[int]] = defaultdict(list)  # FIFO group -> numbers as they were delivered
+
+    def acknowledge(self, bodies: list[str]) -> None:
+        self.sent.update(bodies)
+        self.missing.update(body for body in bodies if body not in self.bodies)
 
     def deliver(self, messages: list[dict[str, Any]], asked_at: float) -> None:
         now = time.time()
@@ -51,15 +57,11 @@ class Ledger:
                 self.late.append(body)
             self.delivered[id].append(Delivery(body, asked_at, now))
             self.bodies[body].add(id)
+            self.missing.discard(body)
             kind, _, rest = body.partition(":")
             if kind == "line":
                 group, number = rest.split(":")
                 self.order[group].append(int(number))
-
-    @property
-    def missing(self) -> set[str]:
-        """Acknowledged to their senders, and received by nobody."""
-        return self.sent - self.bodies.keys()
 
     def check(self, lease_seconds: float) -> Checked:
         """`AssertionError` if something was lost, made up, came out of order or came again while it was leased."""
@@ -169,7 +171,7 @@ class Fire:
             *(self._produce("code", self.wanted["code"], 50, 2) for _ in range(2)),
             self._produce("note", self.wanted["note"], 20, 1),
         ]
-        consumers = [asyncio.create_task(self._consume(queue)) for queue in QUEUES for _ in range(4)]
+        consumers = [asyncio.create_task(self._consume(queue)) for queue in (*QUEUES, QUEUES[0]) for _ in range(6)]
         sending = asyncio.gather(*producers)
         for count in strikes:
             async with self._progress:
@@ -178,15 +180,20 @@ class Fire:
             self.platform = await asyncio.to_thread(strike)
             self._up.set()
         await sending
+        seen, until = -1, 0.0
         while self.ledger.missing or not await self._empty():
+            if len(self.ledger.delivered) != seen:
+                seen, until = len(self.ledger.delivered), time.monotonic() + _PATIENCE_SECONDS
+            if time.monotonic() > until:
+                break  # the rest is lost: `check` says so
             async with self._progress:
-                await asyncio.wait_for(self._progress.wait(), 120)  # for ever without a delivery: something is lost
+                await self._progress.wait()
         self._over = True
         await asyncio.gather(*consumers)
         return self.ledger
 
     async def _told(self, bodies: list[str]) -> None:
-        self.ledger.sent.update(bodies)
+        self.ledger.acknowledge(bodies)
         async with self._progress:
             self._progress.notify_all()
 
