@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from martlet.errors import ServiceError
 from martlet.queues import attributes, messages, policies, registry
 from martlet.queues.attributes import arn_of
-from martlet.queues.failures import invalid_value, missing, no_queue, unknown_attribute
+from martlet.queues.failures import invalid, invalid_value, missing, no_queue, unknown_attribute
 from martlet.queues.queues import Draft, Queues, Received, Sent
 from martlet.queues.rows import Queue
 from martlet.store import Tx
@@ -158,7 +158,7 @@ class Sqs:
     async def untag_queue(self, caller: Caller, request: Request) -> None:
         names = request.get("TagKeys")
         if not names:
-            raise missing("TagKeys")
+            raise invalid("Tag keys must be between 1 and 128 characters in length.")
         await self._queues.change(_queue_name(request), lambda tx, queue: registry.untag(tx, queue.name, names))
 
     async def add_permission(self, caller: Caller, request: Request) -> None:
