@@ -32,6 +32,8 @@ _ALL = (
     Limit("integration_ms_max", 29_000, "ms", "API Gateway REST API: integration timeout; 30,000 in HTTP APIs"),
     Limit("integration_response_bytes", 10_485_760, "bytes", "API Gateway: payload of an HTTP backend's answer, 10 MB"),
     Limit("integration_connections", 256, "connections", "open connections of HTTP integrations; API requests wait for none"),
+    Limit("proxy_connections", 1_024, "connections", "open connections of apps' proxy routes to other servers"),
+    Limit("proxy_body_bytes", 5_368_709_120, "bytes", "body of a request to another server; it streams, nothing is kept"),
     Limit("template_steps", 100_000, "steps", "work of one run of a mapping template: nodes rendered and values made"),
     Limit("template_output_bytes", 10_485_760, "bytes", "API Gateway: payload, 10 MB; output and texts of one template run"),
     Limit("template_loop_rounds", 1_000, "rounds", "API Gateway: iterations of one #foreach"),
@@ -161,6 +163,10 @@ _ALL = (
         "operators, functions, fields and constants of one expression; DynamoDB: 300 operators",
     ),
     Limit("expression_depth", 32, "levels", "parentheses, functions and operators inside each other in one expression"),
+    Limit("audit_days", 400, "days", "the audit log: older entries are removed, and the chain begins after them"),
+    Limit(
+        "access_log_entries", 1_000, "entries", "the access log: actions on resources kept of one principal; then resource *"
+    ),
     Limit("history_days", 3_650, "days", "longest retention of a collection's history"),
     Limit("idempotency_hours", 24, "hours", "time in which a retried transaction gets the first answer; DynamoDB: 10 minutes"),
     Limit("idempotency_key_characters", 255, "characters", "an idempotency key"),

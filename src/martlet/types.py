@@ -38,6 +38,8 @@ __all__ = [
     "ScheduleConfig",
     "SubscriptionConfig",
     "Throttle",
+    "Upstream",
+    "narrowed",
 ]
 
 
@@ -57,6 +59,12 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 ANONYMOUS = Principal("anonymous")
+
+
+def narrowed(use: str) -> tuple[str, str]:
+    """A use that a function declares, as (name, right): right "" is all that can be done with it, else "read" or "write"."""
+    name, _, right = use.partition(":")
+    return name, right
 
 
 class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,9 +87,10 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     environment: dict[str, str] = {}
     egress: Literal["none", "all"] | tuple[str, ...] = "none"  # a tuple: host names, "*.example.com" allowed
     uses: tuple[str, ...] = ()  # functions of the same app that this one may invoke
-    documents: tuple[str, ...] = ()  # collections that this one may read and write
+    documents: tuple[str, ...] = ()  # collections that this one may read and write; "<name>:read", "<name>:write": only that
     queues: tuple[str, ...] = ()  # queues of the app that this one may send to
-    buckets: tuple[str, ...] = ()  # buckets of the app that this one may read and write
+    buckets: tuple[str, ...] = ()  # buckets of the app that this one may read and write; narrowed as `documents`
+    secrets: tuple[str, ...] = ()  # secrets of the app that this one may read
     buses: tuple[str, ...] = ()  # event buses of the app that this one may publish to; "default": the platform's own
     topics: tuple[str, ...] = ()  # topics of the app that this one may publish to; "<name>.fifo" for a FIFO one
     description: str = ""
@@ -106,15 +115,45 @@ class Throttle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     per: Literal["route", "client"] = "route"
 
 
+class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another HTTP server that answers a route. The request's path follows the path of `to`, without its beginning `strip`."""
+
+    to: str  # http://host[:port][/base]
+    strip: str = ""
+    host: Literal["upstream", "client"] = "upstream"  # whose Host it is told: that of `to`, or the one that the client named
+    timeout_seconds: float = 30.0  # for the head of its answer, and for each further part
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One way from HTTP to a function. `path` is "/orders/{id}", "/files/{proxy+}" or "$default"; `method` may be "ANY"."""
+    """One way from HTTP to a function or to another server. `path` is "/orders/{id}", "/files/{proxy+}" or "$default"; `method`
+    may be "ANY". Requests that it does not take, by `when` and `share`, go to the next best route that fits them."""
 
     method: str
     path: str
-    function: str
+    function: str = ""
+    upstream: Upstream | None = None  # in place of a function
     payload_format: Literal["1.0", "2.0"] = "2.0"
     cors: Cors | None = None
     throttle: Throttle | None = None
+    when: tuple[tuple[str, str], ...] = ()  # (header in lower case, its value; "*": any), all of them
+    share: float = 100.0  # percent of the clients
+    by: str = "address"  # what a client is: "address", "header:<name>", "cookie:<name>"; "request": each is one by itself
+
+    @property
+    def conditional(self) -> bool:
+        """It may leave requests that fit to other routes."""
+        return bool(self.when) or self.share < 100
+
+    @property
+    def leads_to(self) -> str:
+        """The function's name, or the server's URL."""
+        return self.function if self.upstream is None else self.upstream.to
+
+    @property
+    def condition(self) -> str:
+        """In words: "x-beta: 1, 10 %", or "" for none."""
+        said = [f"{name}: {value}" for name, value in self.when]
+        return ", ".join([*said, f"{self.share:g} %"] if self.share < 100 else said)
 
 
 ContentHandling = Literal["", "CONVERT_TO_TEXT", "CONVERT_TO_BINARY"]

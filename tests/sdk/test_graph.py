@@ -254,6 +254,22 @@ WRONG: list[tuple[str, str]] = [
     ("@app.get('/{a+}/b')\ndef a(a): ...", r"\{a\+\} takes all the rest, so it must come last"),
     ("@app.get('/', cors={'origins': 7})\ndef a(): ...", "cors: origins=7 is of the wrong type"),
     ("@app.get('/{a}/{a}')\ndef a(a): ...", "has a name twice"),
+    ("app.proxy('/', to='localhost:9000')", r"^app.py:4: proxy: to='localhost:9000': it is http://host"),
+    ("app.proxy('/', to='http://a/?x')", "to="),
+    ("app.proxy('/', to='http://u:p@a')", "to="),
+    ("app.proxy('/', to='http://a', timeout=0)", "timeout=0: it is a number of seconds"),
+    ("app.proxy('/', to='http://a', host='mine')", "host='mine'"),
+    ("app.proxy('/a/{x+}', to='http://a', strip='/b')", r"strip='/b': the path /a/\{x\+\} does not begin with it"),
+    ("app.proxy('/', to='http://a', memory=1)", "unknown option memory; known are methods, strip, host, timeout, cors"),
+    ("app.proxy('/', to='http://a')\n@app.route('ANY', '/')\ndef a(): ...", "ANY / is answered already by a proxy"),
+    ("@app.get('/', share=5)\n@app.get('/', share=5)\ndef a(): ...", "GET / is answered already by a"),
+    ("@app.get('/', share=101)\ndef a(): ...", "share=101: it is a percentage"),
+    ("@app.get('/', share=True)\ndef a(): ...", "share=True"),
+    ("@app.get('/', share=float('nan'))\ndef a(): ...", "share=nan"),
+    ("@app.get('/', share=5, by='cookie')\ndef a(): ...", "by='cookie': it is"),
+    ("@app.get('/', when={})\ndef a(): ...", "when={}"),
+    ("@app.get('/', when={'x': 1})\ndef a(): ...", "when="),
+    ("@app.get('/', when='x')\ndef a(): ...", "when='x'"),
     ("@app.get('/a b')\ndef a(): ...", "'a b' is no segment"),
     ("@app.route('BREW', '/')\ndef a(): ...", "BREW is no method that routes know"),
     ("@app.get('/', payload='3')\ndef a(): ...", "payload='3'"),
@@ -272,6 +288,7 @@ WRONG: list[tuple[str, str]] = [
     ("@app.get('/', egress=['http://x'])\ndef a(): ...", "egress="),
     ("@app.get('/', uses=['nobody'])\ndef a(): ...", "uses 'nobody', which is no function of this app"),
     ("@app.get('/', uses=[print])\ndef a(): ...", "uses <built-in function print>"),
+    ("@app.get('/', uses=[Secret('a/b')])\ndef a(): ...", "secret 'a/b'"),
     ("@app.get('/', uses=[Collection('a/b')])\ndef a(): ...", "collection 'a/b'"),
     ("@app.get('/', cors={'origin': []})\ndef a(): ...", "cors: unknown 'origin'"),
     ("@app.get('/', cors={'credentials': 'yes'})\ndef a(): ...", "cors: credentials='yes' is of the wrong type"),
@@ -364,6 +381,35 @@ def h(event, context): ...
 """
 
 
+def test_proxies_and_conditions(load: Any) -> None:
+    text = """
+from martlet import App
+app = App("shop")
+app.proxy("$default", to="http://old:9000")
+app.proxy("/s/{x+}", to="https://new/v2", methods=["GET", "post"], strip="/s", host="client", timeout=2.5, share=5,
+          by="request")
+@app.get("/a", when={"X-Beta": "1", "X-A": "*"})
+@app.get("/a", share=10, by="cookie:id")
+@app.get("/a")
+def a() -> str: ...
+"""
+    upstream = {"to": "https://new/v2", "strip": "/s", "host": "client", "timeout_seconds": 2.5}
+    fifth = {"path": "/s/{x+}", "upstream": upstream, "share": 5.0, "by": "request"}
+    a = {"method": "GET", "path": "/a", "function": "a"}
+    assert emit(load(text), "x")["routes"] == [
+        {
+            "method": "ANY",
+            "path": "$default",
+            "upstream": {**upstream, "to": "http://old:9000", "strip": "", "host": "upstream", "timeout_seconds": 30},
+        },
+        {"method": "GET", **fifth},
+        {"method": "POST", **fifth},
+        {**a, "when": [["x-a", "*"], ["x-beta", "1"]]},
+        {**a, "share": 10.0, "by": "cookie:id"},
+        a,
+    ]
+
+
 def test_collections_and_their_changes(load: Any) -> None:
     found = emit(load(COLLECTIONS))
     teams, people = sorted(found["collections"], key=lambda one: one["name"], reverse=True)
@@ -396,6 +442,27 @@ def test_collections_and_their_changes(load: Any) -> None:
     assert (first["retries"], first["bisect"], first["start"], first["on_failure"]) == (-1, True, "oldest", "queue:lost")
     assert (second["on_failure"], second["max_age_seconds"], second["report_failures"]) == ("function:f", 60, True)
     assert second["batch_size"] == 100
+
+
+def test_uses_can_be_narrowed(load: Any) -> None:
+    text = """
+from martlet import Bucket, Bus, Topic
+
+app = App("shop")
+orders, carts, mail = Collection("orders"), Collection("carts"), Queue("mail", fifo=True)
+photos, files, bus, news = Bucket("photos"), Bucket("files"), Bus("bus"), Topic("news")
+
+@app.function(uses=[orders.write, carts.read, carts, mail.send, photos.read, files.write, bus.publish, news.publish])
+def f(event, context): ...
+
+@app.function(uses=[f.invoke, Secret("stripe")])
+def g(event, context): ...
+"""
+    first, second = graph.emit(load(text), "shop")["functions"]
+    assert first["documents"] == ["orders:write", "carts:read", "carts"]
+    assert first["buckets"] == ["photos:read", "files:write"]
+    assert (first["queues"], first["buses"], first["topics"]) == (["mail"], ["bus"], ["news"])
+    assert (second["uses"], second["secrets"]) == (["f"], ["stripe"])
 
 
 @pytest.mark.parametrize(

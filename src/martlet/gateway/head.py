@@ -59,6 +59,7 @@ class Request:
         "method",
         "path",
         "query",
+        "routed",
         "scheme",
         "stream",
         "target",
@@ -78,6 +79,7 @@ class Request:
         self.client: tuple[str, int] = ("", 0)
         self.scheme = "http"
         self.keep_alive = False
+        self.routed: Any = None  # what the handler found when it was asked whether the body is to stream
         self.stream: BodyStream | None = None  # of a body that is served while it comes in; `body` is b"" then
         self.fields: Fields
 

@@ -411,7 +411,7 @@ class _Connection(asyncio.Protocol):
                 self.transport.resume_reading()
                 self.deadline = server.now + server.body_read_ns
 
-        upload.stream = request.stream = BodyStream(demand)
+        upload.stream = request.stream = BodyStream(demand, fields.content_length)
         self._serve(request, 0)
         if self.upload is upload:
             self.deadline = server.now + server.body_read_ns

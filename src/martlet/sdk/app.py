@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from martlet.sdk.bus import Bus, Topic
     from martlet.sdk.documents import Changed, Collection
     from martlet.sdk.queue import Queue
+    from martlet.sdk.right import Right
+    from martlet.sdk.secret import Secret
 
-    Uses = Iterable[Function | Collection | Queue | Bucket | Bus | Topic | str]
+    Uses = Iterable[Function | Collection | Queue | Bucket | Bus | Topic | Secret | Right | Callable[..., Any] | str]
 
     class Options(TypedDict, total=False):
         """Settings of a function; each left out takes the platform's default (`martlet.types.FunctionConfig`)."""
@@ -40,12 +42,28 @@ if TYPE_CHECKING:
         cors: str | Iterable[str] | Mapping[str, Any]  # origins, or the fields of `martlet.types.Cors`
         throttle: Mapping[str, Any]  # the fields of `martlet.types.Throttle`: rate, burst, per
         payload: str  # payload format: "2.0" or "1.0"
+        when: Mapping[str, str]  # only requests that have these headers ("*": with any value); others go to the next best route
+        share: float  # only this percentage of the clients; a client stays where it is while the share grows
+        by: str  # what a client is: "address" (default), "header:<name>", "cookie:<name>"; "request": each request is one
         raw: bool  # the handler takes Lambda's (event, context) and returns a Lambda answer
+
+    class ProxyOptions(TypedDict, total=False):
+        """Settings of a proxy route."""
+
+        strip: str  # beginning of the path that the server is not told
+        host: str  # "upstream" (default): the Host of `to`; "client": the one that the client named
+        timeout: float  # seconds for the head of the answer, and for each further part; default 30
+        cors: str | Iterable[str] | Mapping[str, Any]
+        throttle: Mapping[str, Any]
+        when: Mapping[str, str]
+        share: float
+        by: str
 
     Decorator = Callable[[Callable[..., Any]], Function]
 
 __all__ = ["App"]
 
+ROUTE_SETTINGS = ("cors", "throttle", "payload", "when", "share", "by")
 SETTINGS = ("memory", "timeout", "tmp", "concurrency", "reserved", "provisioned", "env", "egress", "description")
 
 
@@ -59,6 +77,7 @@ class App:
     def __init__(self, name: str | None = None) -> None:
         self.name = name
         self.functions = Functions()
+        self.proxies: list[Route] = []
 
     def __repr__(self) -> str:
         return f"App({self.name!r})"
@@ -185,8 +204,25 @@ class App:
         function.interface = interface
         prefix = path.rstrip("/")
         places = dict.fromkeys((prefix or "/", f"{prefix}/", f"{prefix}/{{proxy+}}"))  # {proxy+} never matches nothing
-        function.routes = [Route("ANY", place, *route, where) for place in places]
+        function.routes = [Route("ANY", place, route, where) for place in places]
         return function
+
+    def proxy(self, path: str, *, to: str, methods: str | Iterable[str] = "ANY", **options: Unpack[ProxyOptions]) -> None:
+        """Another HTTP server at `to` ("http://host:port", with a path that goes before the request's) answers these methods on
+        `path`. With `when` or `share` here or on a function's route, requests that a route does not take go to the next best
+        one that fits: so a route moves from one to the other."""
+        where = _caller()
+        settings: dict[str, Any] = dict(options)
+        route = _route_options(settings)
+        payload = route.pop("payload", None)
+        known = {"strip": "", "host": "upstream", "timeout": 30}
+        upstream = {"to": to} | {name: settings.pop(name, default) for name, default in known.items()}
+        if settings or payload is not None:
+            unknown = next(iter(settings), "payload")
+            told = ", ".join([*known, *(name for name in ROUTE_SETTINGS if name != "payload")])
+            raise DeclarationError(f"{where}: unknown option {unknown}; known are methods, {told}")
+        for method in [methods] if isinstance(methods, str) else methods:
+            self.proxies.append(Route(method.upper(), path, route, where, upstream))
 
     def _route(self, methods: list[str], path: str, options: RouteOptions, where: str) -> Decorator:
         settings: dict[str, Any] = dict(options)
@@ -197,7 +233,7 @@ class App:
             function = self._declare(target, settings, where)
             function.raw = function.raw or raw
             # Decorators apply from the bottom up; the routes are kept in the order of the text.
-            function.routes[:0] = [Route(method.upper(), path, *route, where) for method in methods]
+            function.routes[:0] = [Route(method.upper(), path, route, where) for method in methods]
             return function
 
         return decorate
@@ -231,9 +267,9 @@ class App:
             )
 
 
-def _route_options(settings: dict[str, Any]) -> tuple[Any, Any, str]:
-    """Take what belongs to the route out of `settings`: cors, throttle, payload."""
-    return settings.pop("cors", None), settings.pop("throttle", None), settings.pop("payload", "2.0")
+def _route_options(settings: dict[str, Any]) -> dict[str, Any]:
+    """Take what belongs to the route out of `settings`."""
+    return {name: settings.pop(name) for name in ROUTE_SETTINGS if name in settings}
 
 
 def _caller() -> str:

@@ -129,6 +129,10 @@ class ApiEdge:
 
     # requests
 
+    def owns(self, path: bytes) -> bool:
+        """Whether a path is ours on every host."""
+        return path.startswith(b"/_") and _PATH.match(path) is not None
+
     def takes_path(self, exchange: Exchange) -> bool:
         """Serve `/_api/<id>/…` and `/_url/<id>/…`; False for any other path."""
         path = exchange.request.path
