@@ -46,8 +46,8 @@ class Rooms:
             region="us-east-1",
         )  # fmt: skip
         book = Rulebook(store, patterns.parse_pattern)
-        self.triggers.serve(BusSource(store, self.events, book, to, Calls(nothing), self.sns))
-        self.triggers.serve(TopicSource(store, self.sns, to, Calls(nothing), patterns.parse_pattern))
+        self.triggers.serve(BusSource(store, self.events, book, to, Calls(nothing, clock.now_ms), self.sns))
+        self.triggers.serve(TopicSource(store, self.sns, to, Calls(nothing, clock.now_ms), patterns.parse_pattern))
 
     async def settle(self) -> None:
         for _ in range(12):
