@@ -34,6 +34,7 @@ BENCHMARKS = (
     "runtimes",
     "lambda_api",
     "deploys",
+    "queues",
     "codec",
 )
 
