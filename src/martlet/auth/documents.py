@@ -61,7 +61,7 @@ def check_trust(text: str) -> None:
 
 
 def check_resource(text: str) -> None:
-    """Return if `text` is a policy of a queue or a topic, which need not name themselves, else raise MalformedPolicyDocument."""
+    """Return if `text` is a policy of a queue or topic, which need not name themselves, else raise MalformedPolicyDocument."""
     for statement in _statements(text):
         _check_principal(statement)
         if "Resource" in statement and "NotResource" in statement:
