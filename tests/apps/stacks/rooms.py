@@ -361,6 +361,13 @@ class Sources:
         return shown
 
 
+class _NoServices:
+    """No universal targets: no template of these tests has one."""
+
+    async def check(self, service: str, action: str, parameters: Any) -> None:
+        raise AssertionError(f"{service}:{action} was asked for")
+
+
 class House:
     """A platform with nothing but stacks. `reborn` is what a restart after a crash finds."""
 
@@ -376,7 +383,8 @@ class House:
         if before is not None:
             self.store.rows = dict(before.store.rows)
         given: dict[str, Any] = {"region": "us-east-1", "compile_pattern": lambda text: bool, "timetable": self.schedules}
-        self.events, self.scheduler = Events(self.store, self.clock, **given), Scheduler(self.store, self.clock, **given)
+        self.events = Events(self.store, self.clock, **given)
+        self.scheduler = Scheduler(self.store, self.clock, services=_NoServices(), **given)
         tables = Tables(_Tx(self.store.rows, self.store.rows))  # type: ignore[arg-type]
         tables.put(Bus(name="default", created_at_ms=0, modified_at_ms=0))
         tables.put(Group(name="default", created_at_ms=0, modified_at_ms=0))
