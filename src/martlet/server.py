@@ -165,6 +165,7 @@ class Server:
         self.port = self.api_port = 0
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._principals: dict[tuple[str, int], Principal] = {}
+        self._unlock: Callable[[], None] = lambda: None  # the data folder, of a node of a shared database
         self._results = Results()
         self._forward: Forward | None = None
         self._stored_code: Callable[[str, str, str], Awaitable[bytes]] | None = None
@@ -201,24 +202,13 @@ class Server:
         await self._start_tables()
         await self._start_queues()
         await self._start_objects()
-        # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
-        self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
+        # The data folder, whose name the node has, is this process's alone: leases that a killed one left are ours at once.
+        self.triggers = Triggers(
+            self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder=self.store.node
+        )
         self._make_event_sources()
         await self._start_buses()
-        self.apps = Apps(
-            self.store,
-            self.functions,
-            self.triggers,
-            data=self.data,
-            on_routes=self._on_routes,
-            clock=self.clock,
-            settings=self.settings,
-            consumers=Declared(self.event_sources, AppBuckets(self.objects)),
-            listeners=self.buses.listeners,
-            schemas=AppSchemas(self.documents),
-            collections=DeclaredCollections(self.documents),
-            also_used=self._used_elsewhere,
-        )
+        self.apps = self._make_apps()
         self._closers.append(self.apps.close)
         self.apis = Apis(self.store, on_apis=self._on_apis, check=_check_api)
         self.stacks = SleepingStacks(self.store, self._open_stacks)
@@ -242,17 +232,17 @@ class Server:
         _settle_memory()
 
     async def _open_store(self) -> None:
-        """The file in the data folder, or a database, which one node leads at a time."""
+        """The file in the data folder, or a database, of which this is one node."""
         if not self.settings.store:
             self.store = await Store.open(self.data / "store", clock=self.clock, engine=ENGINES["sqlite"])
             self._closers.append(self.store.close)
             return
         self.store = await Store.open(self.settings.store, clock=self.clock, engine=ENGINES["postgresql"])
         self._closers.append(self.store.close)
-        await places.lead(self.store, self.data, self.clock, self._deposed)
+        self._unlock = await places.join(self.store, self.data, self._lost)
 
-    def _deposed(self, why: MartletError) -> None:
-        """Another node leads: whatever this one would still do is refused by the store, so it stops."""
+    def _lost(self, why: MartletError) -> None:
+        """This node may write no more: whatever it would still do is refused by the store, so it stops."""
         print(f"stopping: {why.message}", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -313,7 +303,7 @@ class Server:
         def record(database: str, used: Usage) -> None:
             self.document_ledger.record(database, used)
 
-        self.documents = Documents(self.store, self.clock, record=record, holder="local")  # as for `triggers` below
+        self.documents = Documents(self.store, self.clock, record=record, holder=self.store.node)  # as for `triggers`
         self.document_ledger = DocumentLedger(self.store, self.clock, self.documents.storage)
         self.document_ledger.start()
         self._closers.append(self.document_ledger.stop)
@@ -323,7 +313,7 @@ class Server:
     async def _start_tables(self) -> None:
         """DynamoDB's tables, beside the collections."""
         record = self.document_ledger.record
-        self.tables = Tables(self.store, self.clock, region=self.settings.region, record=record, holder="local")
+        self.tables = Tables(self.store, self.clock, region=self.settings.region, record=record, holder=self.store.node)
         await self.tables.start()
         self._closers.append(self.tables.stop)
 
@@ -359,6 +349,22 @@ class Server:
         await self.lifecycle.start()
         self._closers.append(self.lifecycle.stop)
 
+    def _make_apps(self) -> Apps:
+        return Apps(
+            self.store,
+            self.functions,
+            self.triggers,
+            data=self.data,
+            on_routes=self._on_routes,
+            clock=self.clock,
+            settings=self.settings,
+            consumers=Declared(self.event_sources, AppBuckets(self.objects)),
+            listeners=self.buses.listeners,
+            schemas=AppSchemas(self.documents),
+            collections=DeclaredCollections(self.documents),
+            also_used=self._used_elsewhere,
+        )
+
     def _make_event_sources(self) -> None:
         """Event source mappings, of queues, collections and streams of tables. Their operations are the service "lambda"'s."""
         self.event_sources = EventSources(
@@ -371,7 +377,7 @@ class Server:
             region=self.settings.region,
             streams=self.tables.streams,
             destinations=GivenUp(self.queues, self._event_target, self._enqueue),
-            holder="local",
+            holder=self.store.node,
         )
 
     async def _start_buses(self) -> None:
@@ -597,6 +603,7 @@ class Server:
     async def _close_all(self) -> None:
         while self._closers:
             await self._closers.pop()()
+        self._unlock()
 
     # --- wiring ---------------------------------------------------------------------------------------------------
 

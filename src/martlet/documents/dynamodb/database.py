@@ -40,7 +40,7 @@ class Tables:
         self.clock = clock
         self.region = region
         self._record = record
-        self.catalog = Catalog((lambda: store.generation) if exclusive else None)
+        self.catalog = Catalog((lambda: store.generation) if exclusive and not store.shared else None)
         self.housekeeping = Housekeeping(store, clock, self.catalog, holder or token_hex(8))
         self.streams = Streams(store, self.catalog, region)
 
