@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from martlet import __version__
@@ -59,7 +60,7 @@ from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.limits import LIMITS
 from martlet.metering import DocumentLedger, Ledger
-from martlet.objects import S3, AppBuckets, Lifecycle, Objects
+from martlet.objects import S3, AppBuckets, Lifecycle, Objects, folder_owner
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
@@ -127,6 +128,7 @@ class _CloudFormation:
 
 BACKENDS = {
     "disk": "martlet.objects.backends.disk:open_backend",
+    "elsewhere": "martlet.objects.backends.elsewhere:open_backend",
     "remote": "martlet.objects.backends.remote:open_backend",
 }
 SERVICES: dict[str, type | str] = {
@@ -164,7 +166,7 @@ class Server:
         self.metrics = Registry()
         self.port = self.api_port = 0
         self._closers: list[Callable[[], Awaitable[None]]] = []
-        self._principals: dict[tuple[str, int], Principal] = {}
+        self._principals: dict[tuple[str, int, int], Principal] = {}
         self._unlock: Callable[[], None] = lambda: None  # the data folder, of a node of a shared database
         self._results = Results()
         self._forward: Forward | None = None
@@ -228,6 +230,7 @@ class Server:
         self._closers.append(self.event_sources.stop)
         maintenance = asyncio.get_running_loop().create_task(self._maintain())
         self._closers.append(lambda: _cancelled(maintenance))
+        await self.store.announce(self._endpoint())
         self._write_endpoint()
         _settle_memory()
 
@@ -337,11 +340,15 @@ class Server:
     async def _start_objects(self) -> None:
         """Buckets: bytes beside the store, or in a remote object store (`objects` of the settings)."""
         place = self.settings.objects or str(self.data / "objects")
-        module, _, name = BACKENDS["remote" if "://" in place else "disk"].partition(":")
+        kind = "remote" if "://" in place else "disk"
+        if self.store.shared and kind == "disk" and (owner := await folder_owner(self.store)) != self.store.node:
+            kind, place = "elsewhere", owner
+        module, _, name = BACKENDS[kind].partition(":")
         backend = await asyncio.to_thread(getattr(importlib.import_module(module), name), place)
         targets = ObjectTargets(self.queues, self.control.may_be_invoked_by, self._enqueue)
         self._object_targets = targets
-        self.objects: Objects = Objects(self.store, self.clock, backend=backend, region=self.settings.region, send=targets.tell)
+        given: dict[str, Any] = {"backend": backend, "region": self.settings.region, "is_common": kind == "remote"}
+        self.objects: Objects = Objects(self.store, self.clock, send=targets.tell, **given)
         self.s3 = S3(self.objects, authorize, exists=targets.why_not, tell=targets.tell)
         await self.objects.start()
         self._closers.append(self.objects.stop)
@@ -415,6 +422,8 @@ class Server:
             from martlet.apps.stacks.assembly import stored_code  # deferred, see `SleepingStacks`
 
             self._stored_code = stored_code(self.data, lambda *place: self.objects.fetch_code(*place))
+        if bucket == "martlet-code" and await self.functions.folders.have("code", key):  # perhaps another node packed it
+            await self.functions.folders.keep("code", key)
         return await self._stored_code(bucket, key, version)
 
     async def _start_control(self) -> None:
@@ -591,6 +600,9 @@ class Server:
                 await self.log_groups.expire()
                 await self.queues.expire()
                 await self.secrets.expire()
+                await self.functions.folders.sweep(
+                    lambda: self._used_elsewhere() | self.apps.referenced() | self.control.archives()
+                )
             except MartletError as error:
                 self.logs.platform("_platform", f"maintenance of the store failed: {error}")
 
@@ -642,7 +654,7 @@ class Server:
 
     def _principal_of(self, version: FunctionVersion) -> Principal:
         """Who the code of a version is now."""
-        key = (version.name, version.version)
+        key = (version.name, version.version, version.created_at_ms)
         principal = self._principals.get(key)
         if principal is None:
             if len(self._principals) > 10_000:
@@ -664,7 +676,16 @@ class Server:
                 except MartletError as error:
                     await _send_problem(send, error)
                     return
-            await inner(scope, receive, send)
+            if not self.store.shared:
+                await inner(scope, receive, send)
+                return
+            async with AsyncExitStack() as request:
+                try:
+                    await request.enter_async_context(self.store.fresh())  # one question to the database, not one a read
+                except MartletError as error:
+                    await _send_problem(send, error)
+                    return
+                await inner(scope, receive, send)
 
         return serve
 
@@ -732,6 +753,8 @@ class Server:
             "data": str(self.data),
             "app_url": f"http://{self.settings.host}:{self.port}",
             "api_url": f"http://{self.settings.host}:{self.api_port}",
+            "node": self.store.node,
+            "nodes": [{"name": card.name, "place": card.place, "api_url": card.url} for card in self.store.others],
             "apps": len(self.apps.list()) + len(self.stacks.list()),
             **found,
         }

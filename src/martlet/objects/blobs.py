@@ -92,8 +92,9 @@ class _Digests:
 class Blobs:
     """Every blob of the platform."""
 
-    def __init__(self, store: Store, backend: Backend) -> None:
+    def __init__(self, store: Store, backend: Backend, is_common: bool) -> None:
         self._store = store
+        self._is_common = is_common
         self._backend = backend
         self._staged: set[str] = set()  # kept or being written, not yet named by a row
         self._pins: dict[str, int] = {}  # blobs that are being read
@@ -199,8 +200,11 @@ class Blobs:
             _LOG.warning("blob %s stays until the next start: %s", id, error)
 
     async def sweep(self) -> int:
-        """Remove what no row names; the number of blobs that went. Safe beside normal work."""
+        """Remove what no row names; the number of blobs that went. Safe beside normal work. Nothing where several nodes have
+        the same place for bytes: another one may be writing what has no row yet."""
         count = 0
+        if self._store.shared and self._is_common:
+            return count
         async for id in self._backend.ids():
             if id in self._staged or id in self._pins or self._is_named(id):
                 continue
@@ -213,6 +217,19 @@ class Blobs:
 
     async def close(self) -> None:
         await self._backend.close()
+
+
+async def folder_owner(store: Store) -> str:
+    """The node in whose folder the bytes are, where nodes share the store and no place for bytes: the first that asked."""
+    row = rows.FOLDER
+
+    def take(tx: Tx) -> str:
+        found = tx.get(row)
+        if found is None:
+            tx.put(row, store.node.encode())
+        return store.node if found is None else found.decode()
+
+    return await store.transact(take)
 
 
 class Opened:

@@ -56,11 +56,14 @@ NOTHING = Expected()
 class Objects:
     """Every bucket of the platform. Errors are `ServiceError` in S3's words."""
 
-    def __init__(self, store: Store, clock: Clock, *, backend: Backend, region: str, send: Send) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, *, backend: Backend, region: str, send: Send, is_common: bool = False
+    ) -> None:
+        """`is_common`: other nodes keep bytes in the same place."""
         self.store = store
         self.clock = clock
         self.region = region
-        self.blobs = Blobs(store, backend)
+        self.blobs = Blobs(store, backend, is_common)
         self.notices = Notices(store, clock, region, send)
         self._sweep: asyncio.Task[None] | None = None
 

@@ -43,6 +43,8 @@ DELAYED: Final = b"d"
 _QUEUE: Final = "queues.queue"  # (.., name) -> Queue
 _HEAP: Final = "queues.heap"  # (.., heap) and what follows
 _GARBAGE: Final = "queues.garbage"  # (.., heap) -> nothing: swept up
+QUEUES: Final = keys.prefix_range(_QUEUE)
+HEAPS: Final = keys.prefix_range(_HEAP)
 _HEAPS: Final = keys.encode("queues.heaps")  # -> counter: heaps given out
 _PLACE = struct.Struct(">QQ")
 _NUMBER = struct.Struct(">Q")
@@ -208,6 +210,11 @@ class Heap:
         self.ready = prefix + b"r"
         self.timed = prefix + b"t"
         self.order = prefix + b"o"
+
+    @property
+    def comes_and_goes(self) -> tuple[bytes, bytes]:
+        """The range of the keys of what is ready, or will be: a change there is a receiver's news."""
+        return self.ready, self.timed + b"\xff"
 
     # messages and their states
 

@@ -21,7 +21,7 @@ from martlet.store import keys
 from martlet.store.engine import Seen
 from martlet.store.transaction import Lease, Reader, Tx, lease_of, lease_row
 
-__all__ = ["ALONE_ROW", "Card", "Members", "Turns", "is_alive"]
+__all__ = ["ALONE_ROW", "Card", "Members", "Turns", "is_alive", "node_names"]
 
 _ALONE: Final = "martlet.leader"
 ALONE_ROW: Final = lease_row(_ALONE)
@@ -207,6 +207,8 @@ class Members:
             tx.put(keys.encode(*_DIRECTORY, self.card.name), _ENCODE(self.card))
         others, dead = self._everybody(tx)
         alone = tx.lease(_ALONE)
+        if self._mine is not None and held is not None and held.expires_at_ms <= tx.now_ms:
+            return mine, False, others, []  # perhaps the database was away: who is dead is seen when all could have renewed
         if not others:
             return mine, tx.lease_take(_ALONE, self._holder, _LEASE_MS) is not None, others, dead
         if alone is not None and alone.holder == self._holder:
@@ -342,6 +344,11 @@ def _member(name: str) -> str:
 
 def _turn(name: str) -> str:
     return f"turn/{name}"
+
+
+def node_names(reader: Reader) -> set[str]:
+    """The nodes of this database that live, or died within the last hour; none where nobody shares it."""
+    return {str(keys.decode(key)[2]) for key, _ in reader.scan(*keys.prefix_range(*_DIRECTORY))}
 
 
 def is_alive(reader: Reader, name: str, now_ms: int) -> bool:

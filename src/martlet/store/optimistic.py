@@ -38,6 +38,7 @@ _FRESH_SECONDS: Final = 1.0  # how long a request's freshness holds
 _SAFETY_SECONDS: Final = 15.0  # between two looks that nobody asked for: a hint may have been lost
 _CALM: Final = 16  # groups without another node's commit between them, until the lock is no longer taken at once
 _PAUSES: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # before asking again a database that is away
+_TELL_AGAIN_SECONDS: Final = 1.0
 _RECENT_ENTRIES: Final = 1_024
 _RECENT_BYTES: Final = 8_192  # of an entry that is kept
 
@@ -138,18 +139,24 @@ class SharedStore(Store):
         self._turns = Turns(self, card.name)
         self._tasks.append(await self.members.join(card, lost))
 
+    async def announce(self, url: str) -> None:
+        await self.members.announce(url)
+
     @property
     def others(self) -> tuple[Card, ...]:
         return self.members.others
+
+    def on_departure(self, told: Callable[[str], None]) -> None:
+        self.members.on_departure(told)
+
+    def on_return(self, told: Callable[[], None]) -> None:
+        self.members.on_return(told)
 
     def watch(self, low: bytes, high: bytes, told: Callable[[list[bytes] | None], None]) -> None:
         self._watchers.append((low, high, told))
 
     def turn(self, name: str, wait_seconds: float | None = 0.0) -> AbstractAsyncContextManager[bool]:
         return self._turns.turn(name, wait_seconds)
-
-    def now_ms(self) -> int:
-        return self._clock.now_ms()
 
     @property
     def ends(self) -> bool:
@@ -165,9 +172,15 @@ class SharedStore(Store):
     def _spread_now(self, changed: list[bytes] | None) -> None:
         for low, high, told in self._watchers:
             if changed is None:
-                told(None)
+                self._told(told, None)
             elif mine := changed[bisect_left(changed, low) : bisect_left(changed, high)]:
-                told(mine)
+                self._told(told, mine)
+
+    def _told(self, told: Callable[[list[bytes] | None], None], changed: list[bytes] | None) -> None:
+        try:
+            told(changed)
+        except MartletError:  # it could not read what is new, so that its copy is old: it is told until it could
+            self._loop.call_later(_TELL_AGAIN_SECONDS, self._told, told, None)
 
     # what rooms use
 

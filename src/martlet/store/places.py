@@ -39,8 +39,6 @@ async def join(store: Store, folder: Path, lost: Callable[[MartletError], None])
         ) from error
     try:
         await store.join(_card_of(folder), lost)
-        if others := store.others:
-            raise StartFailed(f"the database is led by another node: {others[0].place}", remedy="stop that node")
     except BaseException:
         lock.close()
         raise

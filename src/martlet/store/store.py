@@ -237,10 +237,19 @@ class Store:
         process. `lost` hears when this node may write no more. Raises `StartFailed` while another process lives under this
         node's name."""
 
+    async def announce(self, url: str) -> None:
+        """Let the other nodes know where this one answers."""
+
     @property
     def others(self) -> tuple[Card, ...]:
         """The other nodes that live."""
         return ()
+
+    def on_departure(self, told: Callable[[str], None]) -> None:
+        """`told` gets the name of each other node that is dead, once; of those that died before this one came, too."""
+
+    def on_return(self, told: Callable[[], None]) -> None:
+        """`told` is called when this node was taken for dead and is back: others may have taken over what was its own."""
 
     def watch(self, low: bytes, high: bytes, told: Callable[[list[bytes] | None], None]) -> None:
         """From now on `told` gets the keys from `low` to `high` that *other nodes* changed, or None: any of them. It is called
@@ -250,7 +259,11 @@ class Store:
         """Around work that one node at a time may do: waits so long (None: as long as it takes) for another one to end. Gives
         whether this node was not at it already. The work is cancelled, and ends with `Overloaded`, when the node was away for
         so long that another has taken its turn. Raises `Conflict` naming the node that is at it."""
-        return nullcontext(True)
+        return nullcontext(False)
+
+    def now_ms(self) -> int:
+        """The store's clock."""
+        return self._clock.now_ms()
 
     @property
     def generation(self) -> int:

@@ -55,6 +55,9 @@ class ScheduleSource:
         self._sns = sns
         self._to = destinations
 
+    def anew(self) -> None:
+        """Nothing is kept."""
+
     def match(self, entry: LogEntry) -> Sequence[Event] | None:
         fired = schedule.fired_in(entry)
         if not fired.app.startswith(OWNER):
