@@ -29,12 +29,15 @@ from martlet.apps.stacks.sleeping import SleepingStacks
 from martlet.apps.zips import Zips
 from martlet.auth import (
     INVOKE,
+    Accesses,
+    AuditLog,
     Auth,
     Identities,
     Sessions,
     authorize,
     check_host,
     function_principal,
+    named,
     role_for_service,
     with_role,
 )
@@ -64,17 +67,17 @@ from martlet.objects import S3, AppBuckets, Lifecycle, Objects, folder_owner
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
+from martlet.protocols.auditing import auditor
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.queues import Queues, Sqs
 from martlet.secrets import Secrets, Ssm, Vault, key_source
 from martlet.store import Store, places
 from martlet.telemetry import Registry
-from martlet.triggers import EventSources, ObjectTargets, Target, Triggers
+from martlet.triggers import EventSources, Lambda, ObjectTargets, Target, Triggers
 from martlet.triggers.buses import Buses
 from martlet.triggers.given_up import GivenUp
 from martlet.triggers.results import Results
-from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
 from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route
 
 __all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server"]
@@ -84,32 +87,6 @@ SANDBOXES = {
     "isolated": "martlet.functions.sandboxes.isolated:IsolatedHost",
     "process": "martlet.functions.sandboxes.process:ProcessHost",
 }
-
-
-class Lambda:
-    """The service "lambda": the control plane of functions, and the event source mappings of the triggers beside it."""
-
-    parts = (Control, EventSources)
-
-    def __init__(self, control: Control, sources: EventSources) -> None:
-        self._control, self._sources = control, sources
-        for name in EVENT_SOURCE_OPERATIONS:
-            setattr(self, name, getattr(sources, name))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._control, name)
-
-    def _tagged(self, request: dict[str, Any]) -> Any:
-        return self._sources if ":event-source-mapping:" in request["Resource"] else self._control
-
-    async def list_tags(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
-        return await self._tagged(request).list_tags(caller, request)  # type: ignore[no-any-return]
-
-    async def tag_resource(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
-        return await self._tagged(request).tag_resource(caller, request)  # type: ignore[no-any-return]
-
-    async def untag_resource(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
-        return await self._tagged(request).untag_resource(caller, request)  # type: ignore[no-any-return]
 
 
 class _CloudFormation:
@@ -187,8 +164,7 @@ class Server:
         self._prepare_data()
         self._raise_descriptors()
         await self._open_store()
-        self.auth = Auth(self.store, self.clock)
-        await self.auth.ensure_root(self.data / "credentials.json")
+        await self._start_auth()
         self.ledger = Ledger(self.store, self.clock)
         self.ledger.start()
         self._closers.append(self.ledger.stop)
@@ -233,6 +209,13 @@ class Server:
         await self.store.announce(self._endpoint())
         self._write_endpoint()
         _settle_memory()
+
+    async def _start_auth(self) -> None:
+        self.auth = Auth(self.store, self.clock)
+        self.audit, self.access = AuditLog(self.store, self.clock), Accesses(self.store, self.clock)
+        self.audit.start()
+        self._closers += [self.audit.stop, self.access.stop]
+        await self.auth.ensure_root(self.data / "credentials.json")
 
     async def _open_store(self) -> None:
         """The file in the data folder, or a database, of which this is one node."""
@@ -603,6 +586,7 @@ class Server:
                 await self.functions.folders.sweep(
                     lambda: self._used_elsewhere() | self.apps.referenced() | self.control.archives()
                 )
+                await self.audit.expire()
             except MartletError as error:
                 self.logs.platform("_platform", f"maintenance of the store failed: {error}")
 
@@ -643,6 +627,13 @@ class Server:
         gateway = Principal("service", f"gateway for {app}", frozenset({(INVOKE, function)}))
         authorize(gateway, INVOKE, function)
         return None
+
+    def _named(self, name: str) -> Principal | None:
+        """A principal by its name in the access log."""
+        kind, _, rest = name.partition(" ")
+        if kind == "function":
+            return self._acting(rest)
+        return self.store.read(lambda reader: named(reader, kind, rest, self.settings.region))
 
     def _serve_private(self, sock: socket.socket, version: FunctionVersion, begun: bytes = b"") -> None:
         """A connection from inside a sandbox: the same API, with the sandbox's own principal."""
@@ -708,6 +699,10 @@ class Server:
             region=self.settings.region,
             stacks=self.stacks,
             failures=self.control,
+            audit=auditor(self.audit, self.access),
+            audit_log=self.audit,
+            access_log=self.access,
+            principal=self._named,
             presign=Sessions(self.store, self.clock).presigner(
                 self.settings.region, lambda: f"{self.settings.host}:{self.api_port}"
             ),
