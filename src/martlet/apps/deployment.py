@@ -43,7 +43,7 @@ from martlet.apps.requirements import read as read_requirements
 from martlet.apps.sources import SOURCES
 from martlet.clock import Clock, token_hex
 from martlet.config import Settings
-from martlet.errors import Conflict, DeployFailed, InvalidInput, MartletError, NotFound, StoreFailed
+from martlet.errors import Conflict, DeployFailed, InvalidInput, MartletError, NotFound, Overloaded, StoreFailed
 from martlet.limits import LIMITS, exceeded
 from martlet.store import keys
 from martlet.types import AppGraph, CollectionDeclaration, FunctionVersion, Route
@@ -56,6 +56,7 @@ _SCAN_LIMIT = 100_000
 _SCHEMA = "schema.graphql"
 _TURN = "deployments"
 _TURN_SECONDS = 60.0
+_LEASE_SECONDS = 15.0  # a dead node's turn ends after ten
 T = TypeVar("T")
 RouteTable: TypeAlias = list[tuple[str, Route, str]]  # app, route, full name of its function
 
@@ -186,10 +187,10 @@ class Apps:
     async def _after(self, departed: str) -> None:
         """Another node died: perhaps while it deployed."""
         try:
-            async with self._store.turn(_TURN, 0.0) as is_new:
+            async with self._store.turn(_TURN, _LEASE_SECONDS) as is_new:
                 if is_new:
                     await self._recover()
-        except Conflict:
+        except (Conflict, Overloaded):
             pass  # another node sees to it
 
     @asynccontextmanager

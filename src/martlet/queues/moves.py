@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from martlet.clock import Clock, uuid4_text
-from martlet.errors import Conflict, MartletError, ServiceError
+from martlet.errors import MartletError, ServiceError
 from martlet.queues import registry, rows
 from martlet.queues.attributes import arn_of, name_in_arn
 from martlet.queues.failures import invalid, no_resource
@@ -162,10 +162,8 @@ class Moves:
             most = max(move.rate // 10, 1)
             pause = most / move.rate
         try:
-            async with self._store.turn(f"move/{move.id}"):  # its rate is of all nodes together
+            async with self._store.turn(f"move/{move.id}", None):  # its rate is of all nodes together
                 await self._steps(move, most, pause)
-        except Conflict:
-            pass  # another node is at it; when that dies we are told
         except MartletError as error:
             _LOG.error("moving messages of %s pauses until the next start: %s", move.source, error.message)
 
