@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import threading
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ import boto3
 import httpx
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
+from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
 from tests.e2e.driving import Api, Command, eventually, write_app
 from tests.postgres_server import Schemas
 from tests.running_platform import RunningPlatform
@@ -126,6 +128,81 @@ def test_every_node_serves_what_any_of_them_was_given(start: Start, schemas: Sch
     assert Api(one).invoke("shared-noted", {"cause": "asked"})["error"] == ""
     assert causes(two) == Counter({"asked": 1})
     assert client(two, "sts").get_caller_identity()["Arn"] == client(one, "sts").get_caller_identity()["Arn"]
+
+
+TEMPLATE = """
+Resources:
+  Role:
+    Type: AWS::IAM::Role
+    Properties:
+      AssumeRolePolicyDocument:
+        Statement: [{Effect: Allow, Principal: {Service: lambda.amazonaws.com}, Action: "sts:AssumeRole"}]
+  Says:
+    Type: AWS::Lambda::Function
+    Properties:
+      FunctionName: stacked
+      Runtime: python3.11
+      Handler: index.handler
+      Role: !GetAtt Role.Arn
+      Code:
+        ZipFile: |
+          def handler(event, context):
+              return "@version@"
+"""
+
+
+def zipped(text: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("index.py", text)
+    return out.getvalue()
+
+
+def said(node: RunningPlatform, function: str) -> str:
+    try:
+        answer = client(node, "lambda").invoke(FunctionName=function)
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    return answer["Payload"].read().decode().strip('"')
+
+
+@pytest.mark.timeout(180)
+def test_the_lambda_api_and_stacks_of_all_nodes_are_one(start: Start, schemas: Schemas) -> None:
+    url = schemas()
+    one, two = start("one", url), start("two", url)
+    here, there = client(one, "lambda"), client(two, "lambda")
+    layer = here.publish_layer_version(LayerName="base", Content={"ZipFile": zipped("LAYERED = 'layered'\n")})
+    code = "import sys; sys.path.append('/opt')\ndef handler(event, context):\n    return '@'\n"
+    there.create_function(
+        FunctionName="made",
+        Runtime="python3.11",
+        Handler="index.handler",
+        Role="arn:aws:iam::000000000000:role/any",
+        Layers=[layer["LayerVersionArn"]],
+        Code={"ZipFile": zipped(code.replace("@", "first"))},
+    )
+    for node in (one, two):
+        eventually(lambda node=node: said(node, "made") == "first")
+    there.get_waiter("function_active_v2").wait(FunctionName="made")
+    here.update_function_code(FunctionName="made", ZipFile=zipped(code.replace("@", "second")))
+    eventually(lambda: said(two, "made") == "second")
+    here.get_waiter("function_updated_v2").wait(FunctionName="made")
+    version = there.publish_version(FunctionName="made")["Version"]
+    there.create_alias(FunctionName="made", Name="live", FunctionVersion=version)
+    eventually(lambda: said(one, "made:live") == "second")
+    location = there.get_function(FunctionName="made")["Code"]["Location"]
+    assert b"PK" in httpx.get(location, timeout=30).content[:4]
+    here.delete_function(FunctionName="made")
+    eventually(lambda: said(two, "made") == "ResourceNotFoundException")
+
+    stacks = [client(node, "cloudformation") for node in (one, two)]
+    given = {"StackName": "shared", "Capabilities": ["CAPABILITY_IAM"]}
+    stacks[0].create_stack(TemplateBody=TEMPLATE.replace("@version@", "first"), **given)
+    stacks[1].get_waiter("stack_create_complete").wait(StackName="shared", WaiterConfig={"Delay": 1})
+    eventually(lambda: said(two, "stacked") == "first")
+    stacks[1].update_stack(TemplateBody=TEMPLATE.replace("@version@", "second"), **given)
+    stacks[0].get_waiter("stack_update_complete").wait(StackName="shared", WaiterConfig={"Delay": 1})
+    eventually(lambda: said(one, "stacked") == "second")
 
 
 @pytest.mark.timeout(120)

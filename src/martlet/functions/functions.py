@@ -328,6 +328,7 @@ class Functions:
     async def _follow(self, names: set[str] | None, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
+        pause = _FOLLOW_AGAIN_SECONDS
         while names is None or names:
             try:
                 if names is None:
@@ -338,7 +339,8 @@ class Functions:
                     names.discard(name)
             except (MartletError, OSError) as error:
                 self.logs.platform("_platform", f"what another node published does not serve here yet: {error}")
-                await asyncio.sleep(_FOLLOW_AGAIN_SECONDS)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 60.0)
 
     async def _follow_one(self, name: str) -> None:
         """Serve what the store says, published by another node."""

@@ -22,7 +22,7 @@ from martlet.types import FunctionVersion, Invocation, Outcome
 __all__ = ["Control"]
 
 T = TypeVar("T")
-_FOLLOW_AGAIN_SECONDS: Final = 1.0
+_FOLLOW_AGAIN_SECONDS: Final = 5.0
 _LOG: Final = logging.getLogger("martlet.control")
 
 
