@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.postgres_server import Schemas
@@ -169,3 +170,26 @@ async def test_a_folder_is_one_node(schemas: Schemas, tmp_path: Path) -> None:
     unlock_again()
     one.members._mine = None  # it has nothing to give back
     await one.close()
+
+
+async def test_a_transaction_that_scans_up_to_now_ends_however_slow_the_database_is(schemas: Schemas) -> None:
+    """Its time holds while what it asks for is fetched: else it would ask for something else each time it runs."""
+    url = schemas()
+    store = await joined(url, "one")
+    asked = 0
+    look = store._shared.look
+
+    async def slow(*arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        seen = await look(*arguments)
+        later = store.now_ms() + 3
+        while store.now_ms() < later:  # noqa: ASYNC110 (it is the clock that must move on)
+            await asyncio.sleep(0.001)
+        return seen
+
+    store._shared.look = slow  # type: ignore[method-assign]
+    low = keys.prefix_range("due")[0]
+    await store.transact(lambda tx: tx.scan(low, low + tx.now_ms.to_bytes(8, "big")))
+    assert asked < 10
+    await store.close()

@@ -261,8 +261,12 @@ class Heap:
 
     def due(self, reader: Reader, now_ms: int, limit: int) -> list[tuple[bytes, int, int, bytes]]:
         """(key, visible_at_ms, seq, value) of what is in flight or delayed no longer."""
-        rows = reader.scan(self.timed, self.timed + _PLACE.pack(now_ms + 1, 0), limit=limit)
-        return [(key, *_PLACE.unpack_from(key, len(key) - 16), value) for key, value in rows]
+        # To the end of the second: who runs again a moment later, on rows that were fetched meanwhile, asks for the same ones.
+        rows = reader.scan(self.timed, self.timed + _PLACE.pack(now_ms - now_ms % 1000 + 1000, 0), limit=limit)
+        found = [(key, *_PLACE.unpack_from(key, len(key) - 16), value) for key, value in rows]
+        while found and found[-1][1] > now_ms:
+            found.pop()
+        return found
 
     def next_due(self, reader: Reader) -> int | None:
         """When the next message that is in flight or delayed becomes visible."""

@@ -38,6 +38,7 @@ _FRESH_SECONDS: Final = 1.0  # how long a request's freshness holds
 _SAFETY_SECONDS: Final = 15.0  # between two looks that nobody asked for: a hint may have been lost
 _CALM: Final = 16  # groups without another node's commit between them, until the lock is no longer taken at once
 _PAUSES: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # before asking again a database that is away
+_SAME_TIME_MS: Final = 1_000
 _TELL_AGAIN_SECONDS: Final = 1.0
 _RECENT_ENTRIES: Final = 1_024
 _RECENT_BYTES: Final = 8_192  # of an entry that is kept
@@ -344,7 +345,10 @@ class SharedStore(Store):
 
     def _run_job(self, job: Job) -> Needs:
         window = Window(self._base, [known for known in job.known if self._base.current(known)])
-        tx = TrackedTx(window, self._pending, self._base.seq + self._entries_waiting, self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+        if not 0 <= now_ms - job.now_ms < _SAME_TIME_MS:
+            job.now_ms = now_ms
+        tx = TrackedTx(window, self._pending, self._base.seq + self._entries_waiting, job.now_ms)
         self._inside = tx
         try:
             result, error = self._run(job.fn, tx)
