@@ -41,7 +41,6 @@ from martlet.auth import (
     role_for_service,
     with_role,
 )
-from martlet.buses import Events, Scheduler, Sns
 from martlet.clock import Clock
 from martlet.config import Settings, environment
 from martlet.documents import Documents, Usage
@@ -54,7 +53,7 @@ from martlet.functions.log_groups import LogGroups
 from martlet.functions.logs import LogStore
 from martlet.functions.runtimes import RUNTIMES, nearest
 from martlet.functions.sandbox import SandboxHost
-from martlet.gateway.apis import ApiEdge
+from martlet.gateway.apis import ApiEdge, ManagementApi
 from martlet.gateway.apis import check as check_api
 from martlet.gateway.apis.access_log import AccessLog
 from martlet.gateway.apis.backend import Backend
@@ -62,25 +61,28 @@ from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.limits import LIMITS
-from martlet.metering import DocumentLedger, Ledger
+from martlet.metering import Metering
 from martlet.objects import S3, AppBuckets, Lifecycle, Objects, folder_owner
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
+from martlet.protocols.asgi import denying
 from martlet.protocols.auditing import auditor
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
+from martlet.protocols.universal import Universal
 from martlet.queues import Queues, Sqs
 from martlet.secrets import Secrets, Ssm, Vault, key_source
+from martlet.services import SERVICES, CloudFormation, Lambda
 from martlet.store import Store, places
 from martlet.telemetry import Registry
-from martlet.triggers import EventSources, Lambda, ObjectTargets, Target, Triggers
+from martlet.triggers import EventSources, ObjectTargets, Target, Triggers
 from martlet.triggers.buses import Buses
 from martlet.triggers.given_up import GivenUp
 from martlet.triggers.results import Results
 from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route
 
-__all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server"]
+__all__ = ["ENGINES", "SANDBOXES", "Server"]
 
 ENGINES = {name: f"martlet.store.engines.{module}:open_engine" for name, module in places.MODULES.items()}
 SANDBOXES = {
@@ -89,40 +91,10 @@ SANDBOXES = {
 }
 
 
-class _CloudFormation:
-    """The service "cloudformation", read in at the first call."""
-
-    def __init__(self, stacks: SleepingStacks) -> None:
-        self._stacks = stacks
-        self._service: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        if self._service is None:
-            module, _, kind = str(SERVICES["cloudformation"]).partition(":")
-            self._service = getattr(importlib.import_module(module), kind)(self._stacks.wake().engine)
-        return getattr(self._service, name)
-
-
 BACKENDS = {
     "disk": "martlet.objects.backends.disk:open_backend",
     "elsewhere": "martlet.objects.backends.elsewhere:open_backend",
     "remote": "martlet.objects.backends.remote:open_backend",
-}
-SERVICES: dict[str, type | str] = {
-    "cloudformation": "martlet.apps.stacks.api:CloudFormation",
-    "dynamodb": DynamoDb,
-    "dynamodbstreams": DynamoDbStreams,
-    "events": Events,
-    "iam": Identities,
-    "lambda": Lambda,
-    "logs": LogGroups,
-    "s3": S3,
-    "scheduler": Scheduler,
-    "sns": Sns,
-    "secretsmanager": Secrets,
-    "sqs": Sqs,
-    "ssm": Ssm,
-    "sts": Sessions,
 }
 _GRACE_SECONDS = 30.0
 _MINIMUM_LEVEL = 2
@@ -165,9 +137,7 @@ class Server:
         self._raise_descriptors()
         await self._open_store()
         await self._start_auth()
-        self.ledger = Ledger(self.store, self.clock)
-        self.ledger.start()
-        self._closers.append(self.ledger.stop)
+        self._start_metering()
         self.logs = LogStore(self.data / "logs", self.clock)
         self._closers.append(self.logs.close)
         self.log_groups = LogGroups(self.logs, self.store, self.clock)
@@ -209,6 +179,19 @@ class Server:
         await self.store.announce(self._endpoint())
         self._write_endpoint()
         _settle_memory()
+
+    def _start_metering(self) -> None:
+        try:
+            self.metering = Metering(self.store, self.clock, self.settings.prices)
+        except InvalidInput as error:
+            raise StartFailed(f"MARTLET_PRICES: {error.message}", remedy=error.remedy) from error
+        self.metering.app_of = self._app_of
+        self.metering.start()
+        self._closers.append(self.metering.stop)
+
+    def _app_of(self, function: str) -> str:
+        version = self.functions.get(function)
+        return version.app if version is not None else ""
 
     async def _start_auth(self) -> None:
         self.auth = Auth(self.store, self.clock)
@@ -266,7 +249,7 @@ class Server:
             data=self.data,
             clock=self.clock,
             logs=self.logs,
-            ledger=self.ledger,
+            ledger=self.metering.functions,
             metrics=self.metrics,
             serve_private=self._serve_private,
             keep_alive_seconds=self.settings.keep_alive_seconds,
@@ -287,18 +270,16 @@ class Server:
 
     async def _start_documents(self) -> None:
         def record(database: str, used: Usage) -> None:
-            self.document_ledger.record(database, used)
+            self.metering.documents.record(database, used)
 
         self.documents = Documents(self.store, self.clock, record=record, holder=self.store.node)  # as for `triggers`
-        self.document_ledger = DocumentLedger(self.store, self.clock, self.documents.storage)
-        self.document_ledger.start()
-        self._closers.append(self.document_ledger.stop)
+        self.metering.watch_storage(self.documents.storage)
         await self.documents.start()
         self._closers.append(self.documents.stop)
 
     async def _start_tables(self) -> None:
         """DynamoDB's tables, beside the collections."""
-        record = self.document_ledger.record
+        record = self.metering.documents.record
         self.tables = Tables(self.store, self.clock, region=self.settings.region, record=record, holder=self.store.node)
         await self.tables.start()
         self._closers.append(self.tables.stop)
@@ -378,6 +359,7 @@ class Server:
             self.store, self.clock, self.triggers, self.queues, control=self.control, resolve=self._event_target,
             logs=self.log_groups, ask=outside.ask, authorize=authorize, region=self.settings.region,
             endpoint=self._endpoint, results=self._results,
+            services=Universal(self._rooms, self.store),
         )  # fmt: skip
         self._object_targets.open(self.store, self.buses.events, self.buses.topics)
         await self.buses.start()
@@ -501,10 +483,15 @@ class Server:
         )
 
     async def _listen(self) -> None:
-        self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
+        self.edge = Edge(
+            self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics,
+            called_hosts=self.settings.called_hosts, meter=self.metering.answered,
+        )  # fmt: skip
+        self._closers.append(self.edge.close)
         self.api_edge = self._make_api_edge()
         self.edge.set_apis(self.api_edge)
-        self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
+        proxied: dict[str, Any] = {"streams": self.edge.takes_streams, "stream_body_bytes": LIMITS["proxy_body_bytes"].default}
+        self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)", **proxied)
         inner = archives.beside(self.control.download, protocols_app(self._rooms()))
         api = AsgiHandler(self._guarded(subscriptions.beside(self.buses.topics, self.settings.region, inner)))
         streamed: dict[str, Any] = {"streams": s3_face.streams, "stream_body_bytes": LIMITS["object_put_bytes"].default}
@@ -534,6 +521,7 @@ class Server:
             may_invoke=lambda function, arn: self.control.may_be_invoked_by(function, "apigateway.amazonaws.com", arn),
             may_invoke_url=self.control.may_invoke_url,
         )
+        edge.connections.has_others = lambda: bool(self.store.others)
         self._closers.append(edge.close)
         return edge
 
@@ -578,7 +566,7 @@ class Server:
         while True:
             await asyncio.sleep(3600)
             try:
-                self.document_ledger.sample()
+                self.metering.documents.sample()
                 await self.store.maintain(keep_log_ms=_KEEP_LOG_MS)
                 await self.log_groups.expire()
                 await self.queues.expire()
@@ -628,6 +616,9 @@ class Server:
         authorize(gateway, INVOKE, function)
         return None
 
+    def _asked(self, principal: Principal, action: str) -> None:
+        self.metering.asked(self._app_of(principal.name) if principal.kind == "function" else "", action)
+
     def _named(self, name: str) -> Principal | None:
         """A principal by its name in the access log."""
         kind, _, rest = name.partition(" ")
@@ -665,7 +656,7 @@ class Server:
                 try:
                     check_host(host.decode("latin-1"), (self.settings.host,))
                 except MartletError as error:
-                    await _send_problem(send, error)
+                    await _send_problem(denying(send) if scope["type"] == "websocket" else send, error)
                     return
             if not self.store.shared:
                 await inner(scope, receive, send)
@@ -674,7 +665,7 @@ class Server:
                 try:
                     await request.enter_async_context(self.store.fresh())  # one question to the database, not one a read
                 except MartletError as error:
-                    await _send_problem(send, error)
+                    await _send_problem(denying(send) if scope["type"] == "websocket" else send, error)
                     return
                 await inner(scope, receive, send)
 
@@ -688,8 +679,10 @@ class Server:
             documents=CheckedDocuments(self.documents),
             collections=self.documents,
             logs=self.logs,
-            usage=self._usage,
-            document_usage=self._document_usage,
+            usage=self.metering.usage,
+            document_usage=self.metering.document_usage,
+            request_usage=self.metering.request_usage,
+            bill=self.metering.bill,
             dead_letters=lambda app, limit: self.triggers.dead_letters(app, limit),
             metrics=self.metrics.render,
             status=self.status,
@@ -699,7 +692,7 @@ class Server:
             region=self.settings.region,
             stacks=self.stacks,
             failures=self.control,
-            audit=auditor(self.audit, self.access),
+            audit=auditor(self.audit, self.access, self._asked),
             audit_log=self.audit,
             access_log=self.access,
             principal=self._named,
@@ -711,7 +704,8 @@ class Server:
     def _services(self) -> dict[str, object]:
         """AWS's services that Martlet has, by the names that boto3 gives them: instances of `SERVICES`."""
         return {
-            "cloudformation": _CloudFormation(self.stacks),
+            "apigatewaymanagementapi": ManagementApi(self.api_edge.connections),
+            "cloudformation": CloudFormation(self.stacks),
             "dynamodb": DynamoDb(self.tables, authorize),
             "dynamodbstreams": DynamoDbStreams(self.tables),
             "events": self.buses.events,
@@ -726,17 +720,6 @@ class Server:
             "ssm": self.parameters,
             "sts": Sessions(self.store, self.clock),
         }
-
-    def _usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
-        import msgspec
-
-        return [msgspec.to_builtins(row) for row in self.ledger.usage(since_ms=since_ms, until_ms=until_ms)]
-
-    def _document_usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
-        import msgspec
-
-        self.document_ledger.sample()
-        return [msgspec.to_builtins(row) for row in self.document_ledger.usage(since_ms, until_ms)]
 
     def status(self) -> dict[str, Any]:
         """What `martlet status` prints."""

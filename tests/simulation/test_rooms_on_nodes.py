@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from tests.simulation.test_nodes import joined, until
 
 from martlet.auth import Auth
 from martlet.clock import Clock
-from martlet.errors import StoreFailed, Unauthenticated, Unsupported
+from martlet.errors import ServiceError, StoreFailed, Unauthenticated, Unsupported
 from martlet.functions.asynchronous import Asynchronous, Treatment
+from martlet.gateway.apis.connections import Connections
 from martlet.objects.backends.elsewhere import ElsewhereBackend
 from martlet.store import Folders, keys
 from martlet.store.optimistic import SharedStore
@@ -217,6 +219,20 @@ async def test_each_node_has_credentials_and_all_take_them(schemas: Schemas, tmp
         who("two", first.token)
     await two.close()
     await one.close()
+
+
+# connections
+
+
+async def test_a_connection_that_may_be_at_another_node_is_not_called_gone() -> None:
+    connections = Connections(Clock(), "us-east-1")
+    with pytest.raises(ServiceError, match=r"^$") as told:
+        connections.get("abc=")
+    assert told.value.name == "GoneException"
+    connections.has_others = lambda: True
+    for ask in (connections.get, partial(connections.resource, method="POST")):
+        with pytest.raises(ServiceError, match="not at this node"):
+            ask("abc=")
 
 
 # objects

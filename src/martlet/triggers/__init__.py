@@ -4,15 +4,14 @@ changes of documents by followers of the log.
 Owns: schedules and their due times, deliveries under way, dead letters; event source mappings and their cursors; the language
 of event patterns.
 Offers: `Triggers` (check, put, remove, list, dead_letters, start, stop, run_due), `EventSources` (the operations on mappings),
-`Lambda` (they and the control plane, as one service), `patterns`.
+`patterns`.
 Never: runs functions itself (it is given `dispatch`), polls the store, or loses an event between its cause and its end.
 """
 
 from martlet.triggers.event import DeadLetter, Event
-from martlet.triggers.lambda_ import Lambda
 from martlet.triggers.schedules import Schedule
 from martlet.triggers.sources import EventSources, Target
 from martlet.triggers.targets import ObjectTargets
 from martlet.triggers.triggers import Triggers
 
-__all__ = ["DeadLetter", "Event", "EventSources", "Lambda", "ObjectTargets", "Schedule", "Target", "Triggers"]
+__all__ = ["DeadLetter", "Event", "EventSources", "ObjectTargets", "Schedule", "Target", "Triggers"]
