@@ -62,7 +62,7 @@ from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.limits import LIMITS
 from martlet.metering import Metering
-from martlet.objects import S3, AppBuckets, Lifecycle, Objects, folder_owner
+from martlet.objects import S3, AppBuckets, BucketFiles, Lifecycle, Objects, folder_owner
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
@@ -316,6 +316,7 @@ class Server:
         self.s3 = S3(self.objects, authorize, exists=targets.why_not, tell=targets.tell)
         await self.objects.start()
         self._closers.append(self.objects.stop)
+        self.tables.imports.serve(BucketFiles(self.objects))
         self.lifecycle = Lifecycle(self.objects)
         await self.lifecycle.start()
         self._closers.append(self.lifecycle.stop)
