@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from martlet import __version__
@@ -61,7 +62,7 @@ from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.limits import LIMITS
 from martlet.metering import Metering
-from martlet.objects import S3, AppBuckets, BucketFiles, Lifecycle, Objects
+from martlet.objects import S3, AppBuckets, BucketFiles, Lifecycle, Objects, folder_owner
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
@@ -92,6 +93,7 @@ SANDBOXES = {
 
 BACKENDS = {
     "disk": "martlet.objects.backends.disk:open_backend",
+    "elsewhere": "martlet.objects.backends.elsewhere:open_backend",
     "remote": "martlet.objects.backends.remote:open_backend",
 }
 _GRACE_SECONDS = 30.0
@@ -113,7 +115,8 @@ class Server:
         self.metrics = Registry()
         self.port = self.api_port = 0
         self._closers: list[Callable[[], Awaitable[None]]] = []
-        self._principals: dict[tuple[str, int], Principal] = {}
+        self._principals: dict[tuple[str, int, int], Principal] = {}
+        self._unlock: Callable[[], None] = lambda: None  # the data folder, of a node of a shared database
         self._results = Results()
         self._forward: Forward | None = None
         self._stored_code: Callable[[str, str, str], Awaitable[bytes]] | None = None
@@ -147,24 +150,13 @@ class Server:
         await self._start_tables()
         await self._start_queues()
         await self._start_objects()
-        # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
-        self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
+        # The data folder, whose name the node has, is this process's alone: leases that a killed one left are ours at once.
+        self.triggers = Triggers(
+            self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder=self.store.node
+        )
         self._make_event_sources()
         await self._start_buses()
-        self.apps = Apps(
-            self.store,
-            self.functions,
-            self.triggers,
-            data=self.data,
-            on_routes=self._on_routes,
-            clock=self.clock,
-            settings=self.settings,
-            consumers=Declared(self.event_sources, AppBuckets(self.objects)),
-            listeners=self.buses.listeners,
-            schemas=AppSchemas(self.documents),
-            collections=DeclaredCollections(self.documents),
-            also_used=self._used_elsewhere,
-        )
+        self.apps = self._make_apps()
         self._closers.append(self.apps.close)
         self.apis = Apis(self.store, on_apis=self._on_apis, check=_check_api)
         self.stacks = SleepingStacks(self.store, self._open_stacks)
@@ -184,6 +176,7 @@ class Server:
         self._closers.append(self.event_sources.stop)
         maintenance = asyncio.get_running_loop().create_task(self._maintain())
         self._closers.append(lambda: _cancelled(maintenance))
+        await self.store.announce(self._endpoint())
         self._write_endpoint()
         _settle_memory()
 
@@ -208,17 +201,17 @@ class Server:
         await self.auth.ensure_root(self.data / "credentials.json")
 
     async def _open_store(self) -> None:
-        """The file in the data folder, or a database, which one node leads at a time."""
+        """The file in the data folder, or a database, of which this is one node."""
         if not self.settings.store:
             self.store = await Store.open(self.data / "store", clock=self.clock, engine=ENGINES["sqlite"])
             self._closers.append(self.store.close)
             return
         self.store = await Store.open(self.settings.store, clock=self.clock, engine=ENGINES["postgresql"])
         self._closers.append(self.store.close)
-        await places.lead(self.store, self.data, self.clock, self._deposed)
+        self._unlock = await places.join(self.store, self.data, self._lost)
 
-    def _deposed(self, why: MartletError) -> None:
-        """Another node leads: whatever this one would still do is refused by the store, so it stops."""
+    def _lost(self, why: MartletError) -> None:
+        """This node may write no more: whatever it would still do is refused by the store, so it stops."""
         print(f"stopping: {why.message}", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -279,7 +272,7 @@ class Server:
         def record(database: str, used: Usage) -> None:
             self.metering.documents.record(database, used)
 
-        self.documents = Documents(self.store, self.clock, record=record, holder="local")  # as for `triggers` below
+        self.documents = Documents(self.store, self.clock, record=record, holder=self.store.node)  # as for `triggers`
         self.metering.watch_storage(self.documents.storage)
         await self.documents.start()
         self._closers.append(self.documents.stop)
@@ -287,7 +280,7 @@ class Server:
     async def _start_tables(self) -> None:
         """DynamoDB's tables, beside the collections."""
         record = self.metering.documents.record
-        self.tables = Tables(self.store, self.clock, region=self.settings.region, record=record, holder="local")
+        self.tables = Tables(self.store, self.clock, region=self.settings.region, record=record, holder=self.store.node)
         await self.tables.start()
         self._closers.append(self.tables.stop)
 
@@ -311,7 +304,10 @@ class Server:
     async def _start_objects(self) -> None:
         """Buckets: bytes beside the store, or in a remote object store (`objects` of the settings)."""
         place = self.settings.objects or str(self.data / "objects")
-        module, _, name = BACKENDS["remote" if "://" in place else "disk"].partition(":")
+        kind = "remote" if "://" in place else "disk"
+        if self.store.shared and kind == "disk" and (owner := await folder_owner(self.store)) != self.store.node:
+            kind, place = "elsewhere", owner
+        module, _, name = BACKENDS[kind].partition(":")
         backend = await asyncio.to_thread(getattr(importlib.import_module(module), name), place)
         targets = ObjectTargets(self.queues, self.control.may_be_invoked_by, self._enqueue)
         self._object_targets = targets
@@ -326,6 +322,22 @@ class Server:
         await self.lifecycle.start()
         self._closers.append(self.lifecycle.stop)
 
+    def _make_apps(self) -> Apps:
+        return Apps(
+            self.store,
+            self.functions,
+            self.triggers,
+            data=self.data,
+            on_routes=self._on_routes,
+            clock=self.clock,
+            settings=self.settings,
+            consumers=Declared(self.event_sources, AppBuckets(self.objects)),
+            listeners=self.buses.listeners,
+            schemas=AppSchemas(self.documents),
+            collections=DeclaredCollections(self.documents),
+            also_used=self._used_elsewhere,
+        )
+
     def _make_event_sources(self) -> None:
         """Event source mappings, of queues, collections and streams of tables. Their operations are the service "lambda"'s."""
         self.event_sources = EventSources(
@@ -338,7 +350,7 @@ class Server:
             region=self.settings.region,
             streams=self.tables.streams,
             destinations=GivenUp(self.queues, self._event_target, self._enqueue),
-            holder="local",
+            holder=self.store.node,
         )
 
     async def _start_buses(self) -> None:
@@ -377,6 +389,8 @@ class Server:
             from martlet.apps.stacks.assembly import stored_code  # deferred, see `SleepingStacks`
 
             self._stored_code = stored_code(self.data, lambda *place: self.objects.fetch_code(*place))
+        if bucket == "martlet-code" and await self.functions.folders.have("code", key):  # perhaps another node packed it
+            await self.functions.folders.keep("code", key)
         return await self._stored_code(bucket, key, version)
 
     async def _start_control(self) -> None:
@@ -509,6 +523,7 @@ class Server:
             may_invoke=lambda function, arn: self.control.may_be_invoked_by(function, "apigateway.amazonaws.com", arn),
             may_invoke_url=self.control.may_invoke_url,
         )
+        edge.connections.has_others = lambda: bool(self.store.others)
         self._closers.append(edge.close)
         return edge
 
@@ -558,6 +573,9 @@ class Server:
                 await self.log_groups.expire()
                 await self.queues.expire()
                 await self.secrets.expire()
+                await self.functions.folders.sweep(
+                    lambda: self._used_elsewhere() | self.apps.referenced() | self.control.archives()
+                )
                 await self.audit.expire()
             except MartletError as error:
                 self.logs.platform("_platform", f"maintenance of the store failed: {error}")
@@ -571,6 +589,7 @@ class Server:
     async def _close_all(self) -> None:
         while self._closers:
             await self._closers.pop()()
+        self._unlock()
 
     # --- wiring ---------------------------------------------------------------------------------------------------
 
@@ -619,7 +638,7 @@ class Server:
 
     def _principal_of(self, version: FunctionVersion) -> Principal:
         """Who the code of a version is now."""
-        key = (version.name, version.version)
+        key = (version.name, version.version, version.created_at_ms)
         principal = self._principals.get(key)
         if principal is None:
             if len(self._principals) > 10_000:
@@ -641,7 +660,16 @@ class Server:
                 except MartletError as error:
                     await _send_problem(denying(send) if scope["type"] == "websocket" else send, error)
                     return
-            await inner(scope, receive, send)
+            if not self.store.shared:
+                await inner(scope, receive, send)
+                return
+            async with AsyncExitStack() as request:
+                try:
+                    await request.enter_async_context(self.store.fresh())  # one question to the database, not one a read
+                except MartletError as error:
+                    await _send_problem(denying(send) if scope["type"] == "websocket" else send, error)
+                    return
+                await inner(scope, receive, send)
 
         return serve
 
@@ -705,6 +733,8 @@ class Server:
             "data": str(self.data),
             "app_url": f"http://{self.settings.host}:{self.port}",
             "api_url": f"http://{self.settings.host}:{self.api_port}",
+            "node": self.store.node,
+            "nodes": [{"name": card.name, "place": card.place, "api_url": card.url} for card in self.store.others],
             "apps": len(self.apps.list()) + len(self.stacks.list()),
             **found,
         }

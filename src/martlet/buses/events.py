@@ -42,6 +42,7 @@ class Events(BusOperations, RuleOperations, TagOperations, ArchiveOperations, En
 
         await self._write(ensure)
         self._resume_replays()
+        self._store.on_departure(lambda node: self._resume_replays())
 
     async def stop(self) -> None:
         tasks = list(self._replaying.values())

@@ -195,6 +195,9 @@ class Rulebook:
         self._compile = compile_pattern
         self._books: dict[str, Book] = {}
 
+    def forget_all(self) -> None:
+        self._books.clear()
+
     def forget(self, bus: str) -> None:
         self._books.pop(bus, None)
 

@@ -284,6 +284,19 @@ class Blobs:
         await self._backend.close()
 
 
+async def folder_owner(store: Store) -> str:
+    """The node in whose folder the bytes are, where nodes share the store and no place for bytes: the first that asked."""
+    row = rows.FOLDER
+
+    def take(tx: Tx) -> str:
+        found = tx.get(row)
+        if found is None:
+            tx.put(row, store.node.encode())
+        return store.node if found is None else found.decode()
+
+    return await store.transact(take)
+
+
 class Opened:
     """Bytes to be read once: all of them, or what `limit` leaves."""
 

@@ -48,6 +48,7 @@ UPLOAD: Final = "s3.upload"
 UPLOADED: Final = "s3.uploaded"
 DONE: Final = "s3.done"
 BLOB: Final = "s3.blob"
+FOLDER: Final = keys.encode("s3.folder")  # -> the node in whose data folder the bytes are
 _COUNTER: Final = keys.encode("s3.counter")
 _VERSION_ID = re.compile(r"[A-Za-z0-9._]{32}")
 

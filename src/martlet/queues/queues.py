@@ -103,8 +103,18 @@ class Queues:
         self._receipts = Receipts(await self._store.transact(take_key))
         for queue in self._store.read(lambda reader: list(registry.every(reader))):
             self._note(queue)
+        self._store.watch(*rows.QUEUES, self._others_changed)
+        self._store.watch(*rows.HEAPS, self._waiting.changed)
         self._sweep()
         self.moves.start()
+        self._store.on_departure(lambda node: self.moves.start())
+
+    def _others_changed(self, changed: Sequence[bytes] | None) -> None:
+        """Another node made, changed or deleted queues."""
+        self._waits.clear()
+        for queue in self._store.read(lambda reader: list(registry.every(reader))):
+            self._note(queue)
+        self._waiting.changed(None)
 
     def release(self) -> None:
         """Who waits for a message gets an empty answer, now and from now on."""
@@ -288,13 +298,14 @@ class Queues:
         with self._waiting.join(name) as place:
             while True:
                 place.look()
-                found, next_due_ms = await self._take(name, step)
-                self._waiting.due(name, next_due_ms)
+                found, after = await self._take(name, step)
+                place.stands(*after.range)
+                self._waiting.due(name, after.next_due_ms)
                 if found or self._waiting.closed or asyncio.get_running_loop().time() >= until:
                     return found
                 await place.wait(until)
 
-    async def _take(self, name: str, step: Callable[[Tx], tuple[list[Received], _After]]) -> tuple[list[Received], int | None]:
+    async def _take(self, name: str, step: Callable[[Tx], tuple[list[Received], _After]]) -> tuple[list[Received], _After]:
         while True:
             found, after = await self._store.transact(step)
             for other, count in after.buried.items():
@@ -303,7 +314,7 @@ class Queues:
             if found and after.left:
                 self._waiting.wake(name)  # one by one, each that gets something wakes the next
             if found or not after.paused:
-                return found, after.next_due_ms
+                return found, after
 
     def _receive(
         self, tx: Tx, name: str, most: int, visibility_ms: int | None, attempt_id: str
@@ -332,6 +343,7 @@ class Queues:
             due_at_ms=line.due_at_ms,
             next_due_ms=None if taken else line.heap.next_due(tx),
             buried=buried,
+            range=line.heap.comes_and_goes,
         )
         return [self._received(queue, one) for one in taken], after
 
@@ -490,6 +502,7 @@ class _After(msgspec.Struct, frozen=True):
     due_at_ms: int
     next_due_ms: int | None
     buried: dict[str, int]
+    range: tuple[bytes, bytes]
 
 
 class _Burial:

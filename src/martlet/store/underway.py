@@ -60,13 +60,14 @@ class TrackedTx(Tx):
 class Job:
     """A transaction of a caller, until it is told."""
 
-    __slots__ = ("charged", "ended", "error", "fn", "future", "known", "result", "rounds", "sought", "stale", "tx")
+    __slots__ = ("charged", "ended", "error", "fn", "future", "known", "now_ms", "result", "rounds", "sought", "stale", "tx")
 
     tx: TrackedTx
 
     def __init__(self, fn: Callable[[Tx], Any], future: asyncio.Future[Any]) -> None:
         self.fn = fn
         self.future = future
+        self.now_ms = 0  # the time that it was given, which holds for a second of runs: or a scan up to now would never end
         self.known: list[Known] = []
         self.result: Any = None
         self.error: Exception | None = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
 
 from martlet.clock import Clock, random, uuid4_text
@@ -41,7 +42,17 @@ Dispatch = Callable[[Invocation], None]
 class Consumer:
     """Runs from `start` to `retire` (it takes nothing more) or `stop` (nor does it wait for long)."""
 
-    def __init__(self, mapping: Mapping, queues: Queues, dispatch: Dispatch, clock: Clock, region: str) -> None:
+    def __init__(
+        self,
+        mapping: Mapping,
+        queues: Queues,
+        dispatch: Dispatch,
+        clock: Clock,
+        region: str,
+        turn: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
+    ) -> None:
+        """`turn` is entered to take messages: of several nodes, one consumes a queue for a mapping."""
+        self._turn = turn
         self.mapping = mapping
         self._queues = queues
         self._dispatch = dispatch
@@ -81,7 +92,9 @@ class Consumer:
     async def _loop(self) -> None:
         while True:
             try:
-                await self._once()
+                async with self._turn():
+                    while True:
+                        await self._once()
             except ServiceError as error:
                 _LOG.info("mapping %s waits: %s", self.mapping.uuid, error.message)
                 await asyncio.sleep(_RETRY_SECONDS)

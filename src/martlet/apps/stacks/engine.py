@@ -39,6 +39,7 @@ _FORMER: Final = re.compile(
     r"http://[\w.\[\]:-]+/(_api|_url)/([a-z0-9]{10,32})(?![a-z0-9])"
 )  # ours, as printed on another port
 _QUEUE: Final = re.compile(rf"http://[\w.\[\]:-]+/{ACCOUNT}/([A-Za-z0-9_-]{{1,80}}(?:\.fifo)?)")  # a queue's URL, the same
+_TURN_SECONDS: Final = 30.0
 _KEEP_DELETED_MS: Final = 90 * 86_400_000  # CloudFormation: a deleted stack is listed for 90 days
 
 
@@ -158,7 +159,8 @@ class Engine:
         now = self._clock.now_ms()
         for record in self.all():
             if in_progress(record.status):
-                self._spawn(record.id, self._resume(record))
+                if record.id not in self._tasks:
+                    self._spawn(record.id, self._resume(record.id))
             elif record.deleted_at_ms is not None and now - record.deleted_at_ms > _KEEP_DELETED_MS:
                 await self.transact(partial(forget, id=record.id))
 
@@ -182,8 +184,16 @@ class Engine:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await self._translation.close()
 
+    async def _in_turn(self, id: str, work: Coroutine[Any, Any, T]) -> T:
+        """One node at a time works on a stack; one that has begun waits for the end of what another has to do there."""
+        try:
+            async with self._store.turn(f"stack/{id}", _TURN_SECONDS):
+                return await work
+        finally:
+            work.close()
+
     def _spawn(self, id: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._in_turn(id, work))
         self._tasks[id] = task
 
         def ended(done: asyncio.Task[Any]) -> None:
@@ -607,7 +617,10 @@ class Engine:
 
     # --- after a crash
 
-    async def _resume(self, record: StackRecord) -> StackRecord:
+    async def _resume(self, id: str) -> StackRecord:
+        record = self.get(id)
+        if not in_progress(record.status):  # another node was quicker
+            return record
         why = "Martlet was stopped during the operation. "
         journal = Journal(self._store, self._clock, record.id, lambda text: None, record.client_token)
         executor = self._executor(journal, record.name, self.body(record.id))

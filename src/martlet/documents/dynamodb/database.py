@@ -41,7 +41,7 @@ class Tables:
         self.clock = clock
         self.region = region
         self._record = record
-        self.catalog = Catalog((lambda: store.generation) if exclusive else None)
+        self.catalog = Catalog((lambda: store.generation) if exclusive and not store.shared else None)
         self.housekeeping = Housekeeping(store, clock, self.catalog, holder or token_hex(8))
         self.streams = Streams(store, self.catalog, region)
         self.imports = Imports(store, self.catalog, region, holder or token_hex(8))

@@ -6,6 +6,7 @@ A connection lives on this node and is not stored: when the platform stops, its 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
@@ -48,6 +49,7 @@ class Connections:
         self._clock = clock
         self._region = region
         self._open: dict[str, Connection] = {}
+        self.has_others: Callable[[], bool] = lambda: False  # other nodes, which have connections of their own
 
     def add(self, connection: Connection) -> None:
         self._open[connection.id] = connection
@@ -68,6 +70,7 @@ class Connections:
         """The ARN that a policy names; None where there is no such connection, which is all that anybody is told of it."""
         found = self._open.get(id)
         if found is None:
+            self._refuse_elsewhere()
             return None
         call = found.call
         return f"arn:aws:execute-api:{self._region}:{ACCOUNT}:{call.api_id}/{call.stage}/{method}/@connections/{id}"
@@ -76,8 +79,15 @@ class Connections:
         """Raises `ServiceError` (GoneException)."""
         found = self._open.get(id)
         if found is None or not found.socket.connected:
+            self._refuse_elsewhere()
             raise ServiceError("GoneException", "", 410)
         return found
+
+    def _refuse_elsewhere(self) -> None:
+        """ "Gone" would be a guess, on which callers forget a connection that lives."""
+        if self.has_others():
+            said = "the connection is not at this node; whether another node of this database has it is not known here"
+            raise ServiceError("NotImplementedException", said, 501)
 
     def post(self, id: str, data: bytes) -> None:
         """One message to the client. Raises `ServiceError`."""

@@ -88,6 +88,9 @@ class BusSource:
 
     # --- which
 
+    def anew(self) -> None:
+        self._rulebook.forget_all()
+
     def match(self, entry: LogEntry) -> Sequence[Event] | None:
         if entry.topic == CHANGED:
             self._rulebook.forget(entry.key.decode())

@@ -58,6 +58,9 @@ class ScheduleSource:
         self._to = destinations
         self._services = services
 
+    def anew(self) -> None:
+        """Nothing is kept."""
+
     def match(self, entry: LogEntry) -> Sequence[Event] | None:
         fired = schedule.fired_in(entry)
         if not fired.app.startswith(OWNER):

@@ -90,6 +90,9 @@ class TopicSource:
 
     # --- which
 
+    def anew(self) -> None:
+        self._readers.clear()
+
     def match(self, entry: LogEntry) -> Sequence[Event] | None:
         if entry.topic == CHANGED:
             self._readers.pop(entry.key.decode(), None)
