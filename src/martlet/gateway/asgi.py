@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -36,30 +37,35 @@ class AsgiHandler:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __call__(self, exchange: Exchange) -> None:
-        task = asyncio.get_running_loop().create_task(_Run(exchange).run(self._app))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        run = _Run(exchange, self._tasks)
+        run.task = asyncio.get_running_loop().create_task(run.run(self._app))
+        self._tasks.add(run.task)
 
 
 class _Run:
     """One run of the app."""
 
-    __slots__ = ("_body_given", "_eof", "_exchange", "_head", "_more", "_trailers", "_wake", "_wants_trailers")
+    __slots__ = ("_body_given", "_exchange", "_head", "_more", "_others", "_trailers", "_wake", "_wants_trailers", "task")
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, others: set[asyncio.Task[None]]) -> None:
         self._exchange = exchange
+        self._others = others  # the tasks of all runs: nobody else holds them
+        self.task: asyncio.Task[None] | None = None
         self._body_given = False
         self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
         self._more = True  # the app owes more of the body
         self._wants_trailers = False
         self._trailers: list[tuple[bytes, bytes]] = []
         self._wake: asyncio.Event | None = None  # most answers need none
-        self._eof = False
-        exchange.on_eof = self._at_eof
-        exchange.on_disconnect = self._awake
-        exchange.on_drain = self._awake
 
     async def run(self, app: AsgiApp) -> None:
+        try:
+            await self._run(app)
+        finally:
+            if self.task is not None:
+                self._others.discard(self.task)
+
+    async def _run(self, app: AsgiApp) -> None:
         exchange = self._exchange
         try:
             await app(self._scope(), self._receive, self._send)
@@ -77,8 +83,6 @@ class _Run:
 
     def _scope(self) -> dict[str, Any]:
         request = self._exchange.request
-        host, _, port = request.host.rpartition(b":")
-        server = (host.decode("ascii"), int(port)) if host and port.isdigit() else (request.host.decode("ascii"), None)
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},
@@ -91,7 +95,7 @@ class _Run:
             "root_path": "",
             "headers": [(name.lower(), value) for name, value in request.headers],
             "client": request.client,
-            "server": server,
+            "server": _server_of(request.host),
             "extensions": {"http.response.trailers": {}},
             "martlet.context": request.context,
             "martlet.left": self._left,
@@ -106,15 +110,13 @@ class _Run:
         """Wait for a change of the exchange."""
         if self._wake is None:
             self._wake = asyncio.Event()
+            exchange = self._exchange
+            exchange.on_eof = exchange.on_disconnect = exchange.on_drain = self._wake.set
         self._wake.clear()
         await self._wake.wait()
 
-    def _at_eof(self) -> None:
-        self._eof = True
-        self._awake()
-
     async def _left(self) -> None:
-        while self._exchange.connected and not self._eof:
+        while self._exchange.connected and not self._exchange.eof:
             await self._woken()
 
     def _respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
@@ -179,6 +181,12 @@ class _Run:
             return
         while exchange.paused:
             await self._woken()
+
+
+@lru_cache(maxsize=256)
+def _server_of(authority: bytes) -> tuple[str, int | None]:
+    host, _, port = authority.rpartition(b":")
+    return (host.decode("ascii"), int(port)) if host and port.isdigit() else (authority.decode("ascii"), None)
 
 
 def _report(message: str, error: BaseException) -> None:

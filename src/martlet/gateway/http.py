@@ -65,6 +65,11 @@ class Exchange:
         return self._connection is not None
 
     @property
+    def eof(self) -> bool:
+        """The client will send nothing more."""
+        return self._connection is None or self._connection.eof
+
+    @property
     def started(self) -> bool:
         """An answer has begun."""
         return self._phase != _FRESH
