@@ -32,6 +32,8 @@ BENCHMARKS = (
     "overload",
     "runtimes",
     "lambda_api",
+    "dynamodb",
+    "documents",
     "deploys",
     "codec",
 )

@@ -1,0 +1,131 @@
+"""One item over DynamoDB's protocol: durable writes and point reads, beside moto, ministack and dynalite on LevelDB.
+
+All servers run; rounds take turns; each gets the same requests, signed for it. Martlet checks signatures and syncs each write
+before it answers; the peers do neither.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from bench import apps, signed
+from bench.context import Context
+from bench.load import Rate
+from bench.peers import dynalite, ministack, moto
+from bench.peers.server import Server
+from bench.table import Row
+
+__all__ = ["run"]
+
+_CLIENTS = 64
+_ROUNDS = 3
+_SECONDS = 3
+_ITEMS = 4_000
+_TABLE = "bench"
+_ANY_KEY = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "x" * 40}
+_PEERS: tuple[Callable[[], Server], ...] = (moto.start, dynalite.start, ministack.start)
+
+_Rates = dict[tuple[str, str], list[Rate]]  # (operation, server) -> of each round
+
+
+def run(ctx: Context) -> list[Row]:
+    rates: _Rates = {}
+    with ExitStack() as stack:
+        platform = stack.enter_context(ctx.platform(apps.copy("noop", ctx.new_folder("app"))))
+        servers = {"martlet": (platform.api_url, platform.credentials)}
+        for start in _PEERS:
+            peer = stack.enter_context(start())
+            servers[peer.name] = (f"http://127.0.0.1:{peer.port}", _ANY_KEY)
+        requests = {name: _requests(*server) for name, server in servers.items()}
+        for name, server in servers.items():
+            _create(*server)
+            _measure(ctx.new_folder(name), server[0], requests[name]["PutItem"], 1)  # warm, and all items are there
+        for _ in range(_ROUNDS):
+            for name, (url, _) in servers.items():
+                for operation, sent in requests[name].items():
+                    rate = _measure(ctx.new_folder(name), url, sent, _SECONDS)
+                    rates.setdefault((operation, name), []).append(rate)
+    return [
+        _own_row(rates, "PutItem", 6_000, "durable PutItem"),
+        *(_peer_row(rates, "PutItem", peer, goal) for peer, goal in (("moto", 12.0), ("dynalite", 1.3), ("ministack", None))),
+        _own_row(rates, "GetItem", 10_000, "GetItem"),
+        *(_peer_row(rates, "GetItem", peer, goal) for peer, goal in (("moto", 30.0), ("dynalite", 2.0), ("ministack", 2.0))),
+    ]
+
+
+def _create(url: str, credentials: Mapping[str, Any]) -> None:
+    client = boto3.client(
+        "dynamodb",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id=credentials["access_key_id"],
+        aws_secret_access_key=credentials["secret_access_key"],
+        config=Config(retries={"max_attempts": 0}),
+    )
+    client.create_table(
+        TableName=_TABLE,
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    until = time.monotonic() + 30
+    while client.describe_table(TableName=_TABLE)["Table"]["TableStatus"] != "ACTIVE":
+        if time.monotonic() > until:
+            raise RuntimeError(f"the table at {url} does not become active")
+        time.sleep(0.05)
+
+
+def _requests(url: str, credentials: Mapping[str, Any]) -> dict[str, list[bytes]]:
+    puts, gets = [], []
+    for number in range(_ITEMS):
+        key = {"id": {"S": f"k{number}"}}
+        item = {**key, "name": {"S": "Ann"}, "age": {"N": "31"}, "city": {"S": "Berlin"}, "note": {"S": "x" * 330}}
+        puts.append(_request(url, credentials, "PutItem", {"TableName": _TABLE, "Item": item}))
+        gets.append(_request(url, credentials, "GetItem", {"TableName": _TABLE, "Key": key}))
+    return {"PutItem": puts, "GetItem": gets}
+
+
+def _request(url: str, credentials: Mapping[str, Any], operation: str, asked: dict[str, Any]) -> bytes:
+    fields = {"X-Amz-Target": f"DynamoDB_20120810.{operation}", "Content-Type": "application/x-amz-json-1.0"}
+    return signed.request(url, "/", "dynamodb", credentials, fields, json.dumps(asked).encode())
+
+
+def _measure(folder: Path, url: str, requests: list[bytes], seconds: int) -> Rate:
+    return signed.load(url, requests, folder, connections=_CLIENTS, seconds=seconds)
+
+
+def _own_row(rates: _Rates, operation: str, goal: int, what: str) -> Row:
+    found = rates[operation, "martlet"]
+    rate, p50, p99 = (statistics.median(column) for column in zip(*((r.per_second, r.p50, r.p99) for r in found), strict=True))
+    failed = sum(one.failed for one in found)
+    return Row(
+        f"{what} over HTTP, signed, {_CLIENTS} clients",
+        f"≥ {goal:,}/s, 0 failed",
+        f"{rate:,.0f}/s · p50 {p50:.2f} · p99 {p99:.2f} ms, {failed} failed",
+        "",
+        rate >= goal and not failed,
+    )
+
+
+def _peer_row(rates: _Rates, operation: str, peer: str, goal: float | None) -> Row:
+    """Round by round, since rounds take turns."""
+    own, others = rates[operation, "martlet"], rates[operation, peer]
+    ratio = statistics.median(one.per_second / other.per_second for one, other in zip(own, others, strict=True))
+    rate = statistics.median(one.per_second for one in others)
+    failed = sum(one.failed for one in others)
+    return Row(
+        f"{operation}: {peer}",
+        f"≥ {goal:g} × {peer}" if goal else "",
+        f"{rate:,.0f}/s{f', {failed} failed' if failed else ''}",
+        f"{ratio:.2f} ×",
+        ratio >= goal if goal else None,
+    )
