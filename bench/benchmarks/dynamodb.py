@@ -1,4 +1,5 @@
-"""One item over DynamoDB's protocol: durable writes and point reads, beside moto, ministack and dynalite on LevelDB.
+"""One item over DynamoDB's protocol, and one document over REST: durable writes and point reads, beside moto, ministack and
+dynalite on LevelDB.
 
 All servers run; rounds take turns; each gets the same requests, signed for it. Martlet checks signatures and syncs each write
 before it answers; the peers do neither.
@@ -34,6 +35,8 @@ _TABLE = "bench"
 _ANY_KEY = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "x" * 40}
 _PEERS: tuple[Callable[[], Server], ...] = (moto.start, dynalite.start, ministack.start)
 
+_REST = "martlet, REST"
+
 _Rates = dict[tuple[str, str], list[Rate]]  # (operation, server) -> of each round
 
 
@@ -46,20 +49,30 @@ def run(ctx: Context) -> list[Row]:
             peer = stack.enter_context(start())
             servers[peer.name] = (f"http://127.0.0.1:{peer.port}", _ANY_KEY)
         requests = {name: _requests(*server) for name, server in servers.items()}
-        for name, server in servers.items():
+        for server in servers.values():
             _create(*server)
+        servers[_REST] = (platform.api_url, platform.credentials)
+        requests[_REST] = _rest_requests(platform.api_url, platform.token)
+        for name, server in servers.items():
             _measure(ctx.new_folder(name), server[0], requests[name]["PutItem"], 1)  # warm, and all items are there
         for _ in range(_ROUNDS):
             for name, (url, _) in servers.items():
                 for operation, sent in requests[name].items():
                     rate = _measure(ctx.new_folder(name), url, sent, _SECONDS)
                     rates.setdefault((operation, name), []).append(rate)
-    return [
-        _own_row(rates, "PutItem", 6_000, "durable PutItem"),
-        *(_peer_row(rates, "PutItem", peer, goal) for peer, goal in (("moto", 12.0), ("dynalite", 1.3), ("ministack", None))),
-        _own_row(rates, "GetItem", 10_000, "GetItem"),
-        *(_peer_row(rates, "GetItem", peer, goal) for peer, goal in (("moto", 30.0), ("dynalite", 2.0), ("ministack", 2.0))),
-    ]
+    rows = []
+    for own, words in (("martlet", {"PutItem": "durable PutItem", "GetItem": "GetItem"}), (_REST, _REST_WORDS)):
+        for operation, least, goals in _GOALS:
+            rows.append(_own_row(rates[operation, own], least, words[operation]))
+            rows += [_peer_row(rates, operation, own, peer, goal) for peer, goal in goals.items()]
+    return rows
+
+
+_GOALS: tuple[tuple[str, int, dict[str, float | None]], ...] = (
+    ("PutItem", 6_000, {"moto": 12.0, "dynalite": 1.3, "ministack": None}),
+    ("GetItem", 10_000, {"moto": 30.0, "dynalite": 2.0, "ministack": 2.0}),
+)
+_REST_WORDS = {"PutItem": "durable PUT of a document", "GetItem": "GET of a document"}
 
 
 def _create(url: str, credentials: Mapping[str, Any]) -> None:
@@ -94,6 +107,21 @@ def _requests(url: str, credentials: Mapping[str, Any]) -> dict[str, list[bytes]
     return {"PutItem": puts, "GetItem": gets}
 
 
+def _rest_requests(url: str, token: str) -> dict[str, list[bytes]]:
+    """The same item as a document, under the names of the operations that it is compared with."""
+    item = json.dumps({"name": "Ann", "age": 31, "city": "Berlin", "note": "x" * 330}).encode()
+    fields = f"Host: {url.removeprefix('http://')}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+
+    def sent(method: str, number: int, body: bytes) -> bytes:
+        line = f"{method} /v1/documents/bench/k{number}?app=bench HTTP/1.1\r\n"
+        return f"{line}{fields}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    return {
+        "PutItem": [sent("PUT", number, item) for number in range(_ITEMS)],
+        "GetItem": [sent("GET", number, b"") for number in range(_ITEMS)],
+    }
+
+
 def _request(url: str, credentials: Mapping[str, Any], operation: str, asked: dict[str, Any]) -> bytes:
     fields = {"X-Amz-Target": f"DynamoDB_20120810.{operation}", "Content-Type": "application/x-amz-json-1.0"}
     return signed.request(url, "/", "dynamodb", credentials, fields, json.dumps(asked).encode())
@@ -103,12 +131,11 @@ def _measure(folder: Path, url: str, requests: list[bytes], seconds: int) -> Rat
     return signed.load(url, requests, folder, connections=_CLIENTS, seconds=seconds)
 
 
-def _own_row(rates: _Rates, operation: str, goal: int, what: str) -> Row:
-    found = rates[operation, "martlet"]
+def _own_row(found: list[Rate], goal: int, what: str) -> Row:
     rate, p50, p99 = (statistics.median(column) for column in zip(*((r.per_second, r.p50, r.p99) for r in found), strict=True))
     failed = sum(one.failed for one in found)
     return Row(
-        f"{what} over HTTP, signed, {_CLIENTS} clients",
+        f"{what} over HTTP, {_CLIENTS} clients",
         f"≥ {goal:,}/s, 0 failed",
         f"{rate:,.0f}/s · p50 {p50:.2f} · p99 {p99:.2f} ms, {failed} failed",
         "",
@@ -116,14 +143,14 @@ def _own_row(rates: _Rates, operation: str, goal: int, what: str) -> Row:
     )
 
 
-def _peer_row(rates: _Rates, operation: str, peer: str, goal: float | None) -> Row:
+def _peer_row(rates: _Rates, operation: str, name: str, peer: str, goal: float | None) -> Row:
     """Round by round, since rounds take turns."""
-    own, others = rates[operation, "martlet"], rates[operation, peer]
+    own, others = rates[operation, name], rates[operation, peer]
     ratio = statistics.median(one.per_second / other.per_second for one, other in zip(own, others, strict=True))
     rate = statistics.median(one.per_second for one in others)
     failed = sum(one.failed for one in others)
     return Row(
-        f"{operation}: {peer}",
+        f"  against {peer}'s {operation}",
         f"≥ {goal:g} × {peer}" if goal else "",
         f"{rate:,.0f}/s{f', {failed} failed' if failed else ''}",
         f"{ratio:.2f} ×",
