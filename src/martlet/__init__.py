@@ -25,6 +25,7 @@ from martlet.sdk.function import Function
 from martlet.sdk.queue import Queue
 from martlet.sdk.request import Header, Request
 from martlet.sdk.schema import DocumentField, Index, Reference
+from martlet.sdk.secret import Secret
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,7 @@ __all__ = [
     "Reference",
     "Request",
     "Response",
+    "Secret",
     "Throttled",
     "Topic",
     "Transaction",

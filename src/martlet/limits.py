@@ -161,6 +161,10 @@ _ALL = (
         "operators, functions, fields and constants of one expression; DynamoDB: 300 operators",
     ),
     Limit("expression_depth", 32, "levels", "parentheses, functions and operators inside each other in one expression"),
+    Limit("audit_days", 400, "days", "the audit log: older entries are removed, and the chain begins after them"),
+    Limit(
+        "access_log_entries", 1_000, "entries", "the access log: actions on resources kept of one principal; then resource *"
+    ),
     Limit("history_days", 3_650, "days", "longest retention of a collection's history"),
     Limit("idempotency_hours", 24, "hours", "time in which a retried transaction gets the first answer; DynamoDB: 10 minutes"),
     Limit("idempotency_key_characters", 255, "characters", "an idempotency key"),

@@ -28,12 +28,15 @@ from martlet.apps.stacks.sleeping import SleepingStacks
 from martlet.apps.zips import Zips
 from martlet.auth import (
     INVOKE,
+    Accesses,
+    AuditLog,
     Auth,
     Identities,
     Sessions,
     authorize,
     check_host,
     function_principal,
+    named,
     role_for_service,
     with_role,
 )
@@ -63,6 +66,7 @@ from martlet.objects import S3, AppBuckets, Lifecycle, Objects
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
+from martlet.protocols.auditing import auditor
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.queues import Queues, Sqs
@@ -184,8 +188,7 @@ class Server:
         self._prepare_data()
         self._raise_descriptors()
         await self._open_store()
-        self.auth = Auth(self.store, self.clock)
-        await self.auth.ensure_root(self.data / "credentials.json")
+        await self._start_auth()
         self.ledger = Ledger(self.store, self.clock)
         self.ledger.start()
         self._closers.append(self.ledger.stop)
@@ -240,6 +243,13 @@ class Server:
         self._closers.append(lambda: _cancelled(maintenance))
         self._write_endpoint()
         _settle_memory()
+
+    async def _start_auth(self) -> None:
+        self.auth = Auth(self.store, self.clock)
+        self.audit, self.access = AuditLog(self.store, self.clock), Accesses(self.store, self.clock)
+        self.audit.start()
+        self._closers += [self.audit.stop, self.access.stop]
+        await self.auth.ensure_root(self.data / "credentials.json")
 
     async def _open_store(self) -> None:
         """The file in the data folder, or a database, which one node leads at a time."""
@@ -585,6 +595,7 @@ class Server:
                 await self.log_groups.expire()
                 await self.queues.expire()
                 await self.secrets.expire()
+                await self.audit.expire()
             except MartletError as error:
                 self.logs.platform("_platform", f"maintenance of the store failed: {error}")
 
@@ -624,6 +635,13 @@ class Server:
         gateway = Principal("service", f"gateway for {app}", frozenset({(INVOKE, function)}))
         authorize(gateway, INVOKE, function)
         return None
+
+    def _named(self, name: str) -> Principal | None:
+        """A principal by its name in the access log."""
+        kind, _, rest = name.partition(" ")
+        if kind == "function":
+            return self._acting(rest)
+        return self.store.read(lambda reader: named(reader, kind, rest, self.settings.region))
 
     def _serve_private(self, sock: socket.socket, version: FunctionVersion, begun: bytes = b"") -> None:
         """A connection from inside a sandbox: the same API, with the sandbox's own principal."""
@@ -680,6 +698,10 @@ class Server:
             region=self.settings.region,
             stacks=self.stacks,
             failures=self.control,
+            audit=auditor(self.audit, self.access),
+            audit_log=self.audit,
+            access_log=self.access,
+            principal=self._named,
             presign=Sessions(self.store, self.clock).presigner(
                 self.settings.region, lambda: f"{self.settings.host}:{self.api_port}"
             ),

@@ -38,6 +38,7 @@ __all__ = [
     "ScheduleConfig",
     "SubscriptionConfig",
     "Throttle",
+    "narrowed",
 ]
 
 
@@ -57,6 +58,12 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 ANONYMOUS = Principal("anonymous")
+
+
+def narrowed(use: str) -> tuple[str, str]:
+    """A use that a function declares, as (name, right): right "" is all that can be done with it, else "read" or "write"."""
+    name, _, right = use.partition(":")
+    return name, right
 
 
 class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,9 +86,10 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     environment: dict[str, str] = {}
     egress: Literal["none", "all"] | tuple[str, ...] = "none"  # a tuple: host names, "*.example.com" allowed
     uses: tuple[str, ...] = ()  # functions of the same app that this one may invoke
-    documents: tuple[str, ...] = ()  # collections that this one may read and write
+    documents: tuple[str, ...] = ()  # collections that this one may read and write; "<name>:read", "<name>:write": only that
     queues: tuple[str, ...] = ()  # queues of the app that this one may send to
-    buckets: tuple[str, ...] = ()  # buckets of the app that this one may read and write
+    buckets: tuple[str, ...] = ()  # buckets of the app that this one may read and write; narrowed as `documents`
+    secrets: tuple[str, ...] = ()  # secrets of the app that this one may read
     buses: tuple[str, ...] = ()  # event buses of the app that this one may publish to; "default": the platform's own
     topics: tuple[str, ...] = ()  # topics of the app that this one may publish to; "<name>.fifo" for a FIFO one
     description: str = ""

@@ -65,7 +65,9 @@ def test_a_denial_names_who_what_and_where() -> None:
     with pytest.raises(AccessDenied) as caught:
         authorize(Principal("function", "shop-orders"), "documents:Put", "shop/carts")
     assert caught.value.message == "function shop-orders may not documents:Put on shop/carts"
-    assert caught.value.details == {"principal": "shop-orders", "action": "documents:Put", "resource": "shop/carts"}
+    asked = {"action": "documents:Put", "resource": "shop/carts"}
+    missing = {"Effect": "Allow", "Action": "documents:Put", "Resource": "shop/carts"}
+    assert caught.value.details == {"principal": "shop-orders", **asked, "missing": missing}
 
 
 def test_a_function_may_what_its_configuration_declares() -> None:

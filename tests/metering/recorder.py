@@ -1,4 +1,5 @@
-"""A process that records until it is killed: "r <n>" when n invocations are recorded."""
+"""A process that records until it is killed: "r <n>" when n invocations are recorded, "s <n>" when its flushes by timer have
+made n of them durable."""
 
 from __future__ import annotations
 
@@ -13,18 +14,28 @@ from martlet.store import Store
 from martlet.types import Invocation, Outcome
 
 
+class Told(Ledger):
+    """A ledger that says what it flushed."""
+
+    count = 0
+
+    def _flush(self) -> asyncio.Task[None]:
+        covered, task = self.count, super()._flush()
+        task.add_done_callback(lambda done: done.exception() or os.write(1, b"s %d\n" % covered))
+        return task
+
+
 async def main(folder: Path, burst: int) -> None:
     clock = Clock()
-    ledger = Ledger(await Store.open(folder, clock=clock), clock, flush_ms=100)
+    ledger = Told(await Store.open(folder, clock=clock), clock, flush_ms=100)
     ledger.start()
-    count = 0
     while True:
         for _ in range(burst):
-            count += 1
-            invocation = Invocation(f"app-f{count % 7}", b"", "", lambda *_: None)
+            ledger.count += 1
+            invocation = Invocation(f"app-f{ledger.count % 7}", b"", "", lambda *_: None)
             invocation.duration_us = 1500
             ledger.record(invocation, Outcome())
-        os.write(1, b"r %d\n" % count)
+        os.write(1, b"r %d\n" % ledger.count)
         await asyncio.sleep(0.01)
 
 

@@ -272,6 +272,7 @@ WRONG: list[tuple[str, str]] = [
     ("@app.get('/', egress=['http://x'])\ndef a(): ...", "egress="),
     ("@app.get('/', uses=['nobody'])\ndef a(): ...", "uses 'nobody', which is no function of this app"),
     ("@app.get('/', uses=[print])\ndef a(): ...", "uses <built-in function print>"),
+    ("@app.get('/', uses=[Secret('a/b')])\ndef a(): ...", "secret 'a/b'"),
     ("@app.get('/', uses=[Collection('a/b')])\ndef a(): ...", "collection 'a/b'"),
     ("@app.get('/', cors={'origin': []})\ndef a(): ...", "cors: unknown 'origin'"),
     ("@app.get('/', cors={'credentials': 'yes'})\ndef a(): ...", "cors: credentials='yes' is of the wrong type"),
@@ -396,6 +397,27 @@ def test_collections_and_their_changes(load: Any) -> None:
     assert (first["retries"], first["bisect"], first["start"], first["on_failure"]) == (-1, True, "oldest", "queue:lost")
     assert (second["on_failure"], second["max_age_seconds"], second["report_failures"]) == ("function:f", 60, True)
     assert second["batch_size"] == 100
+
+
+def test_uses_can_be_narrowed(load: Any) -> None:
+    text = """
+from martlet import Bucket, Bus, Topic
+
+app = App("shop")
+orders, carts, mail = Collection("orders"), Collection("carts"), Queue("mail", fifo=True)
+photos, files, bus, news = Bucket("photos"), Bucket("files"), Bus("bus"), Topic("news")
+
+@app.function(uses=[orders.write, carts.read, carts, mail.send, photos.read, files.write, bus.publish, news.publish])
+def f(event, context): ...
+
+@app.function(uses=[f.invoke, Secret("stripe")])
+def g(event, context): ...
+"""
+    first, second = graph.emit(load(text), "shop")["functions"]
+    assert first["documents"] == ["orders:write", "carts:read", "carts"]
+    assert first["buckets"] == ["photos:read", "files:write"]
+    assert (first["queues"], first["buses"], first["topics"]) == (["mail"], ["bus"], ["news"])
+    assert (second["uses"], second["secrets"]) == (["f"], ["stripe"])
 
 
 @pytest.mark.parametrize(

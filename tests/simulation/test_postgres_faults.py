@@ -248,7 +248,8 @@ async def test_a_leader_that_was_away_is_fenced(schemas: Schemas, monkeypatch: p
     monkeypatch.setattr(optimistic, "_RENEW_SECONDS", 0.7)  # as if it were stopped
     one, two = await opened(url), await opened(url)
     lost: list[MartletError] = []
-    await one.lead("one", lost.append)
+    heard = asyncio.Event()
+    await one.lead("one", lambda error: (lost.append(error), heard.set())[0])
     await one.transact(lambda tx: tx.put(b"\x40a", b"1"))
     await asyncio.sleep(0.35)
     assert not one._is_fresh()
@@ -258,7 +259,7 @@ async def test_a_leader_that_was_away_is_fenced(schemas: Schemas, monkeypatch: p
         await one.transact(lambda tx: tx.put(b"\x40a", b"2"))
     await two.transact(lambda tx: tx.put(b"\x40b", (tx.get(b"\x40a") or b"") + b"!"))
     assert two.read(lambda reader: reader.get(b"\x40b")) == b"1!"
-    await asyncio.sleep(0.5)
+    await heard.wait()
     assert [error.message for error in lost] == ["another node leads this database now: two"]
     await one.close()
     await two.close()

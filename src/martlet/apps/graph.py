@@ -15,7 +15,17 @@ import msgspec
 from martlet.apps.ports import CheckSchedule
 from martlet.errors import DeployFailed, InvalidInput
 from martlet.limits import LIMITS, exceeded
-from martlet.types import AppGraph, ChangesConfig, ConsumerConfig, Cors, FunctionConfig, QueueConfig, Route, ScheduleConfig
+from martlet.types import (
+    AppGraph,
+    ChangesConfig,
+    ConsumerConfig,
+    Cors,
+    FunctionConfig,
+    QueueConfig,
+    Route,
+    ScheduleConfig,
+    narrowed,
+)
 
 __all__ = ["check", "full_name"]
 
@@ -111,7 +121,7 @@ def _buckets(app: str, graph: AppGraph, names: frozenset[str]) -> None:
             raise _refuse(where, f"events are {', '.join(one.events) or 'none'}; there are {', '.join(_BUCKET_EVENTS)}")
     for function in graph.functions:
         for used in function.buckets:
-            if used not in buckets:
+            if narrowed(used)[0] not in buckets or narrowed(used)[1] not in ("", "read", "write"):
                 raise _refuse(f"function {function.name!r}", f"buckets {used!r}, which is not a bucket of this app")
 
 
@@ -238,8 +248,12 @@ def _capabilities(where: str, function: FunctionConfig, names: frozenset[str]) -
     for used in function.uses:
         if used not in names:
             raise _refuse(where, f"uses {used!r}, which is not a function of this app")
+    for secret in function.secrets:
+        if not _NAME.fullmatch(secret):
+            raise _refuse(where, f"secrets {secret!r} is not a secret's name")
     for collection in function.documents:
-        if not _COLLECTION.fullmatch(collection):
+        name, right = narrowed(collection)
+        if not _COLLECTION.fullmatch(name) or right not in ("", "read", "write"):
             raise _refuse(where, f"documents {collection!r} is not a collection's name")
 
 

@@ -9,22 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from martlet.auth.acts import noted
 from martlet.auth.evaluation import Request, decide
 from martlet.auth.instances import session_of
 from martlet.auth.standing import Standing
 from martlet.errors import AccessDenied, InvalidInput
-from martlet.types import ACCOUNT, FunctionVersion, Principal
+from martlet.types import ACCOUNT, FunctionVersion, Principal, narrowed
 
-__all__ = ["DOCUMENT_ACTIONS", "INVOKE", "arn_of", "authorize", "function_principal"]
+__all__ = ["DOCUMENT_ACTIONS", "INVOKE", "arn_of", "authorize", "declaration", "function_principal"]
 
 SEND_ACTIONS: Final = ("sqs:SendMessage", "sqs:GetQueueUrl", "sqs:GetQueueAttributes")
-BUCKET_ACTIONS: Final = ("s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:GetBucketLocation")
-OBJECT_ACTIONS: Final = (
-    *("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:GetObjectTagging", "s3:PutObjectTagging"),
-    *("s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"),
+SECRET_ACTIONS: Final = ("secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret")
+_SUFFIX: Final = "-??????"
+_READ_BUCKET: Final = ("s3:ListBucket", "s3:GetBucketLocation")
+_WRITE_BUCKET: Final = ("s3:ListBucketMultipartUploads", "s3:GetBucketLocation")
+_READ_OBJECTS: Final = ("s3:GetObject", "s3:GetObjectTagging")
+_WRITE_OBJECTS: Final = (
+    *("s3:PutObject", "s3:DeleteObject", "s3:PutObjectTagging", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"),
 )
 INVOKE: Final = "lambda:InvokeFunction"
-DOCUMENT_ACTIONS: Final = ("documents:Get", "documents:Put", "documents:Delete", "documents:List")
+_READ_DOCUMENTS: Final = ("documents:Get", "documents:List")
+_WRITE_DOCUMENTS: Final = ("documents:Put", "documents:Delete")
+DOCUMENT_ACTIONS: Final = (*_READ_DOCUMENTS, *_WRITE_DOCUMENTS)
+_RIGHTS: Final = ("", "read", "write")
 
 
 def authorize(principal: Principal, action: str, resource: str, context: Mapping[str, Any] | None = None) -> None:
@@ -33,6 +40,7 @@ def authorize(principal: Principal, action: str, resource: str, context: Mapping
     Root may do everything; the code of apps what its configuration grants; roles and users what their policies say, with
     `context` (condition keys in lower case) beside what is known of their request; anonymous nothing, whatever it carries.
     """
+    noted(principal, action, resource)
     if principal.kind == "root":
         return
     if principal.standing is not None:
@@ -46,6 +54,7 @@ def authorize(principal: Principal, action: str, resource: str, context: Mapping
         principal=principal.name or principal.kind,
         action=action,
         resource=resource,
+        missing={"Effect": "Allow", "Action": action, "Resource": resource},
     )
 
 
@@ -71,6 +80,7 @@ def _by_policies(
         resource=named,
         explicit=explicit,
         statement=decision.statement,
+        missing=None if explicit else {"Effect": "Allow", "Action": action, "Resource": named},
     )
 
 
@@ -102,16 +112,25 @@ def function_principal(version: FunctionVersion, region: str = "us-east-1") -> P
     grants = set()
     for name in version.config.uses:
         grants.add((INVOKE, f"{version.app}-{_exact(name, 'uses')}"))
-    for collection in version.config.documents:
-        resource = f"{version.app}/{_exact(collection, 'documents')}"
-        grants.update((action, resource) for action in DOCUMENT_ACTIONS)
+    for use in version.config.documents:
+        collection, right = _narrowed(use, "documents")
+        actions = (*(_READ_DOCUMENTS if right != "write" else ()), *(_WRITE_DOCUMENTS if right != "read" else ()))
+        grants.update((action, f"{version.app}/{collection}") for action in actions)
     for queue in version.config.queues:
         arn = f"arn:aws:sqs:{region}:{ACCOUNT}:{version.app}-{_exact(queue, 'queues')}"
         grants.update((action, resource) for action in SEND_ACTIONS for resource in (arn, f"{arn}.fifo"))
-    for bucket in version.config.buckets:
-        arn = f"arn:aws:s3:::{version.app}-{_exact(bucket, 'buckets')}"
-        grants.update((action, arn) for action in BUCKET_ACTIONS)
-        grants.update((action, f"{arn}/*") for action in OBJECT_ACTIONS)
+    for use in version.config.buckets:
+        bucket, right = _narrowed(use, "buckets")
+        arn = f"arn:aws:s3:::{version.app}-{bucket}"
+        if right != "write":
+            grants.update((action, arn) for action in _READ_BUCKET)
+            grants.update((action, f"{arn}/*") for action in _READ_OBJECTS)
+        if right != "read":
+            grants.update((action, arn) for action in _WRITE_BUCKET)
+            grants.update((action, f"{arn}/*") for action in _WRITE_OBJECTS)
+    for secret in version.config.secrets:
+        arn = f"arn:aws:secretsmanager:{region}:{ACCOUNT}:secret:{version.app}/{_exact(secret, 'secrets')}{_SUFFIX}"
+        grants.update((action, arn) for action in SECRET_ACTIONS)
     for bus in version.config.buses:
         name = "default" if bus == "default" else f"{version.app}-{_exact(bus, 'buses')}"
         grants.add(("events:PutEvents", f"arn:aws:events:{region}:{ACCOUNT}:event-bus/{name}"))
@@ -120,9 +139,44 @@ def function_principal(version: FunctionVersion, region: str = "us-east-1") -> P
     return Principal("function", version.name, frozenset(grants), session_of(version))
 
 
+def declaration(action: str, resource: str, app: str = "") -> str:
+    """What a function of `app` declares (`uses=[...]`) to be allowed this: "orders.read", "mail.send", "pay"; "" if nothing
+    does. Without `app` names are the platform's."""
+    room, _, verb = action.partition(":")
+    name = resource.rpartition(":")[2] if resource.startswith("arn:") else resource
+    name = name.partition("/")[2] if room in ("documents", "events") else name.partition("/")[0]
+    if app and room != "documents":
+        name = name.removeprefix(f"{app}-")
+    if room == "documents" and action in DOCUMENT_ACTIONS:
+        return f"{name}.{'read' if action in _READ_DOCUMENTS else 'write'}"
+    if room == "s3" and action in (*_READ_BUCKET, *_READ_OBJECTS):
+        return f"{name}.read"
+    if room == "s3" and action in (*_WRITE_BUCKET, *_WRITE_OBJECTS):
+        return f"{name}.write"
+    if action in SEND_ACTIONS:
+        return f"{name.removesuffix('.fifo')}.send"
+    if action in SECRET_ACTIONS:
+        return resource.rpartition("/")[2][: -len(_SUFFIX)]
+    if verb in ("PutEvents", "Publish"):
+        return f"{name.removesuffix('.fifo')}.publish"
+    return name if action == INVOKE else ""
+
+
+def _narrowed(use: str, field: str) -> tuple[str, str]:
+    name, right = narrowed(use)
+    if right not in _RIGHTS:
+        raise InvalidInput(f"{field}: {use!r} is narrowed to {right!r}; there are read and write", field=field)
+    return _exact(name, field), right
+
+
 def _covers(pattern: str, value: str) -> bool:
-    """Exact, or a prefix followed by one trailing "*". A star in `value` is only a letter."""
-    return pattern == value or (pattern.endswith("*") and value.startswith(pattern[:-1]))
+    """Exact, or a prefix followed by one trailing "*" or by the six letters that end a secret's ARN. A star in `value` is only
+    a letter."""
+    if pattern == value:
+        return True
+    if pattern.endswith(_SUFFIX):
+        return len(value) == len(pattern) and value.startswith(pattern[:-6])
+    return pattern.endswith("*") and value.startswith(pattern[:-1])
 
 
 def _exact(name: str, field: str) -> str:

@@ -96,6 +96,21 @@ def with_role(principal: Principal, role_arn: str, account: str, reader: Reader,
     return msgspec.structs.replace(principal, standing=stands)
 
 
+def named(reader: Reader, kind: str, name: str, region: str = "us-east-1") -> Principal | None:
+    """Root, or the role or user of this name with what its policies say now; None if there is none."""
+    if kind == "root" and not name:
+        return Principal("root", "root")
+    if kind == "user":
+        found = people.acting(reader, Principal("user", name), region=region)
+        return found if found.standing is not None else None
+    role = roles.find(reader, name) if kind == "role" else None
+    if role is None:
+        return None
+    return Principal(
+        "role", f"assumed-role/{role.name}/{role.name}", standing=standing.of_role(reader, role, role.name, region=region)
+    )
+
+
 def role_for_service(reader: Reader, role_arn: str, account: str, service: str, region: str = "us-east-1") -> Principal | None:
     """Who acts when `service` ("apigateway.amazonaws.com") takes a role; None if there is no such role or it does not trust
     the service."""

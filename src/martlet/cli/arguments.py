@@ -39,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     _logs(commands)
     _documents(commands)
     _destroy(commands)
+    _secret(commands)
+    _audit(commands)
+    _policy(commands)
     _runtimes(commands)
     _store(commands)
     return root
@@ -192,6 +195,52 @@ def _destroy(commands: Commands) -> None:
     )
     destroy.add_argument("app", metavar="APP", help="the app's name")
     destroy.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _secret(commands: Commands) -> None:
+    example = "martlet secret set shop/stripe @key.txt"
+    summary = "set, list or delete what functions must know and others must not"
+    secret = _command(commands, "secret", summary, example, json=True)
+    secret.add_argument("action", choices=("set", "list", "get", "delete"), help="set: a new version; get: print the value")
+    secret.add_argument("name", nargs="?", metavar="NAME", help="APP/NAME for an app's Secret(NAME)")
+    secret.add_argument(
+        "value", nargs="?", metavar="@FILE|-", help="set: from a file or standard input (default: ask, without echo)"
+    )
+    secret.add_argument("--yes", action="store_true", help="delete without asking; it is gone at once")
+
+
+def _audit(commands: Commands) -> None:
+    example = "martlet audit list --since 24h --outcome denied"
+    audit = _command(commands, "audit", "list, export or verify the log of management calls and denials", example, json=True)
+    audit.add_argument(
+        "action", nargs="?", choices=("list", "export", "verify"), default="list", help="list (default), export or verify"
+    )
+    audit.add_argument("file", nargs="?", metavar="FILE", help="export to, or verify, this file (default: the platform's log)")
+    audit.add_argument("--since", metavar="AGE", help="only the last 30s, 5m, 24h or 7d")
+    audit.add_argument("--principal", metavar="TEXT", default="", help="only of principals whose name holds this")
+    audit.add_argument("--call", metavar="TEXT", default="", help="only calls whose action holds this, e.g. iam: or Delete")
+    audit.add_argument("--outcome", choices=("done", "failed", "denied"), default="", help="only these")
+    audit.add_argument("--limit", type=int, default=100, metavar="N", help="the newest N, 1,000 at most (default 100)")
+
+
+def _policy(commands: Commands) -> None:
+    example = 'martlet policy explain "function shop-place" documents:Put shop/orders'
+    policy = _command(
+        commands,
+        "policy",
+        "explain why somebody may do something or not, or suggest the least that does for what it did",
+        example,
+        json=True,
+    )
+    policy.add_argument("action", choices=("explain", "suggest", "reset"), help="reset: forget what it did so far")
+    policy.add_argument(
+        "principal",
+        nargs="?",
+        metavar="PRINCIPAL",
+        help='"function NAME", "role NAME", "user NAME" or root (suggest: default all)',
+    )
+    policy.add_argument("call", nargs="?", metavar="ACTION", help="explain: what it wants to do, e.g. sqs:SendMessage")
+    policy.add_argument("resource", nargs="?", metavar="RESOURCE", help="explain: to what, e.g. its ARN")
 
 
 def _runtimes(commands: Commands) -> None:

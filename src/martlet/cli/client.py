@@ -96,6 +96,12 @@ class Client:
             return None
         return _json(content, path)
 
+    def operation(self, target: str, request: dict[str, Any]) -> Any:
+        """The answer of an AWS service's operation in JSON, e.g. "secretsmanager.ListSecrets"."""
+        body, kind = json.dumps(request).encode(), "application/x-amz-json-1.1"
+        with self._exchange("POST", "/", None, body, kind, headers={"X-Amz-Target": target}) as answer:
+            return _json(answer.read() or b"{}", target)
+
     def lines(
         self,
         method: str,
@@ -133,10 +139,11 @@ class Client:
         body: bytes | None,
         kind: str,
         refused: int = REFUSED,
+        headers: dict[str, str] | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
         given = {name: _text(value) for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path
-        headers = {"Authorization": f"Bearer {self.endpoint.token}", "Accept": "application/json"}
+        headers = {"Authorization": f"Bearer {self.endpoint.token}", "Accept": "application/json", **(headers or {})}
         if body is not None:
             headers["Content-Type"] = kind
         connection = http.client.HTTPConnection(self.endpoint.host, self.endpoint.api_port, timeout=_READ_SECONDS)
@@ -197,7 +204,7 @@ def _refused(problem: dict[str, Any], exit_code: int) -> Failure:
         exit_code = REFUSED
     return Failure(
         exit_code,
-        str(problem.get("detail", "refused")),
+        str(problem.get("detail") or problem.get("message") or problem.get("Message") or "refused"),
         remedy,
         str(problem.get("stack") or ""),
     )

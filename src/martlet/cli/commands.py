@@ -332,6 +332,24 @@ def _show_document_usage(used: list[dict[str, Any]]) -> None:
     print(table(headings, rows, empty=""))
 
 
+def _secret(arguments: Arguments) -> int:
+    from martlet.cli import secret
+
+    return secret.run(_client(arguments), arguments)
+
+
+def _audit(arguments: Arguments) -> int:
+    from martlet.cli import trust
+
+    return trust.audit(lambda: _client(arguments), arguments, _since_ms(arguments), _time)
+
+
+def _policy(arguments: Arguments) -> int:
+    from martlet.cli import trust
+
+    return trust.policy(_client(arguments), arguments)
+
+
 def _status(arguments: Arguments) -> int:
     found = _client(arguments).call("GET", "/v1/status")
     if arguments.json:
@@ -587,6 +605,9 @@ _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "usage": _usage,
     "documents": _documents,
     "destroy": _destroy,
+    "secret": _secret,
+    "audit": _audit,
+    "policy": _policy,
     "runtimes": _runtimes,
     "status": _status,
     "store": _store,

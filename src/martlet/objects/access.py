@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from martlet.auth.acts import noted
 from martlet.errors import AccessDenied
 from martlet.objects import acl, policies
 from martlet.objects.failures import access_denied
@@ -48,6 +49,7 @@ def check(
     `version()`: the object's current version, where its list may matter."""
     principal = asker.principal
     resource = arn_of(name, key)
+    noted(principal, action, resource)
     settings = bucket.settings if bucket is not None else {}
     decision = _by_policy(settings, asker, action, resource)
     owner = principal.kind == "root"

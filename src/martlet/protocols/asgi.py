@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 
+from martlet.auth.acts import Act, witness
 from martlet.clock import uuid4_text
 from martlet.errors import InvalidInput, MartletError, MethodNotAllowed, NotFound, Overloaded, Throttled, Unauthenticated
 from martlet.limits import exceeded
@@ -72,6 +73,8 @@ class Request:
         context = scope.get("martlet.context")
         self._left: Callable[[], Awaitable[None]] | None = scope.get("martlet.left")
         self.context: Principal | None = context if isinstance(context, Principal) else None
+        self.sender: Principal | None = self.context  # who it is from, once that is known
+        self.error: MartletError | None = None  # what its answer says went wrong
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> Request:
@@ -338,8 +341,36 @@ def flag(query: dict[str, str], name: str) -> bool:
     return text == "true"
 
 
-def app(respond: Callable[[Request], Awaitable[Answer]], on_error: Callable[[MartletError, Request], Answer]) -> ASGIApp:
-    """An ASGI application from one coroutine; every error becomes the protocol's own answer by `on_error`."""
+def app(
+    respond: Callable[[Request], Awaitable[Answer]],
+    on_error: Callable[[MartletError, Request], Answer],
+    audit: Callable[[Request, list[Act], int], Awaitable[None]] | None = None,
+) -> ASGIApp:
+    """An ASGI application from one coroutine; every error becomes the protocol's own answer by `on_error`.
+
+    `audit` hears of each request what it was decided to do, and its status, before its answer leaves."""
+
+    async def answered(request: Request) -> Answer:
+        try:
+            return await respond(request)
+        except MartletError as error:
+            request.error = error
+            return on_error(error, request)
+        except ClientGone:
+            raise
+        except Exception:
+            _log.exception("request %s %s %s failed", request.id, request.method, request.raw_path.decode("latin-1"))
+            return on_error(MartletError("something went wrong inside Martlet; its log has the details"), request)
+
+    async def audited(request: Request) -> Answer:
+        assert audit is not None
+        with witness() as acts:
+            answer = await answered(request)
+        try:
+            await audit(request, acts, answer.status)
+        except MartletError as error:  # what was done cannot be taken back, but nobody is told that all is well
+            return on_error(error, request)
+        return answer
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -349,14 +380,9 @@ def app(respond: Callable[[Request], Awaitable[Answer]], on_error: Callable[[Mar
             raise RuntimeError(f"this endpoint speaks HTTP, not {scope['type']}")
         request = Request.of(scope, receive)
         try:
-            answer = await respond(request)
+            answer = await (answered if audit is None else audited)(request)
         except ClientGone:
             return
-        except MartletError as error:
-            answer = on_error(error, request)
-        except Exception:
-            _log.exception("request %s %s %s failed", request.id, request.method, request.raw_path.decode("latin-1"))
-            answer = on_error(MartletError("something went wrong inside Martlet; its log has the details"), request)
         whole = scope.get("martlet.respond")
         if whole is not None and isinstance(answer.body, bytes) and request.method != "HEAD":
             whole(answer.status, _encoded(answer.headers), answer.body)

@@ -59,7 +59,7 @@ def is_aws(request: Request) -> bool:
 
 def app(rooms: Rooms) -> ASGIApp:
     """The endpoint. Expects SigV4 or a bearer token, or `scope["martlet.context"]`."""
-    return asgi.app(_Dispatcher(rooms).respond, lambda error, request: asgi.problem_answer(error, request.id))
+    return asgi.app(_Dispatcher(rooms).respond, lambda error, request: asgi.problem_answer(error, request.id), rooms.audit)
 
 
 def _wire_request(request: Request, body: bytes) -> WireRequest:
@@ -88,6 +88,7 @@ class _Dispatcher:
         try:
             answer = await self._respond(request, call)
         except (MartletError, Malformed) as error:
+            request.error = error if isinstance(error, MartletError) else None
             answer = codec.answer(error, call.wire, call.operation, call.request, request.id)
         except asgi.ClientGone:
             raise
@@ -148,7 +149,7 @@ class _Dispatcher:
         return routed
 
     def _authenticate(self, request: Request, body: bytes, operation: OperationModel | None) -> Principal:
-        found = self._sender(request, body, operation)
+        found = request.sender = self._sender(request, body, operation)
         if found.standing is None:
             return found
         return seen_from(found, request.client_ip, user_agent=request.headers.get("user-agent", ""))

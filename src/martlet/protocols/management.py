@@ -18,6 +18,7 @@ from martlet.auth import seen_from
 from martlet.errors import AccessDenied, Conflict, InvalidInput, MartletError
 from martlet.protocols import asgi, openapi
 from martlet.protocols.asgi import Answer, Operation, Request
+from martlet.protocols.auditing import AuditEndpoints
 from martlet.protocols.cloudevents import CloudEventEndpoints
 from martlet.protocols.collections import CollectionEndpoints
 from martlet.protocols.documents import DocumentEndpoints
@@ -42,7 +43,7 @@ def app(rooms: Rooms) -> asgi.ASGIApp:
     async def respond(request: Request) -> Answer:
         return await router.find(request)(request)
 
-    return asgi.app(respond, lambda error, request: asgi.problem_answer(error, request.id))
+    return asgi.app(respond, lambda error, request: asgi.problem_answer(error, request.id), rooms.audit)
 
 
 class _Management:
@@ -73,6 +74,7 @@ class _Management:
                 *GraphqlEndpoints(self._rooms, self.identify).operations(),
                 *stacks.operations(),
                 *CloudEventEndpoints(self._rooms, self.identify).operations(),
+                *AuditEndpoints(self._rooms, self._allowed).operations(),
             )
         )
         self._description = openapi.document(self._rooms.version, router.operations)
@@ -91,7 +93,9 @@ class _Management:
         return self._authenticate(request, body), body
 
     def _authenticate(self, request: Request, body: bytes) -> Principal:
-        found = self._rooms.auth.authenticate(request.method, request.raw_path, request.raw_query, request.raw_headers, body)
+        found = request.sender = self._rooms.auth.authenticate(
+            request.method, request.raw_path, request.raw_query, request.raw_headers, body
+        )
         return seen_from(found, request.client_ip, user_agent=request.headers.get("user-agent", ""))
 
     async def _allowed(self, request: Request, action: str, resource: str = "*") -> Principal:

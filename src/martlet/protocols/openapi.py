@@ -9,6 +9,7 @@ import msgspec
 
 from martlet.limits import LIMITS
 from martlet.protocols.asgi import Operation
+from martlet.protocols.auditing_openapi import OPERATIONS as AUDITING
 from martlet.protocols.collections_openapi import OPERATIONS
 
 __all__ = ["document"]
@@ -397,7 +398,7 @@ def document(version: str, operations: Iterable[Operation]) -> bytes:
     """The description as JSON. Raises `KeyError` for an operation that is not described here."""
     paths: dict[str, Schema] = {}
     for operation in operations:
-        described = dict((_OPERATIONS | OPERATIONS)[f"{operation.method} {operation.path}"])
+        described = dict((_OPERATIONS | OPERATIONS | AUDITING)[f"{operation.method} {operation.path}"])
         inside = [_parameter(part[1:-1], _STRING, place="path") for part in operation.parts() if part.startswith("{")]
         parameters = inside + described.get("parameters", [])
         if parameters:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from martlet.apps import AppRecord, Deployment
+from martlet.auth import Accesses, AuditLog
 from martlet.documents import Documents as CollectionsRoom
 from martlet.documents import Usage
 from martlet.types import FunctionVersion, Invocation, Outcome, Principal
@@ -234,4 +235,8 @@ class Rooms:
     failures: Failures | None = None
     document_usage: Callable[[int, int], Sequence[dict[str, Any]]] = lambda since_ms, until_ms: ()  # one object a database
     dead_letters: Callable[[str | None, int], Sequence[object]] = lambda app, limit: ()  # of triggers, newest first
+    audit: Callable[[Any, Any, int], Awaitable[None]] | None = None  # (request, its acts, status), before each answer leaves
+    audit_log: AuditLog | None = None
+    access_log: Accesses | None = None
+    principal: Callable[[str], Principal | None] = lambda name: None  # by "function NAME", "role NAME", "user NAME" or "root"
     presign: Callable[[Principal, str, str, int], Awaitable[str]] | None = None  # (who, method, raw path, seconds) → an S3 URL

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from martlet.sdk.bus import Bus, Topic
     from martlet.sdk.documents import Changed, Collection
     from martlet.sdk.queue import Queue
+    from martlet.sdk.right import Right
+    from martlet.sdk.secret import Secret
 
-    Uses = Iterable[Function | Collection | Queue | Bucket | Bus | Topic | str]
+    Uses = Iterable[Function | Collection | Queue | Bucket | Bus | Topic | Secret | Right | Callable[..., Any] | str]
 
     class Options(TypedDict, total=False):
         """Settings of a function; each left out takes the platform's default (`martlet.types.FunctionConfig`)."""

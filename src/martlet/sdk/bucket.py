@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from martlet.sdk.client import Answer
+    from martlet.sdk.right import Right
 
 __all__ = ["Bucket", "BucketEvents", "Item", "Subscription"]
 
@@ -52,6 +53,20 @@ class Bucket:
 
     def __repr__(self) -> str:
         return f"Bucket({self.name!r})"
+
+    @property
+    def read(self) -> Right:
+        """For `uses=[...]`: only to read."""
+        from martlet.sdk.right import Right
+
+        return Right(self, "read")
+
+    @property
+    def write(self) -> Right:
+        """For `uses=[...]`: only to write and delete."""
+        from martlet.sdk.right import Right
+
+        return Right(self, "write")
 
     @property
     def created(self) -> BucketEvents:

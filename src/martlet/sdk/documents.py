@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from martlet.sdk.client import Answer
+    from martlet.sdk.right import Right
     from martlet.sdk.schema import DocumentField, Index, Reference
 
     T = TypeVar("T")
@@ -101,6 +102,20 @@ class Collection:
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r})"
+
+    @property
+    def read(self) -> Right:
+        """For `uses=[...]`: only to read."""
+        from martlet.sdk.right import Right
+
+        return Right(self, "read")
+
+    @property
+    def write(self) -> Right:
+        """For `uses=[...]`: only to write and delete."""
+        from martlet.sdk.right import Right
+
+        return Right(self, "write")
 
     @property
     def changed(self) -> Changed:

@@ -11,11 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from martlet.sdk.bucket import Bucket, Subscription
-    from martlet.sdk.bus import Bus, Listener, Topic
+    from martlet.sdk.bucket import Subscription
+    from martlet.sdk.bus import Listener
     from martlet.sdk.client import Answer
-    from martlet.sdk.documents import Collection
-    from martlet.sdk.queue import Consumer, Queue
+    from martlet.sdk.queue import Consumer
 
 __all__ = ["Function"]
 
@@ -66,7 +65,7 @@ class Function:
         self.subscriptions: list[Subscription] = []
         self.listeners: list[Listener] = []
         self.settings: dict[str, Any] = {}
-        self.uses: list[Function | Collection | Queue | Bucket | Bus | Topic | str] = []
+        self.uses: list[Any] = []  # functions, or what `graph` knows to take
         self.__wrapped__ = target
         self.__name__ = getattr(target, "__name__", name)
         self.__doc__ = getattr(target, "__doc__", None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,8 @@ from martlet.sdk.documents import Changed, Collection
 from martlet.sdk.errors import DeclarationError
 from martlet.sdk.function import Function, Route, Schedule, interface_of
 from martlet.sdk.queue import Consumer, Queue
+from martlet.sdk.right import parted
+from martlet.sdk.secret import Secret
 from martlet.sdk.signature import event_handler, http_handler, names_of_path
 
 __all__ = ["FUNCTION_NAME_CHARACTERS", "emit"]
@@ -222,37 +225,35 @@ class _Emission:
 
     def _uses(self, function: Function) -> dict[str, Any]:
         names = {known.name for known in self.functions}
-        functions: list[str] = []
-        documents: list[str] = []
-        queues: list[str] = []
-        buckets: list[str] = []
-        heard: dict[str, list[str]] = {"buses": [], "topics": []}
-        for used in function.uses:
-            if isinstance(used, Collection):
-                documents.append(self._collection(function, used))
-            elif isinstance(used, Queue):
-                queues.append(self._queue(function, used))
-            elif isinstance(used, Bucket):
-                buckets.append(self._bucket(function, used))
-            elif isinstance(used, Bus | Topic):
-                heard["buses" if isinstance(used, Bus) else "topics"].append(self._source(function, used))
+        takers: tuple[tuple[Any, str, Callable[[Function, Any], str]], ...] = (
+            (Collection, "documents", self._collection),
+            (Queue, "queues", self._queue),
+            (Bucket, "buckets", self._bucket),
+            (Secret, "secrets", self._secret),
+            (Bus, "buses", self._source),
+            (Topic, "topics", self._source),
+        )
+        found: dict[str, dict[str, None]] = {}
+        for use in function.uses:
+            used, right = parted(use)
+            taker = next(((field, take) for kind, field, take in takers if isinstance(used, kind)), None)
+            if taker is not None:
+                found.setdefault(taker[0], {})[taker[1](function, used) + right] = None
             elif isinstance(used, Function) and used.app is self.app:
-                functions.append(used.name)
+                found.setdefault("uses", {})[used.name] = None
             elif isinstance(used, str) and used in names:
-                functions.append(used)
+                found.setdefault("uses", {})[used] = None
             else:
-                kinds = "no Collection, no Queue, no Bucket, no Bus and no Topic"
+                kinds = "no Collection, no Queue, no Bucket, no Bus, no Topic and no Secret"
                 self._problem(function, f"uses {used!r}, which is no function of this app, {kinds}")
-        found: dict[str, Any] = {name: list(dict.fromkeys(names)) for name, names in heard.items() if names}
-        if functions:
-            found["uses"] = list(dict.fromkeys(functions))
-        if documents:
-            found["documents"] = list(dict.fromkeys(documents))
-        if queues:
-            found["queues"] = list(dict.fromkeys(queues))
-        if buckets:
-            found["buckets"] = list(dict.fromkeys(buckets))
-        return found
+        return {field: list(uses) for field, uses in found.items()}
+
+    # --- secrets ----------------------------------------------------------------------------------------------------------
+
+    def _secret(self, function: Function, secret: Secret) -> str:
+        if not isinstance(secret.name, str) or not _NAME.fullmatch(secret.name) or len(secret.name) > 200:
+            self._problem(function, f"secret {secret.name!r}: a name has letters, digits, - and _, 200 at most")
+        return str(secret.name)
 
     # --- queues -----------------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ _CAPITALS: Final = {"etag": "ETag", "content-md5": "Content-MD5"}
 
 def app(rooms: Rooms) -> ASGIApp:
     """The endpoint of S3. Expects `rooms.services["s3"]`; `scope["martlet.context"]` stands for a signature."""
-    return asgi.app(_Face(rooms).respond, lambda error, request: asgi.problem_answer(error, request.id))
+    return asgi.app(_Face(rooms).respond, lambda error, request: asgi.problem_answer(error, request.id), rooms.audit)
 
 
 class _Visit:
@@ -74,9 +74,11 @@ class _Face:
         try:
             answer = await self._respond(visit)
         except Unauthenticated as error:
+            request.error = error
             believed = unbelieved(error, request.raw_query, request.headers.get("authorization", ""), self._rooms.now_ms())
             answer = self._failed(believed, visit)
         except (MartletError, Malformed) as error:
+            request.error = error if isinstance(error, MartletError) else None
             answer = self._failed(error, visit)
         except asgi.ClientGone:
             raise
