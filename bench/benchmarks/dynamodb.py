@@ -2,7 +2,8 @@
 dynalite on LevelDB.
 
 All servers run; rounds take turns; each gets the same requests, signed for it. Martlet checks signatures and syncs each write
-before it answers; the peers do neither.
+before it answers; the peers do neither. Beside each rate stands the server's own processor time for a request, which other work
+on the machine changes little.
 """
 
 from __future__ import annotations
@@ -13,58 +14,73 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 from botocore.config import Config
 
 from bench import apps, signed
 from bench.context import Context
-from bench.load import Rate
+from bench.load import Connection, Rate
 from bench.peers import dynalite, ministack, moto
 from bench.peers.server import Server
+from bench.processes import cpu_seconds
 from bench.table import Row
 
 __all__ = ["run"]
 
 _CLIENTS = 64
 _ROUNDS = 3
-_SECONDS = 3
-_ITEMS = 4_000
+_SECONDS = 2
+_ITEMS = 1_000
 _TABLE = "bench"
 _ANY_KEY = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "x" * 40}
 _PEERS: tuple[Callable[[], Server], ...] = (moto.start, dynalite.start, ministack.start)
 
 _REST = "martlet, REST"
 
-_Rates = dict[tuple[str, str], list[Rate]]  # (operation, server) -> of each round
+
+class _Place(NamedTuple):
+    """A server: where, with which key, which process."""
+
+    url: str
+    credentials: Mapping[str, Any]
+    pid: int
+
+
+class _Round(NamedTuple):
+    rate: Rate
+    cpu_us: float  # of the server, for each request
+
+
+_Rounds = dict[tuple[str, str], list[_Round]]  # (operation, server) -> of each round
 
 
 def run(ctx: Context) -> list[Row]:
-    rates: _Rates = {}
+    rounds: _Rounds = {}
     with ExitStack() as stack:
         platform = stack.enter_context(ctx.platform(apps.copy("noop", ctx.new_folder("app"))))
-        servers = {"martlet": (platform.api_url, platform.credentials)}
+        servers = {"martlet": _Place(platform.api_url, platform.credentials, platform.pid)}
         for start in _PEERS:
             peer = stack.enter_context(start())
-            servers[peer.name] = (f"http://127.0.0.1:{peer.port}", _ANY_KEY)
-        requests = {name: _requests(*server) for name, server in servers.items()}
-        for server in servers.values():
-            _create(*server)
-        servers[_REST] = (platform.api_url, platform.credentials)
+            servers[peer.name] = _Place(f"http://127.0.0.1:{peer.port}", _ANY_KEY, peer.pid)
+        requests = {name: _requests(place.url, place.credentials) for name, place in servers.items()}
+        for place in servers.values():
+            _create(place.url, place.credentials)
+        servers[_REST] = servers["martlet"]
         requests[_REST] = _rest_requests(platform.api_url, platform.token)
-        for name, server in servers.items():
-            _measure(ctx.new_folder(name), server[0], requests[name]["PutItem"], 1)  # warm, and all items are there
+        for name, place in servers.items():
+            _fill(place.url, requests[name]["PutItem"])
         for _ in range(_ROUNDS):
-            for name, (url, _) in servers.items():
+            for name, place in servers.items():
                 for operation, sent in requests[name].items():
-                    rate = _measure(ctx.new_folder(name), url, sent, _SECONDS)
-                    rates.setdefault((operation, name), []).append(rate)
+                    found = _measure(ctx.new_folder(name), place, sent)
+                    rounds.setdefault((operation, name), []).append(found)
     rows = []
     for own, words in (("martlet", {"PutItem": "durable PutItem", "GetItem": "GetItem"}), (_REST, _REST_WORDS)):
         for operation, least, goals in _GOALS:
-            rows.append(_own_row(rates[operation, own], least, words[operation]))
-            rows += [_peer_row(rates, operation, own, peer, goal) for peer, goal in goals.items()]
+            rows.append(_own_row(rounds[operation, own], least, words[operation]))
+            rows += [_peer_row(rounds, operation, own, peer, goal) for peer, goal in goals.items()]
     return rows
 
 
@@ -127,32 +143,46 @@ def _request(url: str, credentials: Mapping[str, Any], operation: str, asked: di
     return signed.request(url, "/", "dynamodb", credentials, fields, json.dumps(asked).encode())
 
 
-def _measure(folder: Path, url: str, requests: list[bytes], seconds: int) -> Rate:
-    return signed.load(url, requests, folder, connections=_CLIENTS, seconds=seconds)
+def _fill(url: str, requests: list[bytes]) -> None:
+    """Each request once, so that what is read later is there. On connections of their own: moto closes them."""
+    port = int(url.rpartition(":")[2])
+    for sent in requests:
+        with Connection(port) as connection:
+            answer = connection.exchange(sent)
+        if not 200 <= answer.status < 300:
+            raise RuntimeError(f"{url} answered {answer.status}: {answer.body[:200]!r}")
 
 
-def _own_row(found: list[Rate], goal: int, what: str) -> Row:
-    rate, p50, p99 = (statistics.median(column) for column in zip(*((r.per_second, r.p50, r.p99) for r in found), strict=True))
-    failed = sum(one.failed for one in found)
+def _measure(folder: Path, place: _Place, requests: list[bytes]) -> _Round:
+    before = cpu_seconds(place.pid)
+    rate = signed.load(place.url, requests, folder, connections=_CLIENTS, seconds=_SECONDS)
+    return _Round(rate, (cpu_seconds(place.pid) - before) / max(1, rate.requests) * 1e6)
+
+
+def _own_row(found: list[_Round], goal: int, what: str) -> Row:
+    columns = zip(*((one.rate.per_second, one.rate.p50, one.rate.p99, one.cpu_us) for one in found), strict=True)
+    per_second, p50, p99, cpu_us = map(statistics.median, columns)
+    failed = sum(one.rate.failed for one in found)
     return Row(
         f"{what} over HTTP, {_CLIENTS} clients",
         f"≥ {goal:,}/s, 0 failed",
-        f"{rate:,.0f}/s · p50 {p50:.2f} · p99 {p99:.2f} ms, {failed} failed",
+        f"{per_second:,.0f}/s · p50 {p50:.2f} · p99 {p99:.2f} ms · {cpu_us:.0f} µs CPU, {failed} failed",
         "",
-        rate >= goal and not failed,
+        per_second >= goal and not failed,
     )
 
 
-def _peer_row(rates: _Rates, operation: str, name: str, peer: str, goal: float | None) -> Row:
+def _peer_row(rounds: _Rounds, operation: str, name: str, peer: str, goal: float | None) -> Row:
     """Round by round, since rounds take turns."""
-    own, others = rates[operation, name], rates[operation, peer]
-    ratio = statistics.median(one.per_second / other.per_second for one, other in zip(own, others, strict=True))
-    rate = statistics.median(one.per_second for one in others)
-    failed = sum(one.failed for one in others)
+    own, others = rounds[operation, name], rounds[operation, peer]
+    ratio = statistics.median(one.rate.per_second / two.rate.per_second for one, two in zip(own, others, strict=True))
+    per_second = statistics.median(one.rate.per_second for one in others)
+    cpu_us = statistics.median(one.cpu_us for one in others)
+    failed = sum(one.rate.failed for one in others)
     return Row(
         f"  against {peer}'s {operation}",
         f"≥ {goal:g} × {peer}" if goal else "",
-        f"{rate:,.0f}/s{f', {failed} failed' if failed else ''}",
+        f"{per_second:,.0f}/s · {cpu_us:,.0f} µs CPU{f', {failed} failed' if failed else ''}",
         f"{ratio:.2f} ×",
         ratio >= goal if goal else None,
     )
