@@ -33,7 +33,7 @@ class Context:
             yield running
 
     @contextmanager
-    def platform(self, app: Path, *, data: Path | None = None, ready_seconds: float = 300) -> Iterator[RunningPlatform]:
+    def platform(self, app: Path | None, *, data: Path | None = None, ready_seconds: float = 300) -> Iterator[RunningPlatform]:
         """`martlet up APP`, isolated, on free loopback ports; ended afterwards, and its exit code checked."""
         running = RunningPlatform(app, data or self.new_folder("data"), ready_seconds=ready_seconds)
         try:

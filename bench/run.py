@@ -30,6 +30,7 @@ BENCHMARKS = (
     "memory",
     "redeploy",
     "overload",
+    "neighbours",
     "runtimes",
     "lambda_api",
     "dynamodb",

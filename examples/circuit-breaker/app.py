@@ -14,7 +14,7 @@ switches = Collection("switches")
 guard = Breaker(breakers, "provider", threshold=5, cool_down=1.0, lease=15.0)
 
 
-@app.function(uses=[calls, switches])
+@app.function(uses=[calls.write, switches.read])
 def provider(event: dict, context: Any) -> dict:
     """Stands for somebody else's service, which is down at times."""
     switch = switches.get("provider")
@@ -36,13 +36,13 @@ def quote(symbol: str) -> dict:
         raise HTTPError(502, f"the provider failed: {error.message}") from None
 
 
-@app.get("/breaker", uses=[breakers, calls])
+@app.get("/breaker", uses=[breakers.read, calls.read])
 def show() -> dict:
     made = [found.value["failed"] for found in calls.scan()]
     return {**guard.state(), "calls": len(made), "failed_calls": sum(made)}
 
 
-@app.put("/provider", uses=[switches])
+@app.put("/provider", uses=[switches.write])
 def switch(wanted: dict) -> None:
     """To try it: {"down": true} lets the provider fail."""
     switches.put("provider", {"down": bool(wanted.get("down"))})

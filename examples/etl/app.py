@@ -15,7 +15,7 @@ sales = Collection("sales")
 reports = Collection("reports")
 
 
-@app.on(incoming.created, suffix=".csv", timeout=60, uses=[incoming, clean])
+@app.on(incoming.created, suffix=".csv", timeout=60, uses=[incoming.read, clean.write])
 def convert(event: dict, context: Any) -> None:
     """Each good row becomes a line of NDJSON; the others are told by line in a file beside it."""
     for key in keys(event):
@@ -38,7 +38,7 @@ def parsed(text: str) -> tuple[list[dict], list[str]]:
     return rows, errors
 
 
-@app.on(clean.created, suffix=".ndjson", timeout=60, uses=[clean, sales])
+@app.on(clean.created, suffix=".ndjson", timeout=60, uses=[clean.read, sales])
 def load(event: dict, context: Any) -> None:
     """A sale's id is its file and place, so a file that comes again, or better, replaces what it brought before."""
     for key in keys(event):
@@ -51,7 +51,7 @@ def load(event: dict, context: Any) -> None:
                 sales.delete(found.id)
 
 
-@app.schedule("cron(0 6 * * ? *)", timezone="Europe/Zurich", timeout=60, uses=[sales, reports])
+@app.schedule("cron(0 6 * * ? *)", timezone="Europe/Zurich", timeout=60, uses=[sales.read, reports.write])
 def report() -> None:
     cents, pieces = Counter(), Counter()
     for found in sales.scan():
@@ -60,7 +60,7 @@ def report() -> None:
     reports.put("latest", {product: {"pieces": pieces[product], "cents": cents[product]} for product in sorted(cents)})
 
 
-@app.get("/report", uses=[reports])
+@app.get("/report", uses=[reports.read])
 def show() -> dict:
     latest = reports.get("latest")
     if latest is None:

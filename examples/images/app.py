@@ -15,7 +15,7 @@ thumbnails = Bucket("thumbnails")
 WIDTH = HEIGHT = 128
 
 
-@app.on(uploads.created, memory=512, timeout=30, uses=[uploads, thumbnails])
+@app.on(uploads.created, memory=512, timeout=30, uses=[uploads.read, thumbnails.write])
 def make_thumbnail(event: dict, context: Any) -> None:
     for record in event["Records"]:
         key = unquote_plus(record["s3"]["object"]["key"])  # in S3's events keys are encoded

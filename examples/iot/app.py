@@ -23,7 +23,7 @@ class Reading(BaseModel):
     celsius: Annotated[float, Field(ge=-90, le=200)]
 
 
-@app.post("/readings", uses=[readings])
+@app.post("/readings", uses=[readings.write])
 def ingest(batch: Annotated[list[Reading], Field(max_length=25)]) -> Response:
     """A device sends again what it got no answer for: the same moment is the same document."""
     moments = {f"{one.sensor}/{one.at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}": one.celsius for one in batch}
@@ -33,7 +33,7 @@ def ingest(batch: Annotated[list[Reading], Field(max_length=25)]) -> Response:
     return Response({"stored": len(batch)}, status=202)
 
 
-@app.on(readings.changed, start="oldest", retries=-1, uses=[readings, windows])
+@app.on(readings.changed, start="oldest", retries=-1, uses=[readings.read, windows])
 def aggregate(event: dict, context: Any) -> None:
     for window in {record["id"][: -len(":00.000000")] for record in event["Records"]}:
         windows.update(window, lambda _, window=window: summary(window), tries=50)
@@ -46,13 +46,13 @@ def summary(window: str) -> dict:
     return {"count": len(celsius), "mean": mean, "highest": max(celsius), "hot": mean >= HOT_CELSIUS}
 
 
-@app.on(windows.changed, start="oldest", retries=-1, filter={"value": {"hot": [True]}}, uses=[alerts])
+@app.on(windows.changed, start="oldest", retries=-1, filter={"value": {"hot": [True]}}, uses=[alerts.publish])
 def alert(event: dict, context: Any) -> None:
     for record in event["Records"]:
         alerts.publish({"window": record["id"], **record["value"]}, attributes={"kind": "hot"})
 
 
-@app.on(alerts, filter={"kind": ["hot"]}, uses=[notices])
+@app.on(alerts, filter={"kind": ["hot"]}, uses=[notices.write])
 def notify(event: dict, context: Any) -> None:
     """One of those who listen; it keeps one notice for each window."""
     for record in event["Records"]:
@@ -60,11 +60,11 @@ def notify(event: dict, context: Any) -> None:
         notices.put(told["window"], {"text": f"{told['window']} is too hot"})
 
 
-@app.get("/windows/{sensor}", uses=[windows])
+@app.get("/windows/{sensor}", uses=[windows.read])
 def show(sensor: str) -> dict:
     return {found.id.partition("/")[2]: found.value for found in windows.scan(f"{sensor}/")}
 
 
-@app.get("/notices", uses=[notices])
+@app.get("/notices", uses=[notices.read])
 def told() -> dict:
     return {found.id: found.value["text"] for found in notices.scan()}

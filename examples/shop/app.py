@@ -54,7 +54,7 @@ def product_list() -> dict:
     return {"products": [{"id": id, **product} for id, product in PRODUCTS.items()]}
 
 
-@app.get("/products/{id}", uses=[stock])
+@app.get("/products/{id}", uses=[stock.read])
 def product_page(id: str) -> Response:
     product, left = find(id), left_of(stock.get(id))
     page = f"""<!doctype html><title>{product["name"]}</title>
@@ -81,7 +81,7 @@ def validate_payment(payment: Payment) -> dict:
     return {"valid": luhn(payment.card) and payment.amount_cents > 0}
 
 
-@app.function(uses=[stock, orders, outbox])
+@app.function(uses=[stock, orders.write, outbox.write])
 def place_order(event: dict, context: Any) -> dict:
     """Take the goods from the stock, write the order and its confirmation: all of it, or nothing when too few are left."""
     order = {name: event[name] for name in ("product", "quantity", "paid_cents")}
@@ -161,7 +161,7 @@ web = app.mount("/reviews", api, uses=[reviews], concurrency=8)
 # --- every five minutes ----------------------------------------------------------------------------
 
 
-@app.schedule("rate(5 minutes)", uses=[stock, outbox])
+@app.schedule("rate(5 minutes)", uses=[stock.read, outbox.write])
 def restock_report() -> None:
     low = {found.id: left_of(found) for found in stock.scan() if left_of(found) < 5}
     outbox.put("restock-report", {"low": low})

@@ -15,17 +15,17 @@ class Task(BaseModel):
     done: bool = False
 
 
-@app.post("/tasks", uses=[tasks])
+@app.post("/tasks", uses=[tasks.write])
 def add(task: Task) -> Response:
     return Response({"id": tasks.insert(task)}, status=201)
 
 
-@app.get("/tasks", uses=[tasks])
+@app.get("/tasks", uses=[tasks.read])
 def show_all() -> list[dict]:
     return [{"id": found.id, **found.value} for found in tasks.scan()]
 
 
-@app.get("/tasks/{id}", uses=[tasks])
+@app.get("/tasks/{id}", uses=[tasks.read])
 def show(id: str) -> dict:
     found = tasks.get(id)
     if found is None:
@@ -45,7 +45,7 @@ def change(id: str, task: Task) -> dict:
     return {"id": id, **task.model_dump()}
 
 
-@app.delete("/tasks/{id}", uses=[tasks])
+@app.delete("/tasks/{id}", uses=[tasks.write])
 def remove(id: str) -> None:
     if not tasks.delete(id):
         raise HTTPError(404, f"there is no task {id}")

@@ -22,7 +22,7 @@ class Payment(BaseModel):
     cents: int
 
 
-@app.post("/payments", uses=[hooks])
+@app.post("/payments", uses=[hooks.send])
 def accept(payment: Payment) -> Response:
     return Response({"message": hooks.send(payment)}, status=202)
 
@@ -56,11 +56,11 @@ def credit(payment: dict) -> None:
     payments.transact(work, tries=50)
 
 
-@app.get("/accounts", uses=[accounts])
+@app.get("/accounts", uses=[accounts.read])
 def balances() -> dict:
     return {found.id: found.value["cents"] for found in accounts.scan()}
 
 
-@app.get("/payments", uses=[payments])
+@app.get("/payments", uses=[payments.read])
 def booked() -> dict:
     return {found.id: found.value for found in payments.scan()}

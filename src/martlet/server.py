@@ -53,7 +53,7 @@ from martlet.functions.log_groups import LogGroups
 from martlet.functions.logs import LogStore
 from martlet.functions.runtimes import RUNTIMES, nearest
 from martlet.functions.sandbox import SandboxHost
-from martlet.gateway.apis import ApiEdge
+from martlet.gateway.apis import ApiEdge, ManagementApi
 from martlet.gateway.apis import check as check_api
 from martlet.gateway.apis.access_log import AccessLog
 from martlet.gateway.apis.backend import Backend
@@ -61,14 +61,16 @@ from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.limits import LIMITS
-from martlet.metering import DocumentLedger, Ledger
+from martlet.metering import Metering
 from martlet.objects import S3, AppBuckets, Lifecycle, Objects
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
+from martlet.protocols.asgi import denying
 from martlet.protocols.auditing import auditor
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
+from martlet.protocols.universal import Universal
 from martlet.queues import Queues, Sqs
 from martlet.secrets import Secrets, Ssm, Vault, key_source
 from martlet.store import Store, places
@@ -134,6 +136,7 @@ BACKENDS = {
     "remote": "martlet.objects.backends.remote:open_backend",
 }
 SERVICES: dict[str, type | str] = {
+    "apigatewaymanagementapi": ManagementApi,
     "cloudformation": "martlet.apps.stacks.api:CloudFormation",
     "dynamodb": DynamoDb,
     "dynamodbstreams": DynamoDbStreams,
@@ -189,9 +192,7 @@ class Server:
         self._raise_descriptors()
         await self._open_store()
         await self._start_auth()
-        self.ledger = Ledger(self.store, self.clock)
-        self.ledger.start()
-        self._closers.append(self.ledger.stop)
+        self._start_metering()
         self.logs = LogStore(self.data / "logs", self.clock)
         self._closers.append(self.logs.close)
         self.log_groups = LogGroups(self.logs, self.store, self.clock)
@@ -243,6 +244,19 @@ class Server:
         self._closers.append(lambda: _cancelled(maintenance))
         self._write_endpoint()
         _settle_memory()
+
+    def _start_metering(self) -> None:
+        try:
+            self.metering = Metering(self.store, self.clock, self.settings.prices)
+        except InvalidInput as error:
+            raise StartFailed(f"MARTLET_PRICES: {error.message}", remedy=error.remedy) from error
+        self.metering.app_of = self._app_of
+        self.metering.start()
+        self._closers.append(self.metering.stop)
+
+    def _app_of(self, function: str) -> str:
+        version = self.functions.get(function)
+        return version.app if version is not None else ""
 
     async def _start_auth(self) -> None:
         self.auth = Auth(self.store, self.clock)
@@ -300,7 +314,7 @@ class Server:
             data=self.data,
             clock=self.clock,
             logs=self.logs,
-            ledger=self.ledger,
+            ledger=self.metering.functions,
             metrics=self.metrics,
             serve_private=self._serve_private,
             keep_alive_seconds=self.settings.keep_alive_seconds,
@@ -321,18 +335,16 @@ class Server:
 
     async def _start_documents(self) -> None:
         def record(database: str, used: Usage) -> None:
-            self.document_ledger.record(database, used)
+            self.metering.documents.record(database, used)
 
         self.documents = Documents(self.store, self.clock, record=record, holder="local")  # as for `triggers` below
-        self.document_ledger = DocumentLedger(self.store, self.clock, self.documents.storage)
-        self.document_ledger.start()
-        self._closers.append(self.document_ledger.stop)
+        self.metering.watch_storage(self.documents.storage)
         await self.documents.start()
         self._closers.append(self.documents.stop)
 
     async def _start_tables(self) -> None:
         """DynamoDB's tables, beside the collections."""
-        record = self.document_ledger.record
+        record = self.metering.documents.record
         self.tables = Tables(self.store, self.clock, region=self.settings.region, record=record, holder="local")
         await self.tables.start()
         self._closers.append(self.tables.stop)
@@ -392,6 +404,7 @@ class Server:
             self.store, self.clock, self.triggers, self.queues, control=self.control, resolve=self._event_target,
             logs=self.log_groups, ask=outside.ask, authorize=authorize, region=self.settings.region,
             endpoint=self._endpoint, results=self._results,
+            services=Universal(self._rooms, self.store),
         )  # fmt: skip
         self._object_targets.open(self.store, self.buses.events, self.buses.topics)
         await self.buses.start()
@@ -513,10 +526,15 @@ class Server:
         )
 
     async def _listen(self) -> None:
-        self.edge = Edge(self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics)
+        self.edge = Edge(
+            self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics,
+            called_hosts=self.settings.called_hosts, meter=self.metering.answered,
+        )  # fmt: skip
+        self._closers.append(self.edge.close)
         self.api_edge = self._make_api_edge()
         self.edge.set_apis(self.api_edge)
-        self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)")
+        proxied: dict[str, Any] = {"streams": self.edge.takes_streams, "stream_body_bytes": LIMITS["proxy_body_bytes"].default}
+        self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)", **proxied)
         inner = archives.beside(self.control.download, protocols_app(self._rooms()))
         api = AsgiHandler(self._guarded(subscriptions.beside(self.buses.topics, self.settings.region, inner)))
         streamed: dict[str, Any] = {"streams": s3_face.streams, "stream_body_bytes": LIMITS["object_put_bytes"].default}
@@ -590,7 +608,7 @@ class Server:
         while True:
             await asyncio.sleep(3600)
             try:
-                self.document_ledger.sample()
+                self.metering.documents.sample()
                 await self.store.maintain(keep_log_ms=_KEEP_LOG_MS)
                 await self.log_groups.expire()
                 await self.queues.expire()
@@ -636,6 +654,9 @@ class Server:
         authorize(gateway, INVOKE, function)
         return None
 
+    def _asked(self, principal: Principal, action: str) -> None:
+        self.metering.asked(self._app_of(principal.name) if principal.kind == "function" else "", action)
+
     def _named(self, name: str) -> Principal | None:
         """A principal by its name in the access log."""
         kind, _, rest = name.partition(" ")
@@ -673,7 +694,7 @@ class Server:
                 try:
                     check_host(host.decode("latin-1"), (self.settings.host,))
                 except MartletError as error:
-                    await _send_problem(send, error)
+                    await _send_problem(denying(send) if scope["type"] == "websocket" else send, error)
                     return
             await inner(scope, receive, send)
 
@@ -687,8 +708,10 @@ class Server:
             documents=CheckedDocuments(self.documents),
             collections=self.documents,
             logs=self.logs,
-            usage=self._usage,
-            document_usage=self._document_usage,
+            usage=self.metering.usage,
+            document_usage=self.metering.document_usage,
+            request_usage=self.metering.request_usage,
+            bill=self.metering.bill,
             dead_letters=lambda app, limit: self.triggers.dead_letters(app, limit),
             metrics=self.metrics.render,
             status=self.status,
@@ -698,7 +721,7 @@ class Server:
             region=self.settings.region,
             stacks=self.stacks,
             failures=self.control,
-            audit=auditor(self.audit, self.access),
+            audit=auditor(self.audit, self.access, self._asked),
             audit_log=self.audit,
             access_log=self.access,
             principal=self._named,
@@ -710,6 +733,7 @@ class Server:
     def _services(self) -> dict[str, object]:
         """AWS's services that Martlet has, by the names that boto3 gives them: instances of `SERVICES`."""
         return {
+            "apigatewaymanagementapi": ManagementApi(self.api_edge.connections),
             "cloudformation": _CloudFormation(self.stacks),
             "dynamodb": DynamoDb(self.tables, authorize),
             "dynamodbstreams": DynamoDbStreams(self.tables),
@@ -725,17 +749,6 @@ class Server:
             "ssm": self.parameters,
             "sts": Sessions(self.store, self.clock),
         }
-
-    def _usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
-        import msgspec
-
-        return [msgspec.to_builtins(row) for row in self.ledger.usage(since_ms=since_ms, until_ms=until_ms)]
-
-    def _document_usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
-        import msgspec
-
-        self.document_ledger.sample()
-        return [msgspec.to_builtins(row) for row in self.document_ledger.usage(since_ms, until_ms)]
 
     def status(self) -> dict[str, Any]:
         """What `martlet status` prints."""

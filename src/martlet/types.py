@@ -38,6 +38,7 @@ __all__ = [
     "ScheduleConfig",
     "SubscriptionConfig",
     "Throttle",
+    "Upstream",
     "narrowed",
 ]
 
@@ -114,15 +115,45 @@ class Throttle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     per: Literal["route", "client"] = "route"
 
 
+class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another HTTP server that answers a route. The request's path follows the path of `to`, without its beginning `strip`."""
+
+    to: str  # http://host[:port][/base]
+    strip: str = ""
+    host: Literal["upstream", "client"] = "upstream"  # whose Host it is told: that of `to`, or the one that the client named
+    timeout_seconds: float = 30.0  # for the head of its answer, and for each further part
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One way from HTTP to a function. `path` is "/orders/{id}", "/files/{proxy+}" or "$default"; `method` may be "ANY"."""
+    """One way from HTTP to a function or to another server. `path` is "/orders/{id}", "/files/{proxy+}" or "$default"; `method`
+    may be "ANY". Requests that it does not take, by `when` and `share`, go to the next best route that fits them."""
 
     method: str
     path: str
-    function: str
+    function: str = ""
+    upstream: Upstream | None = None  # in place of a function
     payload_format: Literal["1.0", "2.0"] = "2.0"
     cors: Cors | None = None
     throttle: Throttle | None = None
+    when: tuple[tuple[str, str], ...] = ()  # (header in lower case, its value; "*": any), all of them
+    share: float = 100.0  # percent of the clients
+    by: str = "address"  # what a client is: "address", "header:<name>", "cookie:<name>"; "request": each is one by itself
+
+    @property
+    def conditional(self) -> bool:
+        """It may leave requests that fit to other routes."""
+        return bool(self.when) or self.share < 100
+
+    @property
+    def leads_to(self) -> str:
+        """The function's name, or the server's URL."""
+        return self.function if self.upstream is None else self.upstream.to
+
+    @property
+    def condition(self) -> str:
+        """In words: "x-beta: 1, 10 %", or "" for none."""
+        said = [f"{name}: {value}" for name, value in self.when]
+        return ", ".join([*said, f"{self.share:g} %"] if self.share < 100 else said)
 
 
 ContentHandling = Literal["", "CONVERT_TO_TEXT", "CONVERT_TO_BINARY"]
@@ -177,7 +208,9 @@ class ApiAuthorizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class ApiRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A method on a path of an API. `path` is "/pets/{id}", "/{proxy+}" or, in HTTP APIs, "$default"; `method` may be "ANY"."""
+    """A method on a path of an API. `path` is "/pets/{id}", "/{proxy+}" or, in HTTP APIs, "$default"; `method` may be "ANY".
+    In WebSocket APIs `path` is the route key ("$connect", "join") and `method` is "".
+    """
 
     method: str
     path: str
@@ -191,6 +224,7 @@ class ApiRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     authorizer: str = ""
     scopes: tuple[str, ...] = ()  # a JWT must have one of them
     operation: str = ""
+    responds: bool = False  # WebSocket APIs: the function's answer goes back to the client
 
 
 class ApiStage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -219,7 +253,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     id: str
     name: str
-    kind: Literal["rest", "http"]
+    kind: Literal["rest", "http", "websocket"]
     app: str = ""
     stages: tuple[ApiStage, ...] = ()
     routes: tuple[ApiRoute, ...] = ()
@@ -229,6 +263,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     binary_media_types: tuple[str, ...] = ()
     cors: Cors | None = None  # HTTP APIs
     disabled: bool = False  # DisableExecuteApiEndpoint
+    selection: str = ""  # WebSocket APIs: "$request.body.action"
 
 
 class ScheduleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

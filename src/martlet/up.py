@@ -166,7 +166,8 @@ def _print_missing(server: Server) -> None:
     if server.settings.sandbox == "isolated" and any(one.startswith("control groups") for one in missing):
         print("         limits on memory, CPU and processes are NOT enforced; run as root to have them", file=sys.stderr)
     if hosts := server.settings.integration_hosts:
-        print(f"warning: integrations, topics and API destinations may call {hosts} ALSO ON THIS MACHINE", file=sys.stderr)
+        who = "proxy routes, integrations, topics and API destinations"
+        print(f"warning: {who} may call {hosts} ALSO ON THIS MACHINE", file=sys.stderr)
     sys.stderr.flush()
 
 

@@ -200,3 +200,60 @@ def test_deep_nesting_does_not_crash() -> None:
         checked(with_schedule(input=deep))
     while deep:  # a deep list must be taken apart by hand, or freeing it recurses
         deep = deep[0]
+
+
+def proxy(to: str = "http://example.com:9000/base", **fields: Any) -> dict[str, Any]:
+    return {"method": "ANY", "path": "$default", "upstream": {"to": to, **fields}}
+
+
+def test_an_app_may_be_nothing_but_a_proxy() -> None:
+    assert checked({"routes": [proxy()]}).routes[0].leads_to == "http://example.com:9000/base"
+
+
+@pytest.mark.parametrize(
+    ("to", "port"),
+    [("http://127.0.0.1:9000", 9000), ("http://localhost", 80), ("https://[::1]/", 443), ("http://169.254.169.254", 80)],
+)
+def test_an_upstream_on_this_host_needs_its_owner(to: str, port: int) -> None:
+    with pytest.raises(DeployFailed, match="may not be called: it is ") as caught:
+        checked({"routes": [proxy(to)]})
+    assert f":{port} if apps may call it" in caught.value.remedy
+    host = caught.value.remedy.partition("=")[2].partition(f":{port} ")[0]
+    for allowed in (f"{host}:{port}", host, "*"):
+        assert check("shop", {"routes": [proxy(to)]}, FakeSchedules().check, (allowed,)).routes
+    for other in (f"{host}:1", "example.com"):
+        with pytest.raises(DeployFailed):
+            check("shop", {"routes": [proxy(to)]}, FakeSchedules().check, (other,))
+
+
+@pytest.mark.parametrize(
+    ("route", "message"),
+    [
+        (proxy("ftp://a"), "is not http"),
+        (proxy("http://"), "is not http"),
+        (proxy("http://a:99999"), "is not a URL"),
+        (proxy("http://a:0"), "is not http"),
+        (proxy("http://u@a"), "is not http"),
+        (proxy("http://a/?q"), "is not http"),
+        (proxy("http://a/{x}"), "is not http"),
+        (proxy("http://a\r\nX: 1"), "is not a URL"),
+        (proxy(strip="a"), 'starts with "/"'),
+        (proxy(timeout_seconds=0), "timeout is 0"),
+        (proxy(timeout_seconds=1e9), "timeout is 1e"),
+        ({**proxy(), "function": "f"}, "leads to a function and to another server"),
+        (route(share=-1), "share is -1"),
+        (route(share=100.5), "share is 100.5"),
+        (route(by="you"), "by is 'you'"),
+        (route(when=[["a b", "1"]]), "is no header"),
+        (route(when=[["a", "1\r\n"]]), "is no header"),
+    ],
+)
+def test_proxies_and_conditions_that_are_refused(route: dict[str, Any], message: str) -> None:
+    with pytest.raises(DeployFailed, match=message):
+        checked(with_route(route))
+
+
+def test_conditions_make_routes_differ() -> None:
+    checked(with_route(route(), route(share=5), route(share=5, by="request"), route(when=[["a", "1"]])))
+    with pytest.raises(DeployFailed, match="twice"):
+        checked(with_route(route(share=5), route(share=5)))

@@ -193,7 +193,7 @@ def test_reviews_through_fastapi(shop: RunningPlatform, http: httpx.Client) -> N
 def test_a_function_has_no_right_that_it_did_not_ask_for(app_shop: RunningPlatform) -> None:
     """`picture` uses no collection, so it is given none: seen from the graph that was deployed."""
     functions = {found["name"]: found["config"] for found in Api(app_shop).get("/v1/functions")["functions"]}
-    assert functions["shop-place_order"]["documents"] == ["stock", "orders", "outbox"]
+    assert functions["shop-place_order"]["documents"] == ["stock", "orders:write", "outbox:write"]
     assert functions["shop-picture"]["documents"] == []
     assert functions["shop-validate_payment"]["uses"] == []
     assert {config["egress"] for config in functions.values()} == {"none"}

@@ -76,14 +76,14 @@ def test_the_shops_functions_have_only_the_rights_they_need() -> None:
     rights = {name: (one.get("uses", []), one.get("documents", [])) for name, one in functions.items()}
     assert rights == {
         "product_list": ([], []),
-        "product_page": ([], ["stock"]),
+        "product_page": ([], ["stock:read"]),
         "picture": ([], []),
         "validate_payment": ([], []),
-        "place_order": ([], ["stock", "orders", "outbox"]),
+        "place_order": ([], ["stock", "orders:write", "outbox:write"]),
         "purchase": (["validate_payment", "place_order"], []),
         "send_confirmation": ([], []),
         "reviews": ([], ["reviews"]),
-        "restock_report": ([], ["stock", "outbox"]),
+        "restock_report": ([], ["stock:read", "outbox:write"]),
     }
     assert not any("egress" in one for one in functions.values())
 

@@ -66,6 +66,7 @@ def order(body: dict): ...
 @app.get("/old/{id}", payload="1.0", name="legacy", description="old", cors="*", throttle={"rate": 0.5})
 def old_one(id): ...
 
+@app.schedule("at(2030-01-31T23:59:00)", schedule_name="once")
 @app.schedule("rate(5 minutes)")
 @app.schedule("cron(0 8 ? * MON-FRI *)", timezone="Europe/Zurich", input={"a": 1}, memory=128)
 def report(event, context): ...
@@ -131,6 +132,13 @@ ITS_GRAPH = {
         {
             "name": "report-2",
             "expression": "rate(5 minutes)",
+            "function": "report",
+            "timezone": "UTC",
+            "input": None,
+        },
+        {
+            "name": "once",
+            "expression": "at(2030-01-31T23:59:00)",
             "function": "report",
             "timezone": "UTC",
             "input": None,
@@ -254,6 +262,22 @@ WRONG: list[tuple[str, str]] = [
     ("@app.get('/{a+}/b')\ndef a(a): ...", r"\{a\+\} takes all the rest, so it must come last"),
     ("@app.get('/', cors={'origins': 7})\ndef a(): ...", "cors: origins=7 is of the wrong type"),
     ("@app.get('/{a}/{a}')\ndef a(a): ...", "has a name twice"),
+    ("app.proxy('/', to='localhost:9000')", r"^app.py:4: proxy: to='localhost:9000': it is http://host"),
+    ("app.proxy('/', to='http://a/?x')", "to="),
+    ("app.proxy('/', to='http://u:p@a')", "to="),
+    ("app.proxy('/', to='http://a', timeout=0)", "timeout=0: it is a number of seconds"),
+    ("app.proxy('/', to='http://a', host='mine')", "host='mine'"),
+    ("app.proxy('/a/{x+}', to='http://a', strip='/b')", r"strip='/b': the path /a/\{x\+\} does not begin with it"),
+    ("app.proxy('/', to='http://a', memory=1)", "unknown option memory; known are methods, strip, host, timeout, cors"),
+    ("app.proxy('/', to='http://a')\n@app.route('ANY', '/')\ndef a(): ...", "ANY / is answered already by a proxy"),
+    ("@app.get('/', share=5)\n@app.get('/', share=5)\ndef a(): ...", "GET / is answered already by a"),
+    ("@app.get('/', share=101)\ndef a(): ...", "share=101: it is a percentage"),
+    ("@app.get('/', share=True)\ndef a(): ...", "share=True"),
+    ("@app.get('/', share=float('nan'))\ndef a(): ...", "share=nan"),
+    ("@app.get('/', share=5, by='cookie')\ndef a(): ...", "by='cookie': it is"),
+    ("@app.get('/', when={})\ndef a(): ...", "when={}"),
+    ("@app.get('/', when={'x': 1})\ndef a(): ...", "when="),
+    ("@app.get('/', when='x')\ndef a(): ...", "when='x'"),
     ("@app.get('/a b')\ndef a(): ...", "'a b' is no segment"),
     ("@app.route('BREW', '/')\ndef a(): ...", "BREW is no method that routes know"),
     ("@app.get('/', payload='3')\ndef a(): ...", "payload='3'"),
@@ -293,7 +317,8 @@ WRONG: list[tuple[str, str]] = [
     ("app.mount('/x', lambda scope: 1)", "cannot tell"),
     ("app.mount('/x', print, interface='cgi')", 'interface must be "asgi" or "wsgi"'),
     ("@app.schedule('rate(5 minutes)')\n@app.get('/')\ndef a(x: int = 1): ...", "put the schedule on a function of its own"),
-    ("@app.schedule('every day')\ndef a(): ...", r'write "rate\(5 minutes\)" or "cron'),
+    ("@app.schedule('every day')\ndef a(): ...", r'write "rate\(5 minutes\)", "cron'),
+    ("@app.schedule('at(2030-01-31)')\ndef a(): ...", r'or "at\(2030-01-31T23:59:00\)"'),
     ("@app.schedule('rate(1 minutes)')\ndef a(): ...", r"write rate\(1 minute\)"),
     ("@app.schedule('rate(2 hour)')\ndef a(): ...", r"write rate\(2 hours\)"),
     ("@app.schedule('rate(0 hours)')\ndef a(): ...", "at least 1"),
@@ -363,6 +388,35 @@ def g(event, context): ...
 @app.on(bare.changed, on_failure=f, filter={"operation": ["put"]}, max_age=60, partial=True)
 def h(event, context): ...
 """
+
+
+def test_proxies_and_conditions(load: Any) -> None:
+    text = """
+from martlet import App
+app = App("shop")
+app.proxy("$default", to="http://old:9000")
+app.proxy("/s/{x+}", to="https://new/v2", methods=["GET", "post"], strip="/s", host="client", timeout=2.5, share=5,
+          by="request")
+@app.get("/a", when={"X-Beta": "1", "X-A": "*"})
+@app.get("/a", share=10, by="cookie:id")
+@app.get("/a")
+def a() -> str: ...
+"""
+    upstream = {"to": "https://new/v2", "strip": "/s", "host": "client", "timeout_seconds": 2.5}
+    fifth = {"path": "/s/{x+}", "upstream": upstream, "share": 5.0, "by": "request"}
+    a = {"method": "GET", "path": "/a", "function": "a"}
+    assert emit(load(text), "x")["routes"] == [
+        {
+            "method": "ANY",
+            "path": "$default",
+            "upstream": {**upstream, "to": "http://old:9000", "strip": "", "host": "upstream", "timeout_seconds": 30},
+        },
+        {"method": "GET", **fifth},
+        {"method": "POST", **fifth},
+        {**a, "when": [["x-a", "*"], ["x-beta", "1"]]},
+        {**a, "share": 10.0, "by": "cookie:id"},
+        a,
+    ]
 
 
 def test_collections_and_their_changes(load: Any) -> None:

@@ -109,6 +109,7 @@ class Apps:
         self._on_routes = on_routes
         self._also_used = also_used  # content addresses that others refer to
         self._clock = clock
+        self._called_hosts = settings.called_hosts
         self._code = data / "code"
         self._layers = Layers(data / "layers", settings.python)
         self._garbage = Garbage(self._code, data / "layers", clock, self._layers.forget)
@@ -327,7 +328,7 @@ class Apps:
                 return before.graph, ()
         say(f"reading the app from {ready.entry}")
         build: Build = await SOURCES[ready.kind].read(self._functions, app=app, code=code, layer=ready.layer, entry=ready.entry)
-        graph = check(app, build.graph, self._schedules.check)
+        graph = check(app, build.graph, self._schedules.check, self._called_hosts)
         self._check_collections(graph)
         return graph, tuple(build.imports)
 

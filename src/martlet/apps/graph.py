@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from martlet.apps.ports import CheckSchedule
 from martlet.errors import DeployFailed, InvalidInput
+from martlet.functions.egress import permission, refused_host
 from martlet.limits import LIMITS, exceeded
 from martlet.types import (
     AppGraph,
@@ -24,6 +26,7 @@ from martlet.types import (
     QueueConfig,
     Route,
     ScheduleConfig,
+    Upstream,
     narrowed,
 )
 
@@ -39,6 +42,7 @@ _HOST = re.compile(
 )
 _PARAMETER = re.compile(r"\{[A-Za-z0-9._-]+\+?\}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_BY = re.compile(r"address|request|(?:header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _COLLECTION = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _METHODS = frozenset({"ANY", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _RESERVED_VARIABLES = frozenset(  # Lambda: reserved environment variables; the platform sets them
@@ -54,8 +58,10 @@ def full_name(app: str, function: str) -> str:
     return f"{app}-{function}"
 
 
-def check(app: str, emitted: object, check_schedule: CheckSchedule) -> AppGraph:
-    """`emitted`, the plain data that a source gave, as a graph. Raises `DeployFailed` or `LimitExceeded`, naming the place."""
+def check(app: str, emitted: object, check_schedule: CheckSchedule, called_hosts: Collection[str] = ()) -> AppGraph:
+    """`emitted`, the plain data that a source gave, as a graph. `called_hosts`: local servers that proxy routes may lead to.
+
+    Raises `DeployFailed` or `LimitExceeded`, naming the place."""
     try:
         graph = msgspec.convert(emitted, AppGraph, strict=True)
     except (msgspec.ValidationError, RecursionError) as error:
@@ -65,14 +71,14 @@ def check(app: str, emitted: object, check_schedule: CheckSchedule) -> AppGraph:
     for limit, found in (("functions", graph.functions), ("routes", graph.routes), ("schedules", graph.schedules)):
         if len(found) > LIMITS[f"app_{limit}"].default:
             raise exceeded(f"app_{limit}", len(found), f"app {app}")
-    if not graph.functions:
+    if not graph.functions and not graph.routes:
         raise DeployFailed(f"app {app} declares no function", remedy="decorate at least one function with the App")
     names = _unique((function.name for function in graph.functions), "function")
     for function in graph.functions:
         _function(app, function, names)
     for route in graph.routes:
-        _route(route, names)
-    _unique((f"{route.method} {_shape(route.path)}" for route in graph.routes), "route")
+        _route(route, names, called_hosts)
+    _unique((_claim(route) for route in graph.routes), "route")
     _unique((schedule.name for schedule in graph.schedules), "schedule")
     for schedule in graph.schedules:
         _schedule(schedule, names, check_schedule)
@@ -277,10 +283,49 @@ def _shape(path: str) -> str:
     return re.sub(r"\{[^}+]*(\+?)\}", r"{\1}", path)
 
 
-def _route(route: Route, names: frozenset[str]) -> None:
+def _claim(route: Route) -> str:
+    """What a route takes; no two of an app may take the same."""
+    condition = f" ({route.condition} by {route.by})" if route.conditional else ""
+    return f"{route.method} {_shape(route.path)}{condition}"
+
+
+def _upstream(where: str, upstream: Upstream, called_hosts: Collection[str]) -> None:
+    try:
+        parts = urlsplit(upstream.to)
+        host = (parts.hostname or "").encode("idna").decode("ascii")
+        port = parts.port if parts.port is not None else 443 if parts.scheme == "https" else 80
+    except (ValueError, UnicodeError):
+        raise _refuse(where, f"{upstream.to!r} is not a URL") from None
+    plain = upstream.to.isascii() and upstream.to.isprintable() and not any(c in upstream.to for c in " \\?#{}")
+    if parts.scheme not in ("http", "https") or not host or not port or not plain or "@" in parts.netloc:
+        raise _refuse(where, f"{upstream.to!r} is not http://host[:port][/path], or https")
+    if upstream.strip and not upstream.strip.startswith("/"):
+        raise _refuse(where, f'strip {upstream.strip!r} is the beginning of a path, so it starts with "/"')
+    seconds = upstream.timeout_seconds
+    if not (math.isfinite(seconds) and 0 < seconds <= LIMITS["function_timeout_seconds_max"].default):
+        raise _refuse(
+            where, f"timeout is {seconds:g}, allowed is more than 0 to {LIMITS['function_timeout_seconds_max'].default}"
+        )
+    why = refused_host(called_hosts, host, port)
+    if why:
+        raise _refuse(where, f"{host} may not be called: {why}", permission(host, port))
+
+
+def _route(route: Route, names: frozenset[str], called_hosts: Collection[str]) -> None:
     where = f"route {route.method} {route.path}"
-    if route.function not in names:
+    if route.upstream is not None:
+        if route.function:
+            raise _refuse(where, "leads to a function and to another server")
+        _upstream(where, route.upstream, called_hosts)
+    elif route.function not in names:
         raise _refuse(where, f"leads to {route.function!r}, which is not a function of this app")
+    if not 0 <= route.share <= 100:
+        raise _refuse(where, f"share is {route.share:g}, allowed is 0 to 100 percent")
+    if not _BY.fullmatch(route.by):
+        raise _refuse(where, f'by is {route.by!r}; it is "address", "header:<name>", "cookie:<name>" or "request"')
+    for name, value in route.when:
+        if not _TOKEN.fullmatch(name) or not value.isascii() or not value.isprintable() or value != value.strip():
+            raise _refuse(where, f"when: {name!r} with {value!r} is no header with a value")
     if route.method not in _METHODS:
         raise _refuse(where, f"method must be one of {', '.join(sorted(_METHODS))}")
     _path(where, route.path)

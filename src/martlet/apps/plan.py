@@ -84,9 +84,14 @@ class PutRoutes(msgspec.Struct, frozen=True, tag="put_routes"):
     def text(self) -> str:
         if not self.total:
             return f"remove routes     all {len(self.removed)}"
-        changes = [f"+ {route.method} {route.path} → {route.function}" for route in self.added]
-        changes += [f"- {route.method} {route.path} → {route.function}" for route in self.removed]
+        changes = [f"+ {_route_text(route)}" for route in self.added]
+        changes += [f"- {_route_text(route)}" for route in self.removed]
         return f"put routes        {', '.join(changes) or 'new order'}  ({self.total} in all)"
+
+
+def _route_text(route: Route) -> str:
+    condition = f" ({route.condition})" if route.condition else ""
+    return f"{route.method} {route.path}{condition} → {route.leads_to}"
 
 
 class PutSchedule(msgspec.Struct, frozen=True, tag="put_schedule"):

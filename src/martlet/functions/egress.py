@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Literal
 
 from martlet.errors import AccessDenied, InvalidInput, MartletError
 
-__all__ = ["allows", "serve", "target_of"]
+__all__ = ["allows", "is_called", "permission", "refused_address", "refused_host", "serve", "target_of"]
 
 _HEAD_BYTES_AT_MOST: Final = 16_384
 _CHUNK_BYTES: Final = 65_536
@@ -84,6 +84,28 @@ def refused_address(address: str) -> str:
     if str(found) in _METADATA:
         return "it is a metadata service"
     return "it is this host" if _is_own(found) else ""
+
+
+def is_called(called_hosts: Collection[str], host: str, port: int) -> bool:
+    """Whether the host's owner lets the platform itself call this wherever it is: `called_hosts` are hosts or host:port, "*"
+    for all."""
+    named = f"[{host}]" if ":" in host else host
+    return any(one.lower() in ("*", host, named, f"{named}:{port}") for one in called_hosts)
+
+
+def permission(host: str, port: int) -> str:
+    """What the host's owner can do about a refusal."""
+    named = f"[{host}]" if ":" in host else host
+    return f"set MARTLET_INTEGRATION_HOSTS={named}:{port} if apps may call it"
+
+
+def refused_host(called_hosts: Collection[str], host: str, port: int) -> str:
+    """Why this may not be reached, as far as its name tells (an address, localhost), or ""."""
+    try:
+        why = refused_address("127.0.0.1" if host == "localhost" or host.endswith(".localhost") else host)
+    except ValueError:
+        return ""  # a name: its addresses are looked at when it is called
+    return "" if is_called(called_hosts, host, port) else why
 
 
 def _is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

@@ -6,21 +6,16 @@ One task a request: comfortable, not the hot path. https://asgi.readthedocs.io/e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from martlet.errors import MartletError
 from martlet.gateway.answer import problem
-from martlet.gateway.http import Exchange
+from martlet.gateway.asgi_scope import AsgiApp, Message, common_scope
+from martlet.gateway.asgi_socket import SocketRun
+from martlet.gateway.exchange import Exchange
+from martlet.gateway.websocket import wants_websocket
 
 __all__ = ["AsgiApp", "AsgiHandler"]
-
-Message = MutableMapping[str, Any]
-AsgiApp = Callable[
-    [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
-]
 
 
 class AsgiHandler:
@@ -29,7 +24,7 @@ class AsgiHandler:
     `scope["martlet.respond"](status, headers, body)` gives a whole answer at once, which costs half of two messages.
 
     An app that fails before its answer begins is answered for with 500; after that the answer is cut. A disconnect never
-    cancels the app: it reads http.disconnect, and its sends raise `OSError`.
+    cancels the app: it reads http.disconnect, and its sends raise `OSError`. Who asks for a WebSocket gets that kind of scope.
     """
 
     def __init__(self, app: AsgiApp) -> None:
@@ -37,35 +32,31 @@ class AsgiHandler:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __call__(self, exchange: Exchange) -> None:
-        run = _Run(exchange, self._tasks)
-        run.task = asyncio.get_running_loop().create_task(run.run(self._app))
-        self._tasks.add(run.task)
+        run = SocketRun(exchange) if wants_websocket(exchange.request) else _Run(exchange)
+        task = asyncio.get_running_loop().create_task(run.run(self._app))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 class _Run:
     """One run of the app."""
 
-    __slots__ = ("_body_given", "_exchange", "_head", "_more", "_others", "_trailers", "_wake", "_wants_trailers", "task")
+    __slots__ = ("_body_given", "_eof", "_exchange", "_head", "_more", "_trailers", "_wake", "_wants_trailers")
 
-    def __init__(self, exchange: Exchange, others: set[asyncio.Task[None]]) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._others = others  # the tasks of all runs: nobody else holds them
-        self.task: asyncio.Task[None] | None = None
         self._body_given = False
         self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
         self._more = True  # the app owes more of the body
         self._wants_trailers = False
         self._trailers: list[tuple[bytes, bytes]] = []
         self._wake: asyncio.Event | None = None  # most answers need none
+        self._eof = False
+        exchange.on_eof = self._at_eof
+        exchange.on_disconnect = self._awake
+        exchange.on_drain = self._awake
 
     async def run(self, app: AsgiApp) -> None:
-        try:
-            await self._run(app)
-        finally:
-            if self.task is not None:
-                self._others.discard(self.task)
-
-    async def _run(self, app: AsgiApp) -> None:
         exchange = self._exchange
         try:
             await app(self._scope(), self._receive, self._send)
@@ -82,22 +73,12 @@ class _Run:
             exchange.abort()  # does nothing once the client is gone
 
     def _scope(self) -> dict[str, Any]:
-        request = self._exchange.request
         return {
+            **common_scope(self._exchange.request),
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},
-            "http_version": request.version,
-            "method": request.method,
-            "scheme": request.scheme,
-            "path": unquote_to_bytes(request.path).decode("utf-8", "replace"),
-            "raw_path": request.path,
-            "query_string": request.query,
-            "root_path": "",
-            "headers": [(name.lower(), value) for name, value in request.headers],
-            "client": request.client,
-            "server": _server_of(request.host),
+            "method": self._exchange.request.method,
             "extensions": {"http.response.trailers": {}},
-            "martlet.context": request.context,
             "martlet.left": self._left,
             "martlet.respond": self._respond,
         }
@@ -110,13 +91,15 @@ class _Run:
         """Wait for a change of the exchange."""
         if self._wake is None:
             self._wake = asyncio.Event()
-            exchange = self._exchange
-            exchange.on_eof = exchange.on_disconnect = exchange.on_drain = self._wake.set
         self._wake.clear()
         await self._wake.wait()
 
+    def _at_eof(self) -> None:
+        self._eof = True
+        self._awake()
+
     async def _left(self) -> None:
-        while self._exchange.connected and not self._exchange.eof:
+        while self._exchange.connected and not self._eof:
             await self._woken()
 
     def _respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
@@ -181,12 +164,6 @@ class _Run:
             return
         while exchange.paused:
             await self._woken()
-
-
-@lru_cache(maxsize=256)
-def _server_of(authority: bytes) -> tuple[str, int | None]:
-    host, _, port = authority.rpartition(b":")
-    return (host.decode("ascii"), int(port)) if host and port.isdigit() else (authority.decode("ascii"), None)
 
 
 def _report(message: str, error: BaseException) -> None:

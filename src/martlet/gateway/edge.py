@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from martlet.clock import Clock, uuid4_text
-from martlet.errors import AccessDenied, InvalidInput, MartletError, MethodNotAllowed, NotFound, Overloaded
+from martlet.errors import AccessDenied, InvalidInput, MartletError, MethodNotAllowed, NotFound, Overloaded, Unsupported
 from martlet.gateway.answer import Headers, problem
+from martlet.gateway.apis.backend import Backend
 from martlet.gateway.apis.front import ApiEdge, elsewhere
+from martlet.gateway.choice import Choice
 from martlet.gateway.cors import CorsPolicy
-from martlet.gateway.http import Exchange
+from martlet.gateway.http import Exchange, Request
 from martlet.gateway.payload import (
     EventBuilder,
     EventV1,
@@ -25,9 +27,11 @@ from martlet.gateway.payload import (
     head_from_prelude,
     trace_id,
 )
+from martlet.gateway.proxy import Proxies, Target
 from martlet.gateway.router import Elsewhere, Match, RouteTable
 from martlet.gateway.router import MethodNotAllowed as OtherMethods
 from martlet.gateway.throttle import Buckets
+from martlet.gateway.websocket import wants_websocket
 from martlet.limits import LIMITS
 from martlet.telemetry import Registry
 from martlet.types import Invocation, Outcome, Route
@@ -49,21 +53,19 @@ _TIMEOUT_TYPE: Final = "Sandbox.Timedout"
 class _Plan:
     """What is known of a route before the first request."""
 
-    __slots__ = ("buckets", "builder", "cors", "denied", "guarded", "old_format")
+    __slots__ = ("app", "buckets", "builder", "choice", "cors", "denied", "guarded", "old_format", "target")
 
     def __init__(
-        self,
-        builder: EventBuilder,
-        cors: CorsPolicy | None,
-        buckets: Buckets | None,
-        denied: MartletError | None,
-        old_format: bool,
+        self, app: str, route: Route, cors: CorsPolicy | None, buckets: Buckets | None, denied: MartletError | None
     ) -> None:
-        self.builder = builder
+        self.app = app
+        self.old_format = route.payload_format == "1.0"
+        self.builder: EventBuilder = EventV1(app, route) if self.old_format else EventV2(app, route)
+        self.target = Target(route.upstream) if route.upstream is not None else None
+        self.choice = Choice(app, route) if route.conditional else None
         self.cors = cors
         self.buckets = buckets
         self.denied = denied
-        self.old_format = old_format
         self.guarded = cors is not None or buckets is not None or denied is not None
 
 
@@ -128,11 +130,12 @@ class _Flight:
         exchange.on_pause = self.pause
         exchange.on_drain = self.resume
         exchange.start(status, self.all_headers(headers))
-        self.edge.count(status)
+        self.edge.count(status, self.plan.app)
 
     def chunk(self, data: bytes) -> None:
         """Part of a streamed answer."""
         if self.streaming:
+            self.edge.meter(self.plan.app, 0, len(data))
             self.exchange.write(data)
 
     # to functions
@@ -161,7 +164,7 @@ class _Flight:
         return headers + self.headers
 
     def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        self.edge.count(status)
+        self.edge.count(status, self.plan.app, len(body))
         self.exchange.respond(status, self.all_headers(headers), body)
 
     def fail(self, status: int) -> None:
@@ -193,16 +196,21 @@ class Edge:
         limits: Mapping[str, int] | None = None,
         registry: Registry | None = None,
         domains: Iterable[str] = ("localhost",),
+        called_hosts: tuple[str, ...] = (),
+        meter: Callable[[str, int, int], None] = lambda app, requests, size: None,
     ) -> None:
         overrides = dict(limits or {})
         for key in overrides:
             if key not in LIMITS:
                 raise InvalidInput(f"{key} is not a limit", field=key)
         self.flights: dict[_Flight, None] = {}  # without an answer, in order of their deadlines
-        self.streams: set[object] = set()  # answering, or under way in an API: these have time limits of their own
+        self.streams: set[object] = set()  # answering, or under way elsewhere: these have time limits of their own
+        self._proxies = Proxies(Backend(called_hosts, connections="proxy_connections"), self.streams, self.count)
+        self._sends_on = False  # some route leads to another server
         self._dispatch = dispatch
         self._clock = clock
         self._access = access
+        self.meter = meter  # (app, requests, bytes of their answers)
         self._domains = tuple(domains)
         self._max_flights = overrides.get("requests_in_flight", LIMITS["requests_in_flight"].default)
         self._request_ns = overrides.get("request_seconds", LIMITS["request_seconds"].default) * _SECOND
@@ -214,6 +222,8 @@ class Edge:
         self._overloaded = problem(Overloaded(f"limit requests_in_flight is {self._max_flights}"))
         told = "apps beside the first one that was started answer at http://<app>.localhost:<port>"
         self._not_found = problem(NotFound("no route fits this host, method and path", remedy=told))
+        other = "WebSocket APIs of templates speak it (AWS::ApiGatewayV2::Api), and GraphQL subscriptions on the api listener"
+        self._no_sockets = problem(Unsupported("routes of apps speak no WebSocket", remedy=other, field="Upgrade"))
         known = registry or Registry()
         text = "Answers of the public edge, by class of their status"
         self._counters = [known.counter("martlet_http_answers_total", text, status=f"{digit}xx") for digit in range(2, 6)]
@@ -231,26 +241,23 @@ class Edge:
         Throttles that did not change keep their count. Raises `InvalidInput`, and then nothing has changed.
         """
         buckets: dict[tuple[str, Route], Buckets] = {}
+        known = list(routes)
 
         def plan(app: str, route: Route, function: str) -> _Plan:
             if route.throttle is not None:
                 kept = self._buckets.get((app, route))
                 buckets[app, route] = kept if kept is not None else Buckets(route.throttle, self._clock)
-            old = route.payload_format == "1.0"
-            return _Plan(
-                EventV1(app, route) if old else EventV2(app, route),
-                CorsPolicy(route.cors, route.method) if route.cors is not None else None,
-                buckets.get((app, route)),
-                self._denial(app, route, function),
-                old,
-            )
+            cors = CorsPolicy(route.cors, route.method) if route.cors is not None else None
+            denied = self._denial(app, route, function) if route.upstream is None else None
+            return _Plan(app, route, cors, buckets.get((app, route)), denied)
 
-        table = RouteTable(routes, domains=self._domains, plan=plan)
+        table = RouteTable(known, domains=self._domains, plan=plan)
         if self._apis is not None:
             table.set_elsewhere(elsewhere)
         table.set_default(self._default_app)
         self._buckets = buckets
         self._table = table
+        self._sends_on = any(route.upstream is not None for _, route, _ in known)
 
     def _denial(self, app: str, route: Route, function: str) -> AccessDenied | None:
         if self._access is not None:
@@ -281,13 +288,19 @@ class Edge:
             return
         if request.path.startswith(b"/_") and self._apis is not None and self._apis.takes_path(exchange):
             return
-        match = self._table.match(request.host, request.method, request.path)
+        match = request.routed or self._choose(request, request.method)
         if request.method == "OPTIONS" and self._preflight(exchange):
             return
         if not isinstance(match, Match):
             self._unmatched(exchange, match)
             return
         plan: _Plan = match.plan
+        if wants_websocket(request):
+            self._problem(exchange, 501, self._no_sockets)
+            return
+        if plan.target is not None:
+            self._send_on(exchange, plan, plan.target)
+            return
         request_id = uuid4_text()
         id_bytes = request_id.encode("ascii")
         headers = [(b"apigw-requestid", id_bytes), (b"x-amzn-requestid", id_bytes)]
@@ -316,6 +329,41 @@ class Edge:
             self.landed(flight)
             raise
 
+    def _choose(self, request: Request, method: str) -> Match | OtherMethods | Elsewhere | None:
+        """The best route that fits the request and takes it."""
+        match = self._table.match(request.host, method, request.path)
+        if not isinstance(match, Match) or match.plan.choice is None:
+            return match
+        for one in self._table.every(request.host, method, request.path):
+            if one.plan.choice is None or one.plan.choice.takes(request):
+                return one
+        return None
+
+    def takes_streams(self, request: Request) -> bool:
+        """Whether the body of this request goes to another server while it comes in: `streams` of an `HttpServer`."""
+        if not self._sends_on or (self._apis is not None and self._apis.owns(request.path)):
+            return False
+        match = request.routed = self._choose(request, request.method)
+        return isinstance(match, Match) and match.plan.target is not None
+
+    def _send_on(self, exchange: Exchange, plan: _Plan, target: Target) -> None:
+        """To another server, which is told no request id: it has not heard of ours."""
+        id = uuid4_text().encode("ascii")
+        own = [(b"apigw-requestid", id), (b"x-amzn-requestid", id)]
+        if plan.guarded and self._guard(exchange, plan, own):
+            return
+
+        def finish(headers: list[tuple[bytes, bytes]]) -> Headers:
+            if plan.cors is not None:
+                headers = CorsPolicy.without_own(headers)
+            return headers + own
+
+        self._proxies.send(exchange, target, finish)
+
+    async def close(self) -> None:
+        """Give up what other servers still owe, and close their connections."""
+        await self._proxies.close()
+
     def _guard(self, exchange: Exchange, plan: _Plan, headers: list[tuple[bytes, bytes]]) -> bool:
         """CORS headers for the answer, access, throttle. True: the request is answered."""
         if plan.cors is not None:
@@ -336,7 +384,7 @@ class Edge:
         origin, method = request.header(b"origin"), request.header(b"access-control-request-method")
         if origin is None or method is None:
             return False
-        match = self._table.match(request.host, method.decode("latin-1"), request.path)
+        match = self._choose(request, method.decode("latin-1"))
         if not isinstance(match, Match) or match.plan.cors is None:
             return False
         wanted = request.header(b"access-control-request-headers")
@@ -362,9 +410,11 @@ class Edge:
         self.count(status)
         exchange.respond(status, [*found[0], *more], found[1])
 
-    def count(self, status: int) -> None:
-        """An answer with this status leaves."""
+    def count(self, status: int, app: str = "", size: int = 0) -> None:
+        """An answer with this status leaves, for the app (or "@" and the function) whose route it is; `size` bytes of body."""
         self._counters[status // 100 - 2].value += 1
+        if app:
+            self.meter(app, 1, size)
 
     # flights
 

@@ -59,6 +59,7 @@ class Request:
         "method",
         "path",
         "query",
+        "routed",
         "scheme",
         "stream",
         "target",
@@ -78,6 +79,7 @@ class Request:
         self.client: tuple[str, int] = ("", 0)
         self.scheme = "http"
         self.keep_alive = False
+        self.routed: Any = None  # what the handler found when it was asked whether the body is to stream
         self.stream: BodyStream | None = None  # of a body that is served while it comes in; `body` is b"" then
         self.fields: Fields
 
@@ -214,7 +216,7 @@ def _second_opinion(raw: bytes) -> None:
     try:
         httptools.HttpRequestParser(_SILENT).feed_data(b"POST / HTTP/1.1\r\n" + raw + b"\r\n")
     except httptools.HttpParserUpgrade:
-        pass  # llhttp stops at `Upgrade`, having read the head to its end; we do not upgrade
+        pass  # llhttp stops at `Upgrade`, having read the head to its end; what follows is not its to read
     except httptools.HttpParserError as error:
         raise _malformed(f"header fields: {error}") from error
 

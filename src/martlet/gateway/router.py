@@ -1,7 +1,9 @@
 """Host, method and path to a route, as API Gateway's HTTP APIs choose it. Compiled once, never changed.
 
 Of the routes of an app that allow the method, the most specific path wins: literal segments, then `{param}`, then a
-greedy `{proxy+}`, then `$default`; for one path an exact method wins over ANY.
+greedy `{proxy+}`, then `$default`; for one path an exact method wins over ANY. Several routes may fit the same requests if all
+but one are conditional (`Route.conditional`): those come first, in the order given, and whether one takes a request is the
+caller's to find out, who then asks for `every` route that fits.
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-routes.html
 Segments are compared percent-decoded, after the raw path was split at "/": "%2F" never separates segments.
 """
@@ -9,7 +11,7 @@ Segments are compared percent-decoded, after the raw path was split at "/": "%2F
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -57,6 +59,12 @@ class Elsewhere:
     def match(self, method: str, path: bytes) -> Elsewhere:
         return self
 
+    def every(self, method: str, path: bytes) -> Iterator[Match]:
+        return iter(())
+
+
+_Entry = tuple[Match, tuple[str, ...]]
+
 
 class _Leaf:
     """The routes of one path, by method, with the names of their parameters."""
@@ -64,10 +72,24 @@ class _Leaf:
     __slots__ = ("by_method",)
 
     def __init__(self) -> None:
-        self.by_method: dict[str, tuple[Match, tuple[str, ...]]] = {}
+        self.by_method: dict[str, list[_Entry]] = {}
 
-    def find(self, method: str) -> tuple[Match, tuple[str, ...]] | None:
-        return self.by_method.get(method) or self.by_method.get("ANY")
+    def add(self, match: Match, names: tuple[str, ...]) -> Match:
+        """The first match now for this method."""
+        entries = self.by_method.setdefault(match.route.method, [])
+        _insert([known for known, _ in entries], match)
+        entries.append((match, names))
+        entries.sort(key=lambda entry: not entry[0].route.conditional)  # stable: conditional ones first, as they were given
+        return entries[0][0]
+
+    def find(self, method: str) -> _Entry | None:
+        entries = self.by_method.get(method) or self.by_method.get("ANY")
+        return entries[0] if entries else None
+
+    def all(self, method: str) -> Iterator[_Entry]:
+        yield from self.by_method.get(method, ())
+        if method != "ANY":
+            yield from self.by_method.get("ANY", ())
 
 
 class _Node:
@@ -88,25 +110,22 @@ class _App:
     def __init__(self) -> None:
         self.static: dict[bytes, dict[str, Match]] = {}
         self.root = _Node()
-        self.default: Match | None = None
+        self.defaults: list[Match] = []
         self.has_parameters = False
 
     def add(self, match: Match) -> None:
         path, method = match.route.path, match.route.method
         if path == "$default":
-            if self.default is not None:
-                _conflict(match.app, self.default.route, match.route)
-            self.default = match
+            _insert(self.defaults, match)
+            self.defaults.append(match)
+            self.defaults.sort(key=lambda known: not known.route.conditional)
             return
         if not _METHOD.fullmatch(method):
             raise InvalidInput(f"app {match.app}: route {method} {path}: {method!r} is not a method", field="method")
         leaf, names = self._leaf(match)
-        known = leaf.by_method.get(method)
-        if known is not None:
-            _conflict(match.app, known[0].route, match.route)
-        leaf.by_method[method] = (match, names)
+        first = leaf.add(match, names)
         if not names:
-            self.static.setdefault(path.encode(), {})[method] = match
+            self.static.setdefault(path.encode(), {})[method] = first
 
     def _leaf(self, match: Match) -> tuple[_Leaf, tuple[str, ...]]:
         path = match.route.path
@@ -151,12 +170,17 @@ class _App:
                 return found
         allow: set[str] = set()
         if self.has_parameters or by_method is not None or b"%" in path:
-            slow = self._walk(method, path, allow)
+            slow = next(self._walk(method, path, allow), None)
             if slow is not None:
                 return slow
-        if self.default is not None:
-            return self.default
+        if self.defaults:
+            return self.defaults[0]
         return MethodNotAllowed(allow) if allow else None
+
+    def every(self, method: str, path: bytes) -> Iterator[Match]:
+        """All routes that fit, the best first."""
+        yield from self._walk(method, path, set())
+        yield from self.defaults
 
     def _descend(self, method: str, path: bytes) -> Match | None:
         """The walk's first try, without memory: literal else parameter. What it finds is what the walk would find first."""
@@ -176,7 +200,7 @@ class _App:
         entry = node.leaf.find(method)
         return _with_params(*entry, values) if entry is not None else None
 
-    def _walk(self, method: str, path: bytes, allow: set[str]) -> Match | None:
+    def _walk(self, method: str, path: bytes, allow: set[str]) -> Iterator[Match]:
         """Depth first, most specific first; greedy routes from the deepest up, after all full matches."""
         raw = path.split(b"/")[1:]
         segments = [unquote_to_bytes(segment) for segment in raw] if b"%" in path else raw
@@ -187,9 +211,7 @@ class _App:
             node, depth, values = stack.pop()
             if depth == len(segments):
                 if node.leaf is not None:
-                    found = _choose(node.leaf, method, values, allow)
-                    if found is not None:
-                        return found
+                    yield from _choose(node.leaf, method, values, allow)
                 continue
             segment = segments[depth]
             if node.greedy is not None and (segment or depth + 1 < len(segments)):
@@ -203,18 +225,24 @@ class _App:
         greedy.sort(key=lambda candidate: candidate[:2])
         for negative_depth, _, leaf, values in greedy:
             rest = unquote_to_bytes(b"/".join(raw[-negative_depth:]))
-            found = _choose(leaf, method, (*values, rest), allow)
-            if found is not None:
-                return found
-        return None
+            yield from _choose(leaf, method, (*values, rest), allow)
 
 
-def _choose(leaf: _Leaf, method: str, values: tuple[bytes, ...], allow: set[str]) -> Match | None:
-    entry = leaf.find(method)
-    if entry is None:
+def _choose(leaf: _Leaf, method: str, values: tuple[bytes, ...], allow: set[str]) -> Iterator[Match]:
+    if leaf.find(method) is None:
         allow.update(leaf.by_method)
-        return None
-    return _with_params(*entry, values)
+    for entry in leaf.all(method):
+        yield _with_params(*entry, values)
+
+
+def _insert(known: list[Match], match: Match) -> None:
+    """Raises `InvalidInput` for a route that could never take a request: another one takes the same."""
+    route = match.route
+    for other in known:
+        if (other.route.when, other.route.share, other.route.by) == (route.when, route.share, route.by) or not (
+            other.route.conditional or route.conditional
+        ):
+            _conflict(match.app, other.route, route)
 
 
 def _with_params(match: Match, names: tuple[str, ...], values: Sequence[bytes]) -> Match:
@@ -226,8 +254,8 @@ def _with_params(match: Match, names: tuple[str, ...], values: Sequence[bytes]) 
 
 def _conflict(app: str, first: Route, second: Route) -> None:
     raise InvalidInput(
-        f"app {app}: routes {first.method} {first.path} ({first.function}) and {second.method} {second.path} "
-        f"({second.function}) conflict: both fit the same requests",
+        f"app {app}: routes {first.method} {first.path} ({first.leads_to}) and {second.method} {second.path} "
+        f"({second.leads_to}) conflict: both fit the same requests",
         remedy="remove one of them, or give them different methods or paths",
         field="routes",
     )
@@ -269,7 +297,15 @@ class RouteTable:
 
     def match(self, host: bytes | None, method: str, path: bytes) -> Match | MethodNotAllowed | Elsewhere | None:
         """The route for a request: `host` with or without a port, `path` raw."""
-        host = host or b""
+        app = self._app(host or b"")
+        return app.match(method, path) if app is not None else None
+
+    def every(self, host: bytes | None, method: str, path: bytes) -> Iterator[Match]:
+        """All routes of an app that fit a request, the best first."""
+        app = self._app(host or b"")
+        return app.every(method, path) if app is not None else iter(())
+
+    def _app(self, host: bytes) -> _App | Elsewhere | None:
         hosts = self._hosts
         if host in hosts:
             app = hosts[host]
@@ -278,7 +314,7 @@ class RouteTable:
             if len(hosts) >= _REMEMBERED_HOSTS:  # hosts are the client's to invent
                 hosts.clear()
             hosts[host] = app
-        return app.match(method, path) if app is not None else None
+        return app
 
     def _find_app(self, host: bytes) -> _App | Elsewhere | None:
         name = host.lower()

@@ -15,9 +15,10 @@ _AHEAD_BYTES = 262_144  # waiting for the reader; then the connection stops read
 class BodyStream:
     """The connection feeds, one reader takes. `on_demand` is called when the reader asks and there is room again."""
 
-    __slots__ = ("_parts", "_waiter", "asked", "failed", "finished", "on_demand", "size")
+    __slots__ = ("_parts", "_waiter", "asked", "failed", "finished", "length", "on_demand", "size")
 
-    def __init__(self, on_demand: Callable[[], None]) -> None:
+    def __init__(self, on_demand: Callable[[], None], length: int = -1) -> None:
+        self.length = length  # of the whole body; -1: nobody knows
         self._parts: deque[bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self.on_demand = on_demand

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Awaitable
 from functools import lru_cache
 from typing import Any, Final
@@ -31,6 +32,7 @@ _log = logging.getLogger("martlet.protocols")
 _FORM: Final = "application/x-www-form-urlencoded"
 # Credential scopes under which the management API itself is called.
 _MANAGEMENT: Final = frozenset({"martlet", "execute-api"})
+_STAGE: Final = re.compile(rb"(?:/_api/[a-z0-9]+)?/[A-Za-z0-9_$-]+")
 # What Lambda says of a request that is too large. https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _LARGEST: Final = {"lambda": 70_167_211}
 
@@ -42,12 +44,15 @@ def wire_request(request: Request) -> WireRequest:
     return request.wire
 
 
+_CONNECTIONS: Final = b"/@connections/"  # of WebSocket APIs; a stage, or where its API answers, may come before it
+
+
 def is_aws(request: Request) -> bool:
     """Whether only an AWS client sends this: a signature for a service, X-Amz-Target, a dated path, a form to "/"."""
     wire = wire_request(request)
     signed = codec.signed_service(wire)
     if signed in _MANAGEMENT:
-        return False
+        return signed == "execute-api" and wire.path.startswith(_CONNECTIONS)
     if signed and signed != "lambda":
         return True
     if "x-amz-target" in wire.headers or wire.path.startswith(b"/service/"):
@@ -63,7 +68,11 @@ def app(rooms: Rooms) -> ASGIApp:
 
 
 def _wire_request(request: Request, body: bytes) -> WireRequest:
-    return WireRequest(request.method, request.raw_path, request.raw_query, request.headers, body)
+    path, headers = request.raw_path, request.headers
+    at = path.find(_CONNECTIONS)
+    if at > 0 and "/execute-api/" in headers.get("authorization", "") and _STAGE.fullmatch(path[:at]):
+        path = path[at:]  # a bucket may have keys of this name
+    return WireRequest(request.method, path, request.raw_query, headers, body)
 
 
 class _Call:

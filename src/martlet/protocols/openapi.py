@@ -53,6 +53,10 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         method=_STRING,
         path=_STRING,
         function=_STRING,
+        upstream={"type": ["object", "null"], "description": "another server in place of a function"},
+        when={"type": "array", "items": {"type": "array", "items": _STRING}},
+        share={"type": "number"},
+        by=_STRING,
         payload_format={"enum": ["1.0", "2.0"]},
         cors={"type": ["object", "null"]},
         throttle={"type": ["object", "null"]},
@@ -351,6 +355,31 @@ _OPERATIONS: Final[dict[str, Schema]] = {
                     until_ms=_WHOLE,
                     functions={"type": "array", "items": {"type": "object"}},
                     documents={"type": "array", "items": {"type": "object"}},
+                    requests={"type": "array", "items": {"type": "object"}},
+                ),
+            )
+        },
+    },
+    "GET /v1/bill": {
+        "operationId": "getBill",
+        "summary": "What a month cost so far, line by line, and what it comes to",
+        "parameters": [
+            _parameter("month", _STRING, "YYYY-MM, UTC; default: the present one"),
+            _parameter("prices", {"enum": ["own", "list"]}, "default: the platform's price book"),
+        ],
+        "responses": {
+            "200": _answer(
+                "Amounts are texts, because they are exact.",
+                _object(
+                    month=_STRING,
+                    currency=_STRING,
+                    prices=_STRING,
+                    since_ms=_WHOLE,
+                    until_ms=_WHOLE,
+                    lines={"type": "array", "items": {"type": "object"}},
+                    by_app={"type": "object"},
+                    total=_STRING,
+                    forecast=_STRING,
                 ),
             )
         },

@@ -42,12 +42,28 @@ if TYPE_CHECKING:
         cors: str | Iterable[str] | Mapping[str, Any]  # origins, or the fields of `martlet.types.Cors`
         throttle: Mapping[str, Any]  # the fields of `martlet.types.Throttle`: rate, burst, per
         payload: str  # payload format: "2.0" or "1.0"
+        when: Mapping[str, str]  # only requests that have these headers ("*": with any value); others go to the next best route
+        share: float  # only this percentage of the clients; a client stays where it is while the share grows
+        by: str  # what a client is: "address" (default), "header:<name>", "cookie:<name>"; "request": each request is one
         raw: bool  # the handler takes Lambda's (event, context) and returns a Lambda answer
+
+    class ProxyOptions(TypedDict, total=False):
+        """Settings of a proxy route."""
+
+        strip: str  # beginning of the path that the server is not told
+        host: str  # "upstream" (default): the Host of `to`; "client": the one that the client named
+        timeout: float  # seconds for the head of the answer, and for each further part; default 30
+        cors: str | Iterable[str] | Mapping[str, Any]
+        throttle: Mapping[str, Any]
+        when: Mapping[str, str]
+        share: float
+        by: str
 
     Decorator = Callable[[Callable[..., Any]], Function]
 
 __all__ = ["App"]
 
+ROUTE_SETTINGS = ("cors", "throttle", "payload", "when", "share", "by")
 SETTINGS = ("memory", "timeout", "tmp", "concurrency", "reserved", "provisioned", "env", "egress", "description")
 
 
@@ -61,6 +77,7 @@ class App:
     def __init__(self, name: str | None = None) -> None:
         self.name = name
         self.functions = Functions()
+        self.proxies: list[Route] = []
 
     def __repr__(self) -> str:
         return f"App({self.name!r})"
@@ -111,7 +128,8 @@ class App:
         schedule_name: str | None = None,
         **options: Unpack[Options],
     ) -> Decorator:
-        """The decorated function runs at "rate(5 minutes)" or "cron(0 8 ? * MON-FRI *)". `input`: its event, JSON."""
+        """The decorated function runs at "rate(5 minutes)", "cron(0 8 ? * MON-FRI *)" or, once, "at(2030-01-31T23:59:00)", in
+        the time zone. `input`: its event, JSON."""
         where = _caller()
 
         def decorate(target: Callable[..., Any]) -> Function:
@@ -187,8 +205,25 @@ class App:
         function.interface = interface
         prefix = path.rstrip("/")
         places = dict.fromkeys((prefix or "/", f"{prefix}/", f"{prefix}/{{proxy+}}"))  # {proxy+} never matches nothing
-        function.routes = [Route("ANY", place, *route, where) for place in places]
+        function.routes = [Route("ANY", place, route, where) for place in places]
         return function
+
+    def proxy(self, path: str, *, to: str, methods: str | Iterable[str] = "ANY", **options: Unpack[ProxyOptions]) -> None:
+        """Another HTTP server at `to` ("http://host:port", with a path that goes before the request's) answers these methods on
+        `path`. With `when` or `share` here or on a function's route, requests that a route does not take go to the next best
+        one that fits: so a route moves from one to the other."""
+        where = _caller()
+        settings: dict[str, Any] = dict(options)
+        route = _route_options(settings)
+        payload = route.pop("payload", None)
+        known = {"strip": "", "host": "upstream", "timeout": 30}
+        upstream = {"to": to} | {name: settings.pop(name, default) for name, default in known.items()}
+        if settings or payload is not None:
+            unknown = next(iter(settings), "payload")
+            told = ", ".join([*known, *(name for name in ROUTE_SETTINGS if name != "payload")])
+            raise DeclarationError(f"{where}: unknown option {unknown}; known are methods, {told}")
+        for method in [methods] if isinstance(methods, str) else methods:
+            self.proxies.append(Route(method.upper(), path, route, where, upstream))
 
     def _route(self, methods: list[str], path: str, options: RouteOptions, where: str) -> Decorator:
         settings: dict[str, Any] = dict(options)
@@ -199,7 +234,7 @@ class App:
             function = self._declare(target, settings, where)
             function.raw = function.raw or raw
             # Decorators apply from the bottom up; the routes are kept in the order of the text.
-            function.routes[:0] = [Route(method.upper(), path, *route, where) for method in methods]
+            function.routes[:0] = [Route(method.upper(), path, route, where) for method in methods]
             return function
 
         return decorate
@@ -233,9 +268,9 @@ class App:
             )
 
 
-def _route_options(settings: dict[str, Any]) -> tuple[Any, Any, str]:
-    """Take what belongs to the route out of `settings`: cors, throttle, payload."""
-    return settings.pop("cors", None), settings.pop("throttle", None), settings.pop("payload", "2.0")
+def _route_options(settings: dict[str, Any]) -> dict[str, Any]:
+    """Take what belongs to the route out of `settings`."""
+    return {name: settings.pop(name) for name in ROUTE_SETTINGS if name in settings}
 
 
 def _caller() -> str:

@@ -22,17 +22,21 @@ _INVOKE_SECONDS = 960.0  # a function may run for 900 s (limit function_timeout_
 
 
 class Route:
-    """One route as declared, with the place that declares it."""
+    """One route as declared, with the place that declares it. `options`: cors, throttle, payload, when, share, by."""
 
-    __slots__ = ("cors", "method", "path", "payload", "throttle", "where")
+    __slots__ = ("by", "cors", "method", "path", "payload", "share", "throttle", "upstream", "when", "where")
 
-    def __init__(self, method: str, path: str, cors: Any, throttle: Any, payload: str, where: str) -> None:
+    def __init__(self, method: str, path: str, options: dict[str, Any], where: str, upstream: Any = None) -> None:
         self.method = method
         self.path = path
-        self.cors = cors
-        self.throttle = throttle
-        self.payload = payload
+        self.cors = options.get("cors")
+        self.throttle = options.get("throttle")
+        self.payload = options.get("payload", "2.0")
+        self.when = options.get("when")
+        self.share = options.get("share", 100)
+        self.by = options.get("by", "address")
         self.where = where
+        self.upstream: dict[str, Any] | None = upstream  # of a proxy route, which has no function
 
 
 class Schedule:
@@ -116,7 +120,7 @@ class Function:
             return event_entry(self.target)
         if self.is_raw():
             return raw_entry(self.target)
-        return http_entry(self.target, [(route.method, route.path) for route in self.routes])
+        return http_entry(self.target, list(dict.fromkeys((route.method, route.path) for route in self.routes)))
 
     def is_raw(self) -> bool:
         """Whether it gets Lambda's `(event, context)` untouched."""

@@ -33,8 +33,10 @@ _BUCKET = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _SEGMENT = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)(\+?)\}")
 _LITERAL = re.compile(r"[^\s/{}?#%]+")  # decoded text, as the gateway compares it
 _RATE = re.compile(r"rate\((\d+) (minute|minutes|hour|hours|day|days)\)")
+_AT = re.compile(r"at\(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\)")
 _CRON = re.compile(r"cron\(([^()]*)\)")
 _HOST = re.compile(r"(\*\.)?([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")
+_BY = re.compile(r"address|request|(?:header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CORS: dict[str, type] = {
     "origins": list,
     "methods": list,
@@ -115,7 +117,7 @@ class _Emission:
     def graph(self) -> dict[str, Any]:
         """The whole graph. Raises `DeclarationError` with every mistake."""
         _check_app_name(self.app_name)
-        if not self.functions:
+        if not self.functions and not self.app.proxies:
             self.problems.append(f'{self.attribute} declares nothing: write @{self.attribute}.get("/") above a function')
         graph = {
             "app": self.app_name,
@@ -144,8 +146,10 @@ class _Emission:
             raise DeclarationError("\n".join(self.problems))
         return graph
 
-    def _problem(self, function: Function, message: str, where: str = "") -> None:
-        self.problems.append(f"{where or function.where}: {function.name or 'handler'}: {message}")
+    def _problem(self, function: Function | None, message: str, where: str = "") -> None:
+        """`function` None: of a proxy route."""
+        name = "proxy" if function is None else function.name or "handler"
+        self.problems.append(f"{where or (function.where if function else '')}: {name}: {message}")
 
     # --- functions --------------------------------------------------------------------------------------------------------
 
@@ -467,7 +471,7 @@ class _Emission:
             if function.mount is not None:
                 interface_of(function)
             elif function.routes and not function.is_raw():
-                http_handler(function.target, [(route.method, route.path) for route in function.routes])
+                http_handler(function.target, list(dict.fromkeys((route.method, route.path) for route in function.routes)))
                 if function.schedules:
                     self._problem(
                         function, "it answers HTTP; put the schedule on a function of its own", function.schedules[0].where
@@ -483,29 +487,32 @@ class _Emission:
 
     def _routes(self) -> list[dict[str, Any]]:
         found = []
-        seen: dict[tuple[str, str], tuple[Function, Route]] = {}
-        for function in self.functions:
-            for route in function.routes:
-                self._check_route(function, route)
-                shape = (route.method, re.sub(r"\{[^}]*?(\+?)\}", r"{\1}", str(route.path)))
-                if shape in seen:
-                    other, before = seen[shape]
-                    self._problem(
-                        function,
-                        f"{route.method} {route.path} is answered already by {other.name} ({before.where}: {before.path})",
-                        route.where,
-                    )
-                seen.setdefault(shape, (function, route))
-                found.append(self._route(function, route))
+        seen: dict[tuple[Any, ...], str] = {}
+        declared: list[tuple[Function | None, Route]] = [(None, route) for route in self.app.proxies]
+        declared += [(function, route) for function in self.functions for route in function.routes]
+        for function, route in declared:
+            self._check_route(function, route)
+            made = self._route(function, route)
+            shape = re.sub(r"\{[^}]*?(\+?)\}", r"{\1}", str(route.path))
+            condition = [made.get("when"), made.get("share"), made.get("by")]
+            claim = (route.method, shape, repr(condition if condition[:2] != [None, None] else None))
+            before = seen.get(claim)
+            if before is not None:
+                self._problem(function, f"{route.method} {route.path} is answered already by {before}", route.where)
+            whose = "a proxy" if function is None else function.name
+            seen.setdefault(claim, f"{whose} ({route.where}: {route.path})")
+            found.append(made)
         return found
 
-    def _check_route(self, function: Function, route: Route) -> None:
+    def _check_route(self, function: Function | None, route: Route) -> None:
         def wrong(message: str) -> None:
             self._problem(function, message, route.where)
 
         path = route.path
         if route.method not in _METHODS:
             wrong(f"{route.method} is no method that routes know: {', '.join(_METHODS)}")
+        if route.upstream is not None:
+            self._check_upstream(route, route.upstream)
         if route.payload not in ("1.0", "2.0"):
             wrong(f'payload={route.payload!r}: it is "2.0" or "1.0"')
         if path == "$default":
@@ -529,8 +536,51 @@ class _Emission:
         if len(set(names)) < len(names):
             wrong(f"the path {path} has a name twice")
 
-    def _route(self, function: Function, route: Route) -> dict[str, Any]:
-        found: dict[str, Any] = {"method": route.method, "path": route.path, "function": function.name}
+    def _check_upstream(self, route: Route, upstream: dict[str, Any]) -> None:
+        to, timeout, strip = upstream["to"], upstream["timeout"], upstream["strip"]
+        if not isinstance(to, str) or not re.fullmatch(r"https?://[^\s/?#@{}\\]+(/[^\s?#{}\\]*)?", to, re.ASCII):
+            self._problem(None, f"to={to!r}: it is http://host[:port][/path], or https", route.where)
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+            self._problem(None, f"timeout={timeout!r}: it is a number of seconds", route.where)
+        if upstream["host"] not in ("upstream", "client"):
+            self._problem(None, f'host={upstream["host"]!r}: it is "upstream" or "client"', route.where)
+        literal = str(route.path).partition("{")[0]
+        if not isinstance(strip, str) or (strip and not f"{literal}/".startswith(strip.rstrip("/") + "/")):
+            self._problem(None, f"strip={strip!r}: the path {route.path} does not begin with it", route.where)
+
+    def _condition(self, function: Function | None, route: Route) -> dict[str, Any]:
+        """when, share and by, as far as they are said."""
+        found: dict[str, Any] = {}
+        if route.when is not None:
+            pairs: list[Any] = list(getattr(route.when, "items", list)())
+            sound = all(isinstance(name, str) and isinstance(value, str) and value.strip() for name, value in pairs)
+            if not pairs or not sound:
+                self._problem(function, f'when={route.when!r}: it is {{"header": "value", or "*" for any}}', route.where)
+            else:
+                found["when"] = sorted([name.lower(), value] for name, value in pairs)
+        if isinstance(route.share, bool) or not isinstance(route.share, int | float) or not 0 <= route.share <= 100:
+            self._problem(function, f"share={route.share!r}: it is a percentage, 0 to 100", route.where)
+        elif route.share != 100:
+            found["share"] = float(route.share)
+        if not isinstance(route.by, str) or not _BY.fullmatch(route.by):
+            kinds = '"address", "header:<name>", "cookie:<name>" or "request"'
+            self._problem(function, f"by={route.by!r}: it is {kinds}", route.where)
+        elif route.by != "address":
+            found["by"] = route.by
+        return found
+
+    def _route(self, function: Function | None, route: Route) -> dict[str, Any]:
+        found: dict[str, Any] = {"method": route.method, "path": route.path}
+        if function is not None:
+            found["function"] = function.name
+        if route.upstream is not None:
+            found["upstream"] = {
+                "to": route.upstream["to"],
+                "strip": route.upstream["strip"],
+                "host": route.upstream["host"],
+                "timeout_seconds": route.upstream["timeout"],
+            }
+        found |= self._condition(function, route)
         if route.payload != "2.0":
             found["payload_format"] = route.payload
         if route.cors is not None:
@@ -539,14 +589,15 @@ class _Emission:
             found["throttle"] = self._throttle(function, route)
         return found
 
-    def _cors(self, function: Function, route: Route) -> dict[str, Any]:
-        said = route.cors
+    def _cors(self, function: Function | None, route: Route) -> dict[str, Any]:
+        said: Any = route.cors
         if not hasattr(said, "keys"):
             origins = _texts(said)
             if not origins:
                 self._problem(function, f'cors={said!r}: it is "*", origins, or a dict of {", ".join(_CORS)}', route.where)
                 return {}
-            here = {other.method for known in self.functions for other in known.routes if other.path == route.path}
+            routes = [other for known in self.functions for other in known.routes] + self.app.proxies
+            here = {other.method for other in routes if other.path == route.path}
             methods = [method for method in _METHODS[:-1] if method in here or "ANY" in here]
             return {"origins": origins, "methods": methods, "headers": ["*"]}
         found: dict[str, Any] = {}
@@ -560,8 +611,8 @@ class _Emission:
                 self._problem(function, f"cors: {name}={value!r} is of the wrong type", route.where)
         return found
 
-    def _throttle(self, function: Function, route: Route) -> dict[str, Any]:
-        said = route.throttle
+    def _throttle(self, function: Function | None, route: Route) -> dict[str, Any]:
+        said: Any = route.throttle
         known = isinstance(said, dict) and set(said) <= {"rate", "burst", "per"}
         rate = said.get("rate") if known else None
         burst = said.get("burst", max(1, round(rate))) if isinstance(rate, (int, float)) and 0 < rate < 1e9 else None
@@ -648,4 +699,6 @@ def _expression_mistake(expression: Any) -> str:
         if (fields[2] == "?") == (fields[4] == "?"):
             return "exactly one of day-of-month and day-of-week must be ?"
         return ""
-    return 'write "rate(5 minutes)" or "cron(0 8 ? * MON-FRI *)"'
+    if _AT.fullmatch(text):
+        return ""
+    return 'write "rate(5 minutes)", "cron(0 8 ? * MON-FRI *)" or "at(2030-01-31T23:59:00)"'

@@ -40,16 +40,23 @@ class LogGroups(Protocol):
 class Message:
     """A message for a queue."""
 
-    __slots__ = ("attributes", "body", "deduplication_id", "group", "sender")
+    __slots__ = ("attributes", "body", "deduplication_id", "group", "sender", "trace")
 
     def __init__(
-        self, body: str, attributes: Attributes | None = None, group: str = "", deduplication_id: str = "", sender: str = ""
+        self,
+        body: str,
+        attributes: Attributes | None = None,
+        group: str = "",
+        deduplication_id: str = "",
+        sender: str = "",
+        trace: str = "",
     ) -> None:
         self.body = body
         self.attributes = attributes or {}
         self.group = group
         self.deduplication_id = deduplication_id
         self.sender = sender
+        self.trace = trace
 
 
 class Destinations:
@@ -88,6 +95,7 @@ class Destinations:
             group=message.group or None,
             deduplication_id=message.deduplication_id or None,
             sender=message.sender,
+            trace=message.trace,
         )
         return self._queues.put(tx, name, draft)
 

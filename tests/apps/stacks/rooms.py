@@ -412,6 +412,7 @@ class House:
             translation=self.translation,
             region="us-east-1",
             invoke_base=lambda: "http://127.0.0.1:8700",
+            sandbox_base=lambda: "http://127.0.0.1:9001",
             remote=self.local,
         )
         self.stacks = Stacks(self.engine, Workshop(self.data, Layers(self.data / "layers")), self.clock)

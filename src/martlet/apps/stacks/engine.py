@@ -18,7 +18,7 @@ from martlet.apps.stacks.executing import Executor, Group
 from martlet.apps.stacks.intrinsics import is_pending
 from martlet.apps.stacks.journal import Journal, Store, importers, masked
 from martlet.apps.stacks.planning import Plan, Planner
-from martlet.apps.stacks.providers.apis import ApiPart
+from martlet.apps.stacks.providers.apis import SOCKETS, ApiPart
 from martlet.apps.stacks.providers.provider import Caller, Context, Provider
 from martlet.apps.stacks.reading import TemplateFault
 from martlet.apps.stacks.records import Body, Event, Rows, StackRecord, StoredResource
@@ -33,7 +33,7 @@ T = TypeVar("T")
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}")
 _SERVICE: Final = Principal("root", "stacks")
 _ENDPOINT: Final = re.compile(
-    r"https://([a-z0-9]+)\.(execute-api|lambda-url)\.[a-z0-9-]+\.(?:martlet\.internal|amazonaws\.com|on\.aws)"
+    r"(https|wss)://([a-z0-9]+)\.(execute-api|lambda-url)\.[a-z0-9-]+\.(?:martlet\.internal|amazonaws\.com|on\.aws)"
 )
 _FORMER: Final = re.compile(
     r"http://[\w.\[\]:-]+/(_api|_url)/([a-z0-9]{10,32})(?![a-z0-9])"
@@ -117,11 +117,13 @@ class Engine:
         translation: Translation,
         region: str,
         invoke_base: Callable[[], str],
+        sandbox_base: Callable[[], str],
         endpoint: Callable[[], str] = lambda: "",
         remote: Local,
         fetch: Callable[[str, str, str], Awaitable[bytes]] | None = None,
     ) -> None:
-        """`invoke_base` is where APIs answer without DNS, "http://host:port"; `endpoint` that of the platform's API.
+        """`invoke_base` is where APIs answer without DNS, "http://host:port"; `endpoint` that of the platform's API, and
+        `sandbox_base` the same as functions see it.
         `remote` reads and packages for templates that came without files; `fetch` gets an object (bucket, key, version)."""
         self._store = store
         self._clock = clock
@@ -130,6 +132,7 @@ class Engine:
         self._translation = translation
         self.region = region
         self._invoke_base = invoke_base
+        self._sandbox_base = sandbox_base
         self._endpoint = endpoint
         self._remote = remote
         self._fetch = fetch
@@ -379,22 +382,29 @@ class Engine:
             tags={**tags, **own},
         )
 
-    def rewrite(self, value: Any) -> Any:
-        """Addresses that AWS would answer at become those that answer here, in environment variables and outputs."""
+    def _answers_at(self, found: re.Match[str], inside: bool) -> str:
+        """An address of a WebSocket API by https is for backends: functions reach it where they reach the platform."""
+        scheme, id, kind = found[1], found[2], found[3]
+        base = self._sandbox_base() if inside and scheme == "https" and id.startswith(SOCKETS) else self._invoke_base()
+        base = base if scheme == "https" else re.sub("^http", "ws", base)
+        return f"{base}/{'_api' if kind == 'execute-api' else '_url'}/{id}"
+
+    def rewrite(self, value: Any, inside: bool = False) -> Any:
+        """Addresses that AWS would answer at become those that answer here, in environment variables (`inside`) and outputs."""
         if isinstance(value, str):
             base = self._invoke_base()
             if "/_url/" in value or "/_api/" in value:
-                value = _FORMER.sub(lambda m: f"{base}/{m[1]}/{m[2]}", value)
+                value = _FORMER.sub(lambda m: f"{base}/{m[1]}/{m[2]}" if not m[2].startswith(SOCKETS) else m[0], value)
             queue = _QUEUE.fullmatch(value) if ACCOUNT in value else None
             if queue is not None and self._endpoint():
                 return f"{self._endpoint()}/{ACCOUNT}/{queue[1]}"
             if "execute-api" not in value and "lambda-url" not in value:
                 return value
-            return _ENDPOINT.sub(lambda m: f"{base}/{'_api' if m[2] == 'execute-api' else '_url'}/{m[1]}", value)
+            return _ENDPOINT.sub(lambda m: self._answers_at(m, inside), value)
         if isinstance(value, dict) and "Environment" in value and isinstance(value["Environment"], dict):
             variables = value["Environment"].get("Variables")
             if isinstance(variables, dict):
-                changed = {name: self.rewrite(one) for name, one in variables.items()}
+                changed = {name: self.rewrite(one, inside=True) for name, one in variables.items()}
                 return {**value, "Environment": {**value["Environment"], "Variables": changed}}
         return value
 

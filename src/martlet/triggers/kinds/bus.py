@@ -266,6 +266,9 @@ def backoff_ms(attempt: Attempt, policy: Mapping[str, Any], retries: int, age_se
     if attempt.attempts > (retries if most is None else most):
         return None
     delay_ms = int(min(least_ms << min(attempt.attempts - 1, 20), most_ms) * random.uniform(0.5, 1.0))
+    asked_ms = attempt.error.details.get("retry_after_ms")  # by the endpoint
+    if isinstance(asked_ms, int):
+        delay_ms = max(delay_ms, asked_ms)
     return delay_ms if attempt.age_ms + delay_ms <= age * 1000 else None
 
 
