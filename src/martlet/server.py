@@ -40,7 +40,6 @@ from martlet.auth import (
     role_for_service,
     with_role,
 )
-from martlet.buses import Events, Scheduler, Sns
 from martlet.clock import Clock
 from martlet.config import Settings, environment
 from martlet.documents import Documents, Usage
@@ -73,16 +72,16 @@ from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.protocols.universal import Universal
 from martlet.queues import Queues, Sqs
 from martlet.secrets import Secrets, Ssm, Vault, key_source
+from martlet.services import SERVICES, CloudFormation, Lambda
 from martlet.store import Store, places
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, ObjectTargets, Target, Triggers
 from martlet.triggers.buses import Buses
 from martlet.triggers.given_up import GivenUp
 from martlet.triggers.results import Results
-from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
 from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route
 
-__all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server"]
+__all__ = ["ENGINES", "SANDBOXES", "Server"]
 
 ENGINES = {name: f"martlet.store.engines.{module}:open_engine" for name, module in places.MODULES.items()}
 SANDBOXES = {
@@ -91,66 +90,9 @@ SANDBOXES = {
 }
 
 
-class Lambda:
-    """The service "lambda": the control plane of functions, and the event source mappings of the triggers beside it."""
-
-    parts = (Control, EventSources)
-
-    def __init__(self, control: Control, sources: EventSources) -> None:
-        self._control, self._sources = control, sources
-        for name in EVENT_SOURCE_OPERATIONS:
-            setattr(self, name, getattr(sources, name))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._control, name)
-
-    def _tagged(self, request: dict[str, Any]) -> Any:
-        return self._sources if ":event-source-mapping:" in request["Resource"] else self._control
-
-    async def list_tags(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
-        return await self._tagged(request).list_tags(caller, request)  # type: ignore[no-any-return]
-
-    async def tag_resource(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
-        return await self._tagged(request).tag_resource(caller, request)  # type: ignore[no-any-return]
-
-    async def untag_resource(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
-        return await self._tagged(request).untag_resource(caller, request)  # type: ignore[no-any-return]
-
-
-class _CloudFormation:
-    """The service "cloudformation", read in at the first call."""
-
-    def __init__(self, stacks: SleepingStacks) -> None:
-        self._stacks = stacks
-        self._service: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        if self._service is None:
-            module, _, kind = str(SERVICES["cloudformation"]).partition(":")
-            self._service = getattr(importlib.import_module(module), kind)(self._stacks.wake().engine)
-        return getattr(self._service, name)
-
-
 BACKENDS = {
     "disk": "martlet.objects.backends.disk:open_backend",
     "remote": "martlet.objects.backends.remote:open_backend",
-}
-SERVICES: dict[str, type | str] = {
-    "apigatewaymanagementapi": ManagementApi,
-    "cloudformation": "martlet.apps.stacks.api:CloudFormation",
-    "dynamodb": DynamoDb,
-    "dynamodbstreams": DynamoDbStreams,
-    "events": Events,
-    "iam": Identities,
-    "lambda": Lambda,
-    "logs": LogGroups,
-    "s3": S3,
-    "scheduler": Scheduler,
-    "sns": Sns,
-    "secretsmanager": Secrets,
-    "sqs": Sqs,
-    "ssm": Ssm,
-    "sts": Sessions,
 }
 _GRACE_SECONDS = 30.0
 _MINIMUM_LEVEL = 2
@@ -734,7 +676,7 @@ class Server:
         """AWS's services that Martlet has, by the names that boto3 gives them: instances of `SERVICES`."""
         return {
             "apigatewaymanagementapi": ManagementApi(self.api_edge.connections),
-            "cloudformation": _CloudFormation(self.stacks),
+            "cloudformation": CloudFormation(self.stacks),
             "dynamodb": DynamoDb(self.tables, authorize),
             "dynamodbstreams": DynamoDbStreams(self.tables),
             "events": self.buses.events,
