@@ -61,7 +61,7 @@ from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.limits import LIMITS
 from martlet.metering import Metering
-from martlet.objects import S3, AppBuckets, Lifecycle, Objects
+from martlet.objects import S3, AppBuckets, BucketFiles, Lifecycle, Objects
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
@@ -293,9 +293,9 @@ class Server:
 
     def _make_secrets(self) -> None:
         source = key_source(self.settings.secret_key, self.data / "secret.key", environment())
-        vault = Vault(self.store, source)
-        self.secrets = Secrets(self.store, vault, os.urandom, self.settings.region)
-        self.parameters = Ssm(self.store, vault, self.settings.region)
+        self.vault = Vault(self.store, source)
+        self.secrets = Secrets(self.store, self.vault, os.urandom, self.settings.region)
+        self.parameters = Ssm(self.store, self.vault, self.settings.region)
 
     async def _start_queues(self) -> None:
         self._make_secrets()
@@ -315,10 +315,13 @@ class Server:
         backend = await asyncio.to_thread(getattr(importlib.import_module(module), name), place)
         targets = ObjectTargets(self.queues, self.control.may_be_invoked_by, self._enqueue)
         self._object_targets = targets
-        self.objects: Objects = Objects(self.store, self.clock, backend=backend, region=self.settings.region, send=targets.tell)
+        self.objects: Objects = Objects(
+            self.store, self.clock, backend=backend, vault=self.vault, region=self.settings.region, send=targets.tell
+        )
         self.s3 = S3(self.objects, authorize, exists=targets.why_not, tell=targets.tell)
         await self.objects.start()
         self._closers.append(self.objects.stop)
+        self.tables.imports.serve(BucketFiles(self.objects))
         self.lifecycle = Lifecycle(self.objects)
         await self.lifecycle.start()
         self._closers.append(self.lifecycle.stop)

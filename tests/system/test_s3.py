@@ -311,7 +311,6 @@ def test_what_martlet_has_not_is_refused_by_name(s3: Any, bucket: str) -> None:
         lambda: s3.put_bucket_replication(Bucket=bucket, ReplicationConfiguration={"Role": "r", "Rules": []}),
         lambda: s3.put_bucket_website(Bucket=bucket, WebsiteConfiguration={"IndexDocument": {"Suffix": "i"}}),
         lambda: s3.restore_object(Bucket=bucket, Key="k", RestoreRequest={}),
-        lambda: s3.put_object_legal_hold(Bucket=bucket, Key="k", LegalHold={"Status": "ON"}),
     ):
         with pytest.raises(ClientError) as caught:
             call()

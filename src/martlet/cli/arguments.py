@@ -75,6 +75,11 @@ def _up(commands: Commands) -> None:
         metavar="URL",
         help="postgresql://user@host/database: keep everything in this database (default: a file in the data folder)",
     )
+    up.add_argument(
+        "--objects",
+        metavar="PLACE",
+        help="a folder, or s3://bucket/prefix, gs://, az://: keep the bytes of objects there (default: in the data folder)",
+    )
     up.add_argument("--no-watch", action="store_true", help="do not redeploy when files are saved")
     up.add_argument(
         "--sandbox",

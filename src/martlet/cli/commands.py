@@ -93,6 +93,7 @@ def _up(arguments: Arguments) -> int:
                 "api_port": arguments.api_port,
                 "sandbox": arguments.sandbox,
                 "store": arguments.store,
+                "objects": arguments.objects,
             }
         )
         more: dict[str, Any] = {}
