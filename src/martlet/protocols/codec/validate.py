@@ -178,7 +178,7 @@ _Field = tuple[str, str, _Check | None, bool]  # name, name in a path, its check
 
 
 def _structure_check(fields: list[_Field]) -> _Check:
-    """Goes through what was given, which is less than what might be; tells what is wrong in the model's order."""
+    """Goes through what was given, which is less than what might be; tells what is wrong in the order of `fields`."""
     checked = {name: (at, f"{camel}.", checker) for at, (name, camel, checker, _) in enumerate(fields) if checker is not None}
     required = [(at, name, camel) for at, (name, camel, _, needed) in enumerate(fields) if needed]
 
