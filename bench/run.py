@@ -36,6 +36,7 @@ BENCHMARKS = (
     "dynamodb",
     "documents",
     "deploys",
+    "queues",
     "codec",
 )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from tests.buses.platform import open_to
 from tests.queues.service import CALLER
 
 from martlet.buses import Events, Rulebook, Scheduler, Signer, Sns
@@ -75,7 +76,7 @@ class Stage:
         await self.queues.start()
         await self.events.start()
         await self.scheduler.start()
-        await self.queues.create("q")
+        await self.queues.create("q", {"Policy": open_to(QUEUE, "events.amazonaws.com")})
 
     async def create(self, name: str, expression: str, **request: Any) -> None:
         target = {

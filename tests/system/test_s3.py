@@ -322,7 +322,10 @@ def test_changes_reach_topics_and_the_event_bus(platform: Platform, s3: Any, buc
     made: dict[str, Any] = {"endpoint_url": platform.url, "region_name": "us-east-1"}
     made |= {"aws_access_key_id": platform.key, "aws_secret_access_key": platform.secret}
     sqs, sns, events = (boto3.client(name, **made) for name in ("sqs", "sns", "events"))
-    url = sqs.create_queue(QueueName="heard")["QueueUrl"]
+    services = {"Service": ["sns.amazonaws.com", "events.amazonaws.com"]}
+    statement = {"Effect": "Allow", "Principal": services, "Action": "sqs:SendMessage", "Resource": "*"}
+    attributes = {"Policy": json.dumps({"Statement": [statement]})}
+    url = sqs.create_queue(QueueName="heard", Attributes=attributes)["QueueUrl"]
     queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     topic = sns.create_topic(Name="objects")["TopicArn"]
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes={"RawMessageDelivery": "true"})

@@ -15,7 +15,7 @@ import msgspec
 from martlet.auth.evaluation import Decision, Request, compile_policy, decide, is_operator
 from martlet.errors import ServiceError
 
-__all__ = ["check_permissions", "check_resource_policy", "check_trust", "malformed", "trusts"]
+__all__ = ["check_permissions", "check_resource", "check_resource_policy", "check_trust", "malformed", "trusts"]
 
 _FIELDS: Final = frozenset(
     {"Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition"}
@@ -60,8 +60,19 @@ def check_trust(text: str) -> None:
         _check_principal(statement)
 
 
+def check_resource(text: str) -> None:
+    """Return if `text` is a policy of a queue or topic, which need not name themselves, else raise MalformedPolicyDocument."""
+    for statement in _statements(text):
+        _check_principal(statement)
+        if "Resource" in statement and "NotResource" in statement:
+            raise malformed("Syntax errors in policy.")
+        for name in ("Resource", "NotResource"):
+            if name in statement:
+                _texts(statement[name])
+
+
 def _check_principal(statement: dict[str, Any]) -> None:
-    if "Principal" not in statement and "NotPrincipal" not in statement:
+    if ("Principal" in statement) == ("NotPrincipal" in statement):
         raise malformed("Missing required field Principal")
     principal = statement.get("Principal", statement.get("NotPrincipal"))
     if isinstance(principal, dict):

@@ -11,13 +11,13 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any, Final
 from xml.etree import ElementTree
 
 from martlet.auth import seen_from
-from martlet.errors import MartletError, ServiceError, Unsupported
+from martlet.errors import AccessDenied, MartletError, ServiceError, Unsupported
 from martlet.limits import LIMITS
 from martlet.protocols import asgi, codec
 from martlet.protocols.asgi import Answer, ASGIApp, Request
@@ -177,7 +177,7 @@ class _Dispatcher:
         value = routed.wire.decode(operation, wire_request, routed.labels)
         permission = codec.permission_of(service, operation, value)
         if permission is not None and not operation.anonymous:
-            self._rooms.auth.authorize(principal, *permission)
+            self._authorize(service, principal, *permission)
         codec.precheck(service, operation, value)
         codec.check(operation, value)
         waits = getattr(service, "waits", None)
@@ -185,6 +185,22 @@ class _Dispatcher:
         result = await (self._while_there(request, work) if waits and waits(operation.name, value) else work) or {}
         request_id = str(result.get("ResponseMetadata", {}).get("RequestId") or request.id)
         return routed.wire.encode(operation, result, request_id)
+
+    def _authorize(self, service: object, principal: Principal, action: str, resource: str) -> None:
+        """The caller's own grants decide, and the policy of the resource where its service knows one. Raises `AccessDenied`."""
+        says: Callable[[Principal, str, str], str] | None = getattr(service, "verdict", None)
+        said = says(principal, action, resource) if says is not None else ""
+        if said == "deny":
+            who = f"{principal.kind} {principal.name}".rstrip()
+            raise AccessDenied(
+                f"{who} may not {action} on {resource}, with an explicit deny in a resource-based policy",
+                principal=principal.name or principal.kind, action=action, resource=resource, explicit=True,
+            )  # fmt: skip
+        try:
+            self._rooms.auth.authorize(principal, action, resource)
+        except AccessDenied as error:
+            if said != "allow" or error.details.get("explicit"):
+                raise
 
     async def _while_there(self, request: Request, work: Awaitable[dict[str, Any] | None]) -> dict[str, Any] | None:
         """The result of a call that may wait for long; it ends when its client goes away."""

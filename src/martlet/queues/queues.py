@@ -12,13 +12,14 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from martlet.clock import Clock, uuid4_text
-from martlet.errors import MartletError, ServiceError
+from martlet.errors import AccessDenied, MartletError, ServiceError
 from martlet.limits import LIMITS
-from martlet.queues import deduplication, messages, registry, rows
+from martlet.queues import deduplication, messages, policies, registry, rows
 from martlet.queues.attributes import arn_of, name_in_arn
 from martlet.queues.failures import bad_handle, expired_handle, invalid, invalid_value, missing, not_hidden
 from martlet.queues.lines import Line, Taken, line_of
 from martlet.queues.moves import Moves
+from martlet.queues.policies import By
 from martlet.queues.receipts import Receipt, Receipts
 from martlet.queues.rows import Counts, Message, Queue, State, Value
 from martlet.queues.waiting import Waiting
@@ -189,22 +190,36 @@ class Queues:
 
     # --- sending --------------------------------------------------------------------------------------------------
 
-    async def send(self, name: str, drafts: Sequence[Draft]) -> list[Sent | ServiceError]:
+    async def send(self, name: str, drafts: Sequence[Draft], *, by: By | None = None) -> list[Sent | ServiceError]:
         """Put messages at the end of the queue, all in one commit. What is wrong with one message alone is returned in its
-        place. Raises QueueDoesNotExist."""
-        sent, woken, due_at_ms = await self._store.transact(lambda tx: self._send(tx, name, drafts))
+        place. `by`: the service that sends, which the queue's policy must admit; None: who sends was asked already. Raises
+        QueueDoesNotExist, `AccessDenied`."""
+        sent, woken, due_at_ms = await self._store.transact(lambda tx: self._send(tx, name, drafts, by))
         self._woken(name, woken, due_at_ms)
         return sent
 
-    def put(self, tx: Tx, name: str, draft: Draft) -> Callable[[], None]:
-        """Send within the caller's transaction; what is returned is to be called after its commit. Raises `ServiceError`."""
-        (sent,), woken, due_at_ms = self._send(tx, name, [draft])
+    def put(self, tx: Tx, name: str, draft: Draft, *, by: By | None = None) -> Callable[[], None]:
+        """Send within the caller's transaction; what is returned is to be called after its commit. `by` as for `send`. Raises
+        `ServiceError`, `AccessDenied`."""
+        (sent,), woken, due_at_ms = self._send(tx, name, [draft], by)
         if isinstance(sent, ServiceError):
             raise sent
         return lambda: self._woken(name, woken, due_at_ms)
 
-    def _send(self, tx: Tx, name: str, drafts: Sequence[Draft]) -> tuple[list[Sent | ServiceError], int, int]:
+    def admits(self, name: str, by: By) -> bool:
+        """Whether the queue is there, and its policy lets a service send to it."""
+        queue = self.find(name)
+        try:
+            if queue is not None:
+                policies.admit(queue.policy, by, arn_of(name, self.region))
+        except AccessDenied:
+            return False
+        return queue is not None
+
+    def _send(self, tx: Tx, name: str, drafts: Sequence[Draft], by: By | None) -> tuple[list[Sent | ServiceError], int, int]:
         queue = registry.demand(tx, name)
+        if by is not None:
+            policies.admit(queue.policy, by, arn_of(name, self.region))
         line = line_of(tx, queue, self._clock.now_ms())
         ready = line.ready
         sent: list[Sent | ServiceError] = []

@@ -75,6 +75,11 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     by_group_before: bool = False  # until `rescoped_at_ms`
     rescoped_at_ms: int = 0
 
+    @property
+    def policy(self) -> str:
+        """Who may use it besides those whose own policies say so; "": nobody."""
+        return self.attributes.get("Policy", "")
+
 
 class Value(msgspec.Struct, frozen=True, array_like=True):
     """One attribute of a message. `data` is str, or bytes for the type Binary."""

@@ -13,6 +13,7 @@ from martlet.clock import Clock, token_hex
 from martlet.errors import AccessDenied, InvalidInput, MartletError, NotFound, ServiceError, Throttled
 from martlet.queues import Queues
 from martlet.queues.attributes import name_in_arn
+from martlet.queues.policies import By
 from martlet.queues.queues import Draft
 from martlet.queues.rows import Value
 from martlet.store import Tx
@@ -84,8 +85,10 @@ class Destinations:
 
     # --- queues
 
-    def put(self, tx: Tx, arn: str, message: Message) -> Callable[[], None]:
-        """Send within the caller's transaction; what is returned is to be called after its commit. Raises `ServiceError`."""
+    def put(self, tx: Tx, arn: str, message: Message, *, by: By | None) -> Callable[[], None]:
+        """Send within the caller's transaction; what is returned is to be called after its commit. `by`: the service, and the
+        ARN of what it sends for, which the queue's policy must admit; None: a role lets it. Raises `ServiceError`,
+        `AccessDenied`."""
         name = name_in_arn(arn, self.region)
         if name is None:
             raise NotFound(f"there is no queue {arn}")
@@ -97,11 +100,11 @@ class Destinations:
             sender=message.sender,
             trace=message.trace,
         )
-        return self._queues.put(tx, name, draft)
+        return self._queues.put(tx, name, draft, by=by)
 
-    async def send(self, arn: str, message: Message) -> None:
-        """Send; durable when it returns. Raises `ServiceError`."""
-        done = await self._queues._store.transact(lambda tx: self.put(tx, arn, message))
+    async def send(self, arn: str, message: Message, *, by: By | None) -> None:
+        """Send; durable when it returns. `by` and errors as for `put`."""
+        done = await self._queues._store.transact(lambda tx: self.put(tx, arn, message, by=by))
         done()
 
     # --- functions

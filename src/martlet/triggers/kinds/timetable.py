@@ -103,7 +103,8 @@ class ScheduleSource:
         if service == "sqs":
             group = (details.target.get("SqsParameters") or {}).get("MessageGroupId") or ""
             attributes = {name: ("String", value) for name, value in details.dead.items()}
-            return self._to.put(tx, event.target, Message(text, attributes, group, "", "AROA0SCHEDULER"))
+            # The schedule's role says so, as for a function.
+            return self._to.put(tx, event.target, Message(text, attributes, group, "", "AROA0SCHEDULER"), by=None)
         if service == "sns":
             self._sns.put(tx, event.target, text)
         elif service == "events":

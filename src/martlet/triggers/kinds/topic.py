@@ -35,6 +35,7 @@ _RETRIES: Final = 100_015  # SNS: to queues and functions, over 23 days
 _AGE_SECONDS: Final = 23 * 86_400
 _SECONDS: Final = 15.0  # SNS: an endpoint that has not answered by then has failed
 _AGENT: Final = "Amazon Simple Notification Service Agent"
+_SERVICE: Final = "sns.amazonaws.com"
 _SENDER: Final = "AIDAIT2UOQQY3AUEKVGXU"
 _CONFIRM: Final = (
     "You have chosen to subscribe to the topic {arn}.\n"
@@ -211,7 +212,7 @@ class TopicSource:
         if not event.target.startswith("arn:") or event.target.split(":")[2] != "sqs":
             return None
         try:
-            return self._to.put(tx, event.target, _message(event))
+            return self._to.put(tx, event.target, _message(event), by=(_SERVICE, _DETAILS(event.details).topic))
         except MartletError:
             return None  # `carry` finds out again, and says so
 
@@ -223,9 +224,9 @@ class TopicSource:
             await self._calls.call("POST", event.target, headers, text.encode(), _SECONDS)
         elif ":lambda:" in event.target:
             payload = notices.function_event(text, details.subscription)
-            await self._to.invoke(event.target, payload, event.id, "sns.amazonaws.com", details.topic, trusted=details.trusted)
+            await self._to.invoke(event.target, payload, event.id, _SERVICE, details.topic, trusted=details.trusted)
         elif ":sqs:" in event.target:
-            await self._to.send(event.target, _message(event))
+            await self._to.send(event.target, _message(event), by=(_SERVICE, details.topic))
         else:
             raise Unsupported(f"the endpoint {event.target} is not supported")
 
