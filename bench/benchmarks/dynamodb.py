@@ -22,7 +22,7 @@ from botocore.config import Config
 from bench import apps, signed
 from bench.context import Context
 from bench.load import Connection, Rate
-from bench.peers import dynalite, ministack, moto
+from bench.peers import dynalite, emulators
 from bench.peers.server import Server
 from bench.processes import cpu_seconds
 from bench.table import Row
@@ -35,7 +35,7 @@ _SECONDS = 2
 _ITEMS = 1_000
 _TABLE = "bench"
 _ANY_KEY = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "x" * 40}
-_PEERS: tuple[Callable[[], Server], ...] = (moto.start, dynalite.start, ministack.start)
+_PEERS: tuple[Callable[[], Server], ...] = (emulators.moto, dynalite.start, emulators.ministack)
 
 _REST = "martlet, REST"
 
