@@ -33,6 +33,8 @@ BENCHMARKS = (
     "neighbours",
     "runtimes",
     "lambda_api",
+    "dynamodb",
+    "documents",
     "deploys",
     "queues",
     "codec",

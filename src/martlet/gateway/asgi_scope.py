@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -18,8 +19,6 @@ AsgiApp = Callable[
 
 def common_scope(request: Request) -> dict[str, Any]:
     """The request's own members of a scope."""
-    host, _, port = request.host.rpartition(b":")
-    server = (host.decode("ascii"), int(port)) if host and port.isdigit() else (request.host.decode("ascii"), None)
     return {
         "http_version": request.version,
         "scheme": request.scheme,
@@ -29,6 +28,12 @@ def common_scope(request: Request) -> dict[str, Any]:
         "root_path": "",
         "headers": [(name.lower(), value) for name, value in request.headers],
         "client": request.client,
-        "server": server,
+        "server": _server_of(request.host),
         "martlet.context": request.context,
     }
+
+
+@lru_cache(maxsize=256)
+def _server_of(authority: bytes) -> tuple[str, int | None]:
+    host, _, port = authority.rpartition(b":")
+    return (host.decode("ascii"), int(port)) if host and port.isdigit() else (authority.decode("ascii"), None)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -112,6 +113,7 @@ class Request:
         self.client_ip = str((scope.get("client") or ("", 0))[0])
         self._receive = receive
         self._headers: dict[str, str] | None = None
+        self.wire: object = None  # for AWS's protocols: the request without its body as their codec takes it, made once
         context = scope.get("martlet.context")
         self._left: Callable[[], Awaitable[None]] | None = scope.get("martlet.left")
         self.context: Principal | None = context if isinstance(context, Principal) else None
@@ -132,7 +134,7 @@ class Request:
         if self._headers is None:
             found: dict[str, str] = {}
             for raw_name, raw_value in self.raw_headers:
-                name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
+                name, value = _name(raw_name), raw_value.decode("latin-1").strip()
                 found[name] = f"{found[name]}, {value}" if name in found else value
             self._headers = found
         return self._headers
@@ -216,6 +218,11 @@ class Request:
     def content_length(self) -> int | None:
         text = self.headers.get("content-length", "")
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+@lru_cache(maxsize=1024)
+def _name(raw: bytes) -> str:
+    return raw.decode("latin-1").lower()
 
 
 class ClientGone(Exception):

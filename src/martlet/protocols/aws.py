@@ -12,6 +12,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any, Final
 from xml.etree import ElementTree
 
@@ -38,7 +39,9 @@ _LARGEST: Final = {"lambda": 70_167_211}
 
 def wire_request(request: Request) -> WireRequest:
     """A request as the codec takes it, without its body."""
-    return _wire_request(request, b"")
+    if not isinstance(request.wire, WireRequest):
+        request.wire = _wire_request(request, b"")
+    return request.wire
 
 
 _CONNECTIONS: Final = b"/@connections/"  # of WebSocket APIs; a stage, or where its API answers, may come before it
@@ -46,7 +49,7 @@ _CONNECTIONS: Final = b"/@connections/"  # of WebSocket APIs; a stage, or where 
 
 def is_aws(request: Request) -> bool:
     """Whether only an AWS client sends this: a signature for a service, X-Amz-Target, a dated path, a form to "/"."""
-    wire = _wire_request(request, b"")
+    wire = wire_request(request)
     signed = codec.signed_service(wire)
     if signed in _MANAGEMENT:
         return signed == "execute-api" and wire.path.startswith(_CONNECTIONS)
@@ -90,7 +93,7 @@ class _Dispatcher:
 
     async def respond(self, request: Request) -> Answer:
         """The answer to a request, errors included, in its protocol's form."""
-        call = _Call(_wire_request(request, b""))
+        call = _Call(wire_request(request))
         try:
             answer = await self._respond(request, call)
         except (MartletError, Malformed) as error:
@@ -229,7 +232,12 @@ class _Dispatcher:
 
 def _region_of(authorization: str) -> str:
     """The region in a signature's scope, which a client may choose as it likes; "" for none."""
-    parts = authorization.partition("Credential=")[2].partition(",")[0].split("/")
+    return _region(authorization.partition("Credential=")[2].partition(",")[0])
+
+
+@lru_cache(maxsize=256)
+def _region(credential: str) -> str:
+    parts = credential.split("/")
     return parts[2] if len(parts) == 5 and parts[2].isascii() and parts[2].replace("-", "").isalnum() else ""
 
 

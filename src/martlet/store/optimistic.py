@@ -13,16 +13,17 @@ import contextvars
 import copy
 from bisect import bisect_left
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, TypeVar, cast
 
 from martlet.clock import Clock
 from martlet.errors import InvalidInput, MartletError, NotFound, Overloaded, StoreFailed
 from martlet.store.engine import Change, Engine, Group, Held, LogEntry, Lost, Seen, SharedEngine, Span
-from martlet.store.known import Base, Known, Needs, Window
+from martlet.store.guesses import Guesses
+from martlet.store.known import Base, DaringWindow, Known, Needs, Window
 from martlet.store.nodes import ALONE_ROW, Card, Members, Turns
-from martlet.store.overlay import Overlay
+from martlet.store.overlay import MISSING, Overlay
 from martlet.store.store import Store
 from martlet.store.transaction import Reader, Snapshot, Tx
 from martlet.store.underway import Flight, Job, Peek, TrackedTx
@@ -98,6 +99,7 @@ class SharedStore(Store):
         self._set_up(engine, clock)
         self._shared = engine
         self._base = Base()
+        self._guesses = Guesses()
         self._open: list[Job] = []  # ran, to be committed with the next group
         self._open_bytes = 0
         self._line: deque[Job] = deque()  # not run yet, in the order in which they came
@@ -344,7 +346,9 @@ class SharedStore(Store):
         self._something_open.set()
 
     def _run_job(self, job: Job) -> Needs:
-        window = Window(self._base, [known for known in job.known if self._base.current(known)])
+        """What it needs; nothing if the run counts. Under the lock nothing is guessed, because nothing would prove it."""
+        known = [known for known in job.known if self._base.current(known)] if job.known else []
+        window = Window(self._base, known) if self._held else DaringWindow(self._base, known, self._guesses)
         now_ms = self._clock.now_ms()
         if not 0 <= now_ms - job.now_ms < _SAME_TIME_MS:
             job.now_ms = now_ms
@@ -356,6 +360,7 @@ class SharedStore(Store):
             self._inside = None
         if not window.needs:
             job.tx, job.result, job.error, job.stale, job.known = tx, result, error, False, []
+            job.guessed = window.guessed if isinstance(window, DaringWindow) else ()
         return window.needs
 
     def _charge(self, job: Job, size: int) -> None:
@@ -401,7 +406,10 @@ class SharedStore(Store):
         spans = list(needs.spans)
         seen = self._shared.look_now(before, [*needs.keys, ALONE_ROW], spans)
         self._take(before, seen, needs.keys)
-        known += [Known(span, rows, seen.position) for span, rows in zip(spans, seen.spans, strict=True)]
+        fetched = [Known(span, rows, seen.position) for span, rows in zip(spans, seen.spans, strict=True)]
+        for span, each in zip(spans, fetched, strict=True):
+            self._base.keep(span, each)
+        known += fetched
         known[:] = [each for each in known if self._base.current(each)]
         return self._base.position != before
 
@@ -425,12 +433,16 @@ class SharedStore(Store):
                 self._end(who, error)
             self._drain()
             return
-        found = dict(zip(spans, seen.spans, strict=True))
+        found = {span: Known(span, rows, seen.position) for span, rows in zip(spans, seen.spans, strict=True)}
+        for span, known in found.items():
+            self._base.keep(span, known)
         for who, needs in group:
             who.known = [known for known in who.known if self._base.current(known)]
-            who.known += [Known(span, found[span], seen.position) for span in needs.spans]
+            who.known += [found[span] for span in needs.spans]
             if isinstance(who, Job):
                 who.sought = False
+                for key in needs.keys:
+                    self._guesses.fetched(key, key in seen.rows)
             elif not who.future.done():  # done: its caller was cancelled
                 self._answer(who)
 
@@ -544,16 +556,20 @@ class SharedStore(Store):
             await self._confirm(flight)
             return
         if not self._contended and not any(job.stale for job in flight.jobs):
-            group = self._group(flight, self._base.position, self._base.seq)
+            guessed = flight.guessed()
+            group = self._group(flight, self._base.position, self._base.seq, guessed)
             position = await self._sent(flight, lambda: self._shared.try_commit(group))
             if position is not None:
+                self._guesses.right(guessed)
                 self._finish(flight, position, group)
                 return
         await self._land_held(flight)
 
     async def _confirm(self, flight: Flight) -> None:
         """A group that wrote nothing: it stands if what it read is still so."""
-        await self.look(_nothing)
+        guessed = flight.guessed()
+        await self.look(lambda reader: [reader.get(key) for key in guessed])
+        self._prove(flight)
         if any(job.stale for job in flight.jobs):
             await self._land_held(flight)
         else:
@@ -579,7 +595,8 @@ class SharedStore(Store):
 
     async def _renew(self, flight: Flight, held: Held) -> None:
         """Under the lock: what another node's commits made stale runs again, and with it all that may rest on it."""
-        await self._ask(held, set(), [])
+        await self._ask(held, flight.guessed(), [])
+        self._prove(flight)
         if (refused := self.members.refusal([job.fn for job in flight.jobs])) is not None:
             raise refused
         if flight.landed or not any(job.stale for job in flight.jobs):
@@ -606,6 +623,17 @@ class SharedStore(Store):
                 job.known += known
         raise Overloaded("transactions need too many rounds of reads")
 
+    def _prove(self, flight: Flight) -> None:
+        """Transactions that took a row for absent which is there, or is not known to be absent, are marked."""
+        rows = self._base.rows
+        for job in flight.jobs:
+            for key in job.guessed:
+                value = rows.get(key, MISSING)
+                if value is not None:
+                    job.stale = True
+                    if value is not MISSING:
+                        self._guesses.wrong(key)
+
     def _unpublish(self, flight: Flight) -> None:
         """Nothing of what this node has under way holds any more; what waits behind the group runs after it."""
         self._generation += 1
@@ -613,7 +641,7 @@ class SharedStore(Store):
         self._open, self._open_bytes = [], 0
         self._pending, self._written_by, self._entries_waiting = Overlay(), {}, 0
 
-    def _group(self, flight: Flight, position: int, seq: int) -> Group:
+    def _group(self, flight: Flight, position: int, seq: int, absent: Collection[bytes] = ()) -> Group:
         writes: dict[bytes, bytes | None] = {}
         entries: list[LogEntry] = []
         trim = 0
@@ -623,7 +651,7 @@ class SharedStore(Store):
             for entry in tx.entries:
                 entries.append(LogEntry(seq + len(entries) + 1, tx.now_ms, *entry))
             trim = max(trim, tx.trim_through)
-        flight.group = Group(flight.number, position, seq + len(entries), writes, entries, trim)
+        flight.group = Group(flight.number, position, seq + len(entries), writes, entries, trim, tuple(absent))
         return flight.group
 
     async def _sent(self, flight: Flight, commit: Callable[[], Awaitable[int | None]]) -> int | None:

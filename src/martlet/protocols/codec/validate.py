@@ -114,16 +114,7 @@ class _Compiler:
         if not fields:
             return None
 
-        def check_structure(value: Any, path: str, found: list[str]) -> None:
-            for name, camel, checker, needed in fields:
-                item = value.get(name)
-                if item is None:
-                    if needed:
-                        found.append(f"Value null at '{path}{camel}' failed to satisfy constraint: Member must not be null")
-                elif checker is not None:
-                    checker(item, f"{path}{camel}.", found)
-
-        return check_structure
+        return _structure_check(fields)
 
     def _list(self, shape: Shape) -> _Check | None:
         own = _checker(_rules(shape), bool(shape.traits.get("sensitive")))
@@ -181,6 +172,35 @@ class _Compiler:
                         inner(item, f"{path}{key}.member.", found)
 
         return check_map
+
+
+_Field = tuple[str, str, _Check | None, bool]  # name, name in a path, its check, whether it is required
+
+
+def _structure_check(fields: list[_Field]) -> _Check:
+    """Goes through what was given, which is less than what might be; tells what is wrong in the order of `fields`."""
+    checked = {name: (at, f"{camel}.", checker) for at, (name, camel, checker, _) in enumerate(fields) if checker is not None}
+    required = [(at, name, camel) for at, (name, camel, _, needed) in enumerate(fields) if needed]
+
+    def check_structure(value: Any, path: str, found: list[str]) -> None:
+        wrong: list[tuple[int, list[str]]] = []
+        for name, item in value.items():
+            field = checked.get(name)
+            if field is None or item is None:
+                continue
+            at, camel, checker = field
+            before = len(found)
+            checker(item, path + camel, found)
+            if len(found) > before:
+                wrong.append((at, found[before:]))
+                del found[before:]
+        for at, name, camel in required:
+            if value.get(name) is None:
+                wrong.append((at, [f"Value null at '{path}{camel}' failed to satisfy constraint: Member must not be null"]))
+        for _, texts in sorted(wrong):
+            found += texts
+
+    return check_structure
 
 
 _NOT_NULL: Final = "Member must not be null"

@@ -28,8 +28,10 @@ class Names:
     def __init__(self, names: Mapping[str, str] | None = None, values: Mapping[str, AV] | None = None) -> None:
         self.names: dict[str, str] = {} if names is None else _checked_names(names)
         self.values: dict[str, AV] = {} if values is None else _checked_values(values)
-        self.key = tuple(self.names.items())
-        self.weight = sum(map(len, self.names.values()))  # characters that a remembered expression holds because of them
+        self.key = tuple(self.names.items()) if names else ()
+        self.weight = (
+            sum(map(len, self.names.values())) if names else 0
+        )  # characters that a remembered expression holds because of them
         self.used_names: set[str] = set()
         self.used_values: set[str] = set()
 
