@@ -18,6 +18,7 @@ from pathlib import Path
 from martlet.clock import Clock
 from martlet.documents import CollectionConfig, Documents, IndexConfig, Query, Term
 from martlet.store import Store, Tx
+from martlet.store.nodes import Card
 
 INDEXES = {
     "email": IndexConfig((Term("email"),), unique=True),
@@ -56,7 +57,8 @@ async def opened(folder: Path, address: str) -> Store:
     if not address:
         return await Store.open(folder, clock=Clock())
     store = await Store.open(address, clock=Clock(), engine="martlet.store.engines.postgres:open_engine")
-    await store.lead("bench", lambda error: None)
+    await store.join(Card("bench", "here:bench"), lambda error: None)
+    await asyncio.sleep(2.0)  # until it knows that it is alone
     return store
 
 
@@ -97,26 +99,54 @@ async def measure(folder: Path, count: int, clients: int, address: str = "") -> 
     await store.close()
 
 
-async def growth(folder: Path, sizes: list[int]) -> None:
-    """p50 µs of a read, an indexed query of 20 and a write, at each size."""
-    store = await Store.open(folder, clock=Clock())
-    room = Documents(store, Clock())
-    await room.define_collection("d", "c", CollectionConfig(indexes=INDEXES))
-    there = 0
-    print(f"{'documents':>12}{'get µs':>10}{'query µs':>10}{'write µs':>10}")
+async def growth(folder: Path, sizes: list[int], rounds: int = 9) -> None:
+    """p50 µs of a read, an indexed query of 20 and a write in stores of each size, and the ratio to the smallest. All are
+    open and take turns, so that a busy minute of the machine hits all of them."""
+    rooms = [(size, await _filled(folder / str(size), size)) for size in sizes]
+    found: dict[int, list[list[float]]] = {size: [[], [], []] for size in sizes}
+    for turn in range(rounds):
+        for size, room in rooms:
+            for at, step in enumerate(_steps(room, size, turn)):
+                found[size][at].append((await rate(300, 1, step))[1])
+    print(f"{'documents':>12}{'get µs':>16}{'query µs':>16}{'write µs':>16}")
     for size in sizes:
-        while there < size:
-            batch = range(there, min(there + 500, size))
-            await room.transact("d", lambda tx, batch=batch: [tx.put("c", f"k{n}", body(n, "B")) for n in batch])  # type: ignore[misc]
-            there = batch.stop
-        steps: list[Callable[[int], Awaitable[object]]] = [
-            lambda n, size=size: asyncio.sleep(0, room.get("d", "c", f"k{n * 7919 % size}")),  # type: ignore[misc]
-            lambda n: room.query("d", Query(collection="c", index="city", equals=(f"B{n % 50}", n % 90), limit=20)),
-            lambda n, size=size: room.put("d", "c", f"k{n * 7919 % size}", body(n * 7919 % size, "B")),  # type: ignore[misc]
+        medians = [statistics.median(p50s) for p50s in found[size]]
+        ratios = [
+            statistics.median(one / base for one, base in zip(own, first, strict=True))
+            for own, first in zip(found[size], found[sizes[0]], strict=True)
         ]
-        found = [(await rate(1000, 1, step))[1] for step in steps]
-        print(f"{size:12}" + "".join(f"{value:10.1f}" for value in found), flush=True)
-    await store.close()
+        shown = "".join(f"{p50:9.1f} {ratio:4.2f} x" for p50, ratio in zip(medians, ratios, strict=True))
+        print(f"{size:12}{shown}", flush=True)
+    for _, room in rooms:
+        await room.store.close()
+
+
+async def _filled(folder: Path, size: int) -> Documents:
+    room = Documents(await Store.open(folder, clock=Clock()), Clock())
+    await room.define_collection("d", "c", CollectionConfig(indexes=INDEXES))
+    for low in range(0, size, 500):
+        batch = range(low, min(low + 500, size))
+        await room.transact("d", lambda tx, batch=batch: [tx.put("c", f"k{n}", body(n, "B")) for n in batch])  # type: ignore[misc]
+    await room.store.maintain()
+    return room
+
+
+def _terms(n: int) -> tuple[object, ...]:
+    """One of the 450 pairs that there are."""
+    return f"B{n % 50}", n % 90
+
+
+def _steps(room: Documents, size: int, turn: int) -> list[Callable[[int], Awaitable[object]]]:
+    """Everywhere in the collection, and each time elsewhere: 300 a turn."""
+
+    def number(n: int) -> int:
+        return (turn * 300 + n) * 7_919 % size
+
+    return [
+        lambda n: asyncio.sleep(0, room.get("d", "c", f"k{number(n)}")),
+        lambda n: room.query("d", Query(collection="c", index="city", equals=_terms(turn * 300 + n), limit=20)),
+        lambda n: room.put("d", "c", f"k{number(n)}", body(number(n), "B")),
+    ]
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 __all__ = ["Answer", "Connection", "Latencies", "Rate", "at_once", "closed_loop", "fixed_rate", "wrk"]
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
+_CLOSES = re.compile(rb"\r\nconnection:[ \t]*close", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked", re.IGNORECASE)
 _WRK_SCRIPT = Path(__file__).parent / "percentiles.lua"
 _WRK_LINE = re.compile(r"^figures (.+)$", re.MULTILINE)
@@ -87,10 +88,15 @@ def status_of(data: bytes) -> int:
 
 
 class Connection:
-    """One keep-alive connection to a loopback port."""
+    """One keep-alive connection to a loopback port; a new one after each answer of a server that keeps none alive."""
 
     def __init__(self, port: int, timeout_seconds: float = 60) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout_seconds)
+        self._port, self._timeout_seconds = port, timeout_seconds
+        self._closing = False
+        self._open()
+
+    def _open(self) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", self._port), self._timeout_seconds)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> Connection:
@@ -105,6 +111,9 @@ class Connection:
 
     def exchange(self, request: bytes) -> Answer:
         started = time.perf_counter()
+        if self._closing:
+            self.socket.close()
+            self._open()
         self.socket.sendall(request)
         data = self.socket.recv(65_536)
         first_byte = time.perf_counter() - started
@@ -115,6 +124,7 @@ class Connection:
             data += more
         if not data:
             raise ConnectionResetError("closed without an answer")
+        self._closing = _CLOSES.search(data.partition(b"\r\n\r\n")[0]) is not None
         return Answer(status_of(data), data.partition(b"\r\n\r\n")[2], first_byte)
 
 

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-__all__ = ["cpu_percent", "pss_mb", "tree"]
+__all__ = ["cpu_percent", "cpu_seconds", "pss_mb", "tree"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -39,14 +39,14 @@ def pss_mb(root: int) -> float:
 
 def cpu_percent(root: int, seconds: float) -> float:
     """Processor time of the tree over the next `seconds`, in percent of one core; ended children count too."""
-    before, started = _cpu_ticks(root), time.monotonic()
+    before, started = cpu_seconds(root), time.monotonic()
     time.sleep(seconds)
-    return (_cpu_ticks(root) - before) / _TICKS / (time.monotonic() - started) * 100
+    return (cpu_seconds(root) - before) / (time.monotonic() - started) * 100
 
 
-def _cpu_ticks(root: int) -> int:
-    """utime + stime + cutime + cstime, proc(5)."""
-    return sum(sum(map(int, fields[11:15])) for pid in tree(root) if (fields := _stat(pid)))
+def cpu_seconds(root: int) -> float:
+    """Processor time that the tree has used: utime + stime + cutime + cstime, proc(5)."""
+    return sum(sum(map(int, fields[11:15])) for pid in tree(root) if (fields := _stat(pid))) / _TICKS
 
 
 def _stat(pid: int) -> list[str]:

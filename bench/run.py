@@ -33,7 +33,10 @@ BENCHMARKS = (
     "neighbours",
     "runtimes",
     "lambda_api",
+    "dynamodb",
+    "documents",
     "deploys",
+    "queues",
     "codec",
 )
 

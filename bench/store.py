@@ -27,6 +27,7 @@ from martlet.clock import Clock
 from martlet.store import Reader, Store, Tx
 from martlet.store.engine import LogEntry
 from martlet.store.engines.sqlite import open_engine
+from martlet.store.nodes import Card
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.postgres_server import PostgresServer, new_folder
@@ -56,7 +57,8 @@ async def opened(place: Path | str) -> Store:
     if isinstance(place, Path):
         return await Store.open(place, clock=Clock())
     store = await Store.open(place, clock=Clock(), engine="martlet.store.engines.postgres:open_engine")
-    await store.lead("bench", lambda error: None)
+    await store.join(Card("bench", "here:bench"), lambda error: None)
+    await asyncio.sleep(2.0)  # until it knows that it is alone
     return store
 
 

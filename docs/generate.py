@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from martlet import config, errors, limits, server
+from martlet import config, errors, limits, services
 from martlet.apps.stacks.assembly import catalogue
 from martlet.apps.stacks.kinds import Property
 from martlet.cli import arguments
@@ -146,7 +146,7 @@ def runtimes_page() -> str:
 
 def aws_page() -> str:
     parts = []
-    for name, known in sorted(server.SERVICES.items()):
+    for name, known in sorted(services.SERVICES.items()):
         service = _loaded(known) if isinstance(known, str) else known
         model = codec.load(name)
         assert model is not None
@@ -155,7 +155,7 @@ def aws_page() -> str:
         parts.append(f"## {name}\n\n{len(found)} operations: {', '.join(f'`{one}`' for one in sorted(found))}.")
     return _page(
         "AWS operations",
-        "the services in src/martlet/server.py",
+        "the services in src/martlet/services.py",
         "What answers on the API port to AWS's own clients. The service is the one in the request's signature. An operation\n"
         "that is not served, and every service that is not listed, is answered with status 501 and an error that names it, in\n"
         "the service's own form. Requests are checked by the service's own model before they are served. Which types and\n"

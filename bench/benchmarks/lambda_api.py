@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import statistics
-import subprocess
 import sys
 import time
 import zipfile
@@ -18,15 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.config import Config
-from botocore.credentials import Credentials
 from tests.running_platform import RunningPlatform
 
-from bench import apps
+from bench import apps, signed
 from bench.context import Context
-from bench.load import Rate, parse_wrk
+from bench.load import Rate
 from bench.peers import null_lambda
 from bench.table import Row
 
@@ -121,41 +117,17 @@ def _invoke_row(found: list[tuple[float, float]]) -> Row:
 
 
 def _accepted(platform: RunningPlatform, folder: Path) -> Rate:
-    folder.mkdir(parents=True)
-    script = folder / "load.lua"
-    script.write_text(_script(_signed(platform)))
-    options = ["-t1", f"-c{_CLIENTS}", f"-d{_SECONDS}s", "--timeout", "20s", "-s", str(script)]
-    done = subprocess.run(["wrk", *options, platform.api_url], capture_output=True, text=True, check=True)
-    return parse_wrk(done.stdout)
+    return signed.load(platform.api_url, _signed(platform), folder, connections=_CLIENTS, seconds=_SECONDS)
 
 
 def _signed(platform: RunningPlatform) -> list[bytes]:
-    """Whole requests. Their signatures hold for a quarter of an hour, as those of every client."""
-    key = Credentials(platform.credentials["access_key_id"], platform.credentials["secret_access_key"])
-    url = f"{platform.api_url}/2015-03-31/functions/{_FUNCTION}/invocations"
-    host = platform.api_url.removeprefix("http://")
+    path = f"/2015-03-31/functions/{_FUNCTION}/invocations"
+    fields = {"X-Amz-Invocation-Type": "Event", "Content-Type": "application/json"}
     found = []
     for number in range(_SIGNED):
-        body = json.dumps({"order": number, "items": ["a", "b", "c"], "note": "x" * 200})
-        fields = {"X-Amz-Invocation-Type": "Event", "Content-Type": "application/json", "User-Agent": "bench"}
-        request = AWSRequest("POST", url, headers=fields, data=body)
-        SigV4Auth(key, "lambda", "us-east-1").add_auth(request)
-        fields = {**request.headers, "Host": host, "Content-Length": str(len(body))}
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        found.append(f"POST {url.removeprefix(platform.api_url)} HTTP/1.1\r\n{head}\r\n{body}".encode())
+        body = json.dumps({"order": number, "items": ["a", "b", "c"], "note": "x" * 200}).encode()
+        found.append(signed.request(platform.api_url, path, "lambda", platform.credentials, fields, body))
     return found
-
-
-def _script(requests: list[bytes]) -> str:
-    def quoted(raw: bytes) -> str:
-        return '"' + raw.decode().replace("\\", "\\\\").replace('"', '\\"').replace("\r", "\\r").replace("\n", "\\n") + '"'
-
-    percentiles = (Path(__file__).parents[1] / "percentiles.lua").read_text()
-    listed = ",\n".join(map(quoted, requests))
-    return (
-        f"local all = {{\n{listed}\n}}\nlocal at = 0\n"
-        f"function request()\n  at = at % #all + 1\n  return all[at]\nend\n{percentiles}"
-    )
 
 
 def _accepted_row(rates: list[Rate]) -> Row:

@@ -12,9 +12,12 @@ PEERS = Path(__file__).resolve().parent.parent / ".peers"
 PYTHON = PEERS / "python" / "bin" / "python"
 NODE = PEERS / "node" / "node_modules"
 
-_PYTHON_PACKAGES = ("uvicorn>=0.54,<0.55", "uvloop", "httptools", "functions-framework>=3.10,<4", "pandas", "boto3")
+_PYTHON_PACKAGES = (
+    *("uvicorn>=0.54,<0.55", "uvloop", "httptools", "functions-framework>=3.10,<4", "pandas", "boto3"),
+    *("moto[server,dynamodb]>=5.2,<6", "ministack>=1.4,<2"),
+)
 # osls is the maintained open-source line of the Serverless Framework (version 4 of the original is not free to run).
-_NODE_PACKAGES = ("workerd@1.20261117.1", "osls@4.3.1", "serverless-offline@14.8.2")
+_NODE_PACKAGES = ("workerd@1.20261117.1", "osls@4.3.1", "serverless-offline@14.8.2", "dynalite@4.0.0")
 
 
 def install() -> None:

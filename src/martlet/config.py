@@ -33,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     objects: str = ""  # where bytes of objects are: a folder, or s3://, gs://, az:// (obstore); "": in the data folder
     integration_hosts: str = ""  # local hosts, or host:port, that proxy routes, integrations, HTTP targets may call; "*": all
     secret_key: str = ""  # key of secrets at rest: file:PATH, env:NAME or command:PROGRAM; "": secret.key in the data folder
+    prices: str = ""  # price book of bills: own, list, or the path of a TOML file like them; "": own
     quiet: bool = False  # print nothing but errors
 
     @property

@@ -58,6 +58,25 @@ _ALL = (
     ),
     Limit("keep_alive_seconds", 75, "seconds", "idle connection"),
     Limit("connections", 10_000, "connections", "open client connections of one listener"),
+    Limit("websockets", 5_000, "connections", "of these, open WebSockets; more are refused at the handshake"),
+    Limit(
+        "websocket_message_bytes", 1_048_576, "bytes", "one message that a client sends over a WebSocket, all frames together"
+    ),
+    Limit(
+        "websocket_unsent_bytes",
+        1_048_576,
+        "bytes",
+        "messages of @connections that a client has not read yet; one more is refused with LimitExceededException",
+    ),
+    Limit("api_message_bytes", 131_072, "bytes", "API Gateway: one message of a WebSocket API, 128 KB"),
+    Limit("api_frame_bytes", 32_768, "bytes", "API Gateway: one frame of such a message, 32 KB"),
+    Limit("api_socket_idle_seconds", 600, "seconds", "API Gateway: a connection without a frame either way is closed"),
+    Limit("api_socket_seconds", 7_200, "seconds", "API Gateway: longest life of a connection"),
+    Limit("api_socket_messages", 32, "messages", "messages of one connection that run at one time; then it is not read from"),
+    Limit(
+        "websocket_ping_seconds", 30, "seconds", "silence of a client after which the server pings it; as long again ends it"
+    ),
+    Limit("websocket_close_seconds", 5, "seconds", "time for a client to answer the closing handshake"),
     Limit("request_buffer_bytes", 268_435_456, "bytes", "request bodies in memory at one time, of one listener"),
     Limit("requests_in_flight", 5_000, "requests", "requests of one listener without an answer; API Gateway: burst of 5,000"),
     Limit("throttle_clients", 10_000, "clients", "client addresses that one throttle remembers; the longest unseen goes first"),
@@ -182,6 +201,8 @@ _ALL = (
     Limit("graphql_values", 250_000, "values", "fields of all documents in the answer of one GraphQL operation"),
     Limit("graphql_compute", 250_000, "nodes", "nodes of filters evaluated for one GraphQL operation; a page ends before that"),
     Limit("graphql_response_bytes", 10_485_760, "bytes", "the answer of one GraphQL operation"),
+    Limit("graphql_init_seconds", 3, "seconds", "graphql-transport-ws: time for a client's connection_init"),
+    Limit("graphql_operations", 100, "operations", "graphql-transport-ws: operations of one WebSocket that run at one time"),
     Limit("graphql_cache_bytes", 1_048_576, "bytes", "text of the GraphQL documents that are kept parsed and validated"),
     Limit("graphql_schemas_cached", 64, "schemas", "GraphQL schemas that are kept ready; the longest unused goes first"),
     Limit("import_errors", 1_000, "errors", "lines that an import names; more are only counted"),

@@ -39,7 +39,6 @@ from martlet.auth import (
     role_for_service,
     with_role,
 )
-from martlet.buses import Events, Scheduler, Sns
 from martlet.clock import Clock
 from martlet.config import Settings, environment
 from martlet.documents import Documents, Usage
@@ -52,7 +51,7 @@ from martlet.functions.log_groups import LogGroups
 from martlet.functions.logs import LogStore
 from martlet.functions.runtimes import RUNTIMES, nearest
 from martlet.functions.sandbox import SandboxHost
-from martlet.gateway.apis import ApiEdge
+from martlet.gateway.apis import ApiEdge, ManagementApi
 from martlet.gateway.apis import check as check_api
 from martlet.gateway.apis.access_log import AccessLog
 from martlet.gateway.apis.backend import Backend
@@ -61,8 +60,8 @@ from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.gateway.visitors import Visitors
 from martlet.limits import LIMITS
-from martlet.metering import DocumentLedger, Ledger
-from martlet.objects import S3, AppBuckets, Lifecycle, Objects
+from martlet.metering import Metering
+from martlet.objects import S3, AppBuckets, BucketFiles, Lifecycle, Objects, folder_owner
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
 from martlet.protocols import s3 as s3_face
@@ -70,20 +69,21 @@ from martlet.protocols.auditing import auditor
 from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.protocols.hosts import guarded
+from martlet.protocols.universal import Universal
 from martlet.protocols.users import public as users_face
 from martlet.queues import Queues, Sqs
 from martlet.secrets import Secrets, Ssm, Vault, key_source
+from martlet.services import SERVICES, CloudFormation, Lambda
 from martlet.store import Store, places
 from martlet.telemetry import Registry
 from martlet.triggers import EventSources, ObjectTargets, Target, Triggers
 from martlet.triggers.buses import Buses
 from martlet.triggers.given_up import GivenUp
 from martlet.triggers.results import Results
-from martlet.triggers.sources import OPERATIONS as EVENT_SOURCE_OPERATIONS
 from martlet.types import ACCOUNT, ApiConfig, FunctionVersion, Principal, Route, UsersConfig
 from martlet.users import Users
 
-__all__ = ["ENGINES", "SANDBOXES", "SERVICES", "Server"]
+__all__ = ["ENGINES", "SANDBOXES", "Server"]
 
 ENGINES = {name: f"martlet.store.engines.{module}:open_engine" for name, module in places.MODULES.items()}
 SANDBOXES = {
@@ -92,65 +92,10 @@ SANDBOXES = {
 }
 
 
-class Lambda:
-    """The service "lambda": the control plane of functions, and the event source mappings of the triggers beside it."""
-
-    parts = (Control, EventSources)
-
-    def __init__(self, control: Control, sources: EventSources) -> None:
-        self._control, self._sources = control, sources
-        for name in EVENT_SOURCE_OPERATIONS:
-            setattr(self, name, getattr(sources, name))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._control, name)
-
-    def _tagged(self, request: dict[str, Any]) -> Any:
-        return self._sources if ":event-source-mapping:" in request["Resource"] else self._control
-
-    async def list_tags(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
-        return await self._tagged(request).list_tags(caller, request)  # type: ignore[no-any-return]
-
-    async def tag_resource(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
-        return await self._tagged(request).tag_resource(caller, request)  # type: ignore[no-any-return]
-
-    async def untag_resource(self, caller: Any, request: dict[str, Any]) -> dict[str, Any]:
-        return await self._tagged(request).untag_resource(caller, request)  # type: ignore[no-any-return]
-
-
-class _CloudFormation:
-    """The service "cloudformation", read in at the first call."""
-
-    def __init__(self, stacks: SleepingStacks) -> None:
-        self._stacks = stacks
-        self._service: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        if self._service is None:
-            module, _, kind = str(SERVICES["cloudformation"]).partition(":")
-            self._service = getattr(importlib.import_module(module), kind)(self._stacks.wake().engine)
-        return getattr(self._service, name)
-
-
 BACKENDS = {
     "disk": "martlet.objects.backends.disk:open_backend",
+    "elsewhere": "martlet.objects.backends.elsewhere:open_backend",
     "remote": "martlet.objects.backends.remote:open_backend",
-}
-SERVICES: dict[str, type | str] = {
-    "cloudformation": "martlet.apps.stacks.api:CloudFormation",
-    "dynamodb": DynamoDb,
-    "dynamodbstreams": DynamoDbStreams,
-    "events": Events,
-    "iam": Identities,
-    "lambda": Lambda,
-    "logs": LogGroups,
-    "s3": S3,
-    "scheduler": Scheduler,
-    "sns": Sns,
-    "secretsmanager": Secrets,
-    "sqs": Sqs,
-    "ssm": Ssm,
-    "sts": Sessions,
 }
 _GRACE_SECONDS = 30.0
 _MINIMUM_LEVEL = 2
@@ -171,7 +116,8 @@ class Server:
         self.metrics = Registry()
         self.port = self.api_port = 0
         self._closers: list[Callable[[], Awaitable[None]]] = []
-        self._principals: dict[tuple[str, int], Principal] = {}
+        self._principals: dict[tuple[str, int, int], Principal] = {}
+        self._unlock: Callable[[], None] = lambda: None  # the data folder, of a node of a shared database
         self._results = Results()
         self._forward: Forward | None = None
         self._stored_code: Callable[[str, str, str], Awaitable[bytes]] | None = None
@@ -192,9 +138,7 @@ class Server:
         self._raise_descriptors()
         await self._open_store()
         await self._start_auth()
-        self.ledger = Ledger(self.store, self.clock)
-        self.ledger.start()
-        self._closers.append(self.ledger.stop)
+        self._start_metering()
         self.logs = LogStore(self.data / "logs", self.clock)
         self._closers.append(self.logs.close)
         self.log_groups = LogGroups(self.logs, self.store, self.clock)
@@ -207,24 +151,13 @@ class Server:
         await self._start_tables()
         await self._start_queues()
         await self._start_objects()
-        # The data folder is this process's alone, so a lease that a killed one left may be taken over at once.
-        self.triggers = Triggers(self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder="local")
+        # The data folder, whose name the node has, is this process's alone: leases that a killed one left are ours at once.
+        self.triggers = Triggers(
+            self.store, self.clock, self.functions.dispatch, region=self.settings.region, holder=self.store.node
+        )
         self._make_event_sources()
         await self._start_buses()
-        self.apps = Apps(
-            self.store,
-            self.functions,
-            self.triggers,
-            data=self.data,
-            on_routes=self._on_routes,
-            clock=self.clock,
-            settings=self.settings,
-            consumers=Declared(self.event_sources, AppBuckets(self.objects)),
-            listeners=self.buses.listeners,
-            schemas=AppSchemas(self.documents),
-            collections=DeclaredCollections(self.documents),
-            also_used=self._used_elsewhere,
-        )
+        self.apps = self._make_apps()
         self._closers.append(self.apps.close)
         self.apis = Apis(self.store, on_apis=self._on_apis, check=_check_api)
         self.stacks = SleepingStacks(self.store, self._open_stacks)
@@ -245,8 +178,22 @@ class Server:
         self._closers.append(self.event_sources.stop)
         maintenance = asyncio.get_running_loop().create_task(self._maintain())
         self._closers.append(lambda: _cancelled(maintenance))
+        await self.store.announce(self._endpoint())
         self._write_endpoint()
         _settle_memory()
+
+    def _start_metering(self) -> None:
+        try:
+            self.metering = Metering(self.store, self.clock, self.settings.prices)
+        except InvalidInput as error:
+            raise StartFailed(f"MARTLET_PRICES: {error.message}", remedy=error.remedy) from error
+        self.metering.app_of = self._app_of
+        self.metering.start()
+        self._closers.append(self.metering.stop)
+
+    def _app_of(self, function: str) -> str:
+        version = self.functions.get(function)
+        return version.app if version is not None else ""
 
     async def _start_auth(self) -> None:
         self.auth = Auth(self.store, self.clock)
@@ -256,17 +203,17 @@ class Server:
         await self.auth.ensure_root(self.data / "credentials.json")
 
     async def _open_store(self) -> None:
-        """The file in the data folder, or a database, which one node leads at a time."""
+        """The file in the data folder, or a database, of which this is one node."""
         if not self.settings.store:
             self.store = await Store.open(self.data / "store", clock=self.clock, engine=ENGINES["sqlite"])
             self._closers.append(self.store.close)
             return
         self.store = await Store.open(self.settings.store, clock=self.clock, engine=ENGINES["postgresql"])
         self._closers.append(self.store.close)
-        await places.lead(self.store, self.data, self.clock, self._deposed)
+        self._unlock = await places.join(self.store, self.data, self._lost)
 
-    def _deposed(self, why: MartletError) -> None:
-        """Another node leads: whatever this one would still do is refused by the store, so it stops."""
+    def _lost(self, why: MartletError) -> None:
+        """This node may write no more: whatever it would still do is refused by the store, so it stops."""
         print(f"stopping: {why.message}", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -304,7 +251,7 @@ class Server:
             data=self.data,
             clock=self.clock,
             logs=self.logs,
-            ledger=self.ledger,
+            ledger=self.metering.functions,
             metrics=self.metrics,
             serve_private=self._serve_private,
             keep_alive_seconds=self.settings.keep_alive_seconds,
@@ -325,29 +272,27 @@ class Server:
 
     async def _start_documents(self) -> None:
         def record(database: str, used: Usage) -> None:
-            self.document_ledger.record(database, used)
+            self.metering.documents.record(database, used)
 
-        self.documents = Documents(self.store, self.clock, record=record, holder="local")  # as for `triggers` below
-        self.document_ledger = DocumentLedger(self.store, self.clock, self.documents.storage)
-        self.document_ledger.start()
-        self._closers.append(self.document_ledger.stop)
+        self.documents = Documents(self.store, self.clock, record=record, holder=self.store.node)  # as for `triggers`
+        self.metering.watch_storage(self.documents.storage)
         await self.documents.start()
         self._closers.append(self.documents.stop)
 
     async def _start_tables(self) -> None:
         """DynamoDB's tables, beside the collections."""
-        record = self.document_ledger.record
-        self.tables = Tables(self.store, self.clock, region=self.settings.region, record=record, holder="local")
+        record = self.metering.documents.record
+        self.tables = Tables(self.store, self.clock, region=self.settings.region, record=record, holder=self.store.node)
         await self.tables.start()
         self._closers.append(self.tables.stop)
 
     def _make_secrets(self) -> None:
         source = key_source(self.settings.secret_key, self.data / "secret.key", environment())
-        vault = Vault(self.store, source)
-        self.secrets = Secrets(self.store, vault, os.urandom, self.settings.region)
-        self.parameters = Ssm(self.store, vault, self.settings.region)
+        self.vault = Vault(self.store, source)
+        self.secrets = Secrets(self.store, self.vault, os.urandom, self.settings.region)
+        self.parameters = Ssm(self.store, self.vault, self.settings.region)
         self.users = Users(
-            self.store, self.clock, vault, send=self._to_sender, issuer=self._issuer,
+            self.store, self.clock, self.vault, send=self._to_sender, issuer=self._issuer,
             say=lambda text: self.logs.platform("_platform", text),
         )  # fmt: skip
         self._closers.append(self.users.stop)
@@ -374,17 +319,39 @@ class Server:
     async def _start_objects(self) -> None:
         """Buckets: bytes beside the store, or in a remote object store (`objects` of the settings)."""
         place = self.settings.objects or str(self.data / "objects")
-        module, _, name = BACKENDS["remote" if "://" in place else "disk"].partition(":")
+        kind = "remote" if "://" in place else "disk"
+        if self.store.shared and kind == "disk" and (owner := await folder_owner(self.store)) != self.store.node:
+            kind, place = "elsewhere", owner
+        module, _, name = BACKENDS[kind].partition(":")
         backend = await asyncio.to_thread(getattr(importlib.import_module(module), name), place)
         targets = ObjectTargets(self.queues, self.control.may_be_invoked_by, self._enqueue)
         self._object_targets = targets
-        self.objects: Objects = Objects(self.store, self.clock, backend=backend, region=self.settings.region, send=targets.tell)
+        self.objects: Objects = Objects(
+            self.store, self.clock, backend=backend, vault=self.vault, region=self.settings.region, send=targets.tell
+        )
         self.s3 = S3(self.objects, authorize, exists=targets.why_not, tell=targets.tell)
         await self.objects.start()
         self._closers.append(self.objects.stop)
+        self.tables.imports.serve(BucketFiles(self.objects))
         self.lifecycle = Lifecycle(self.objects)
         await self.lifecycle.start()
         self._closers.append(self.lifecycle.stop)
+
+    def _make_apps(self) -> Apps:
+        return Apps(
+            self.store,
+            self.functions,
+            self.triggers,
+            data=self.data,
+            on_routes=self._on_routes,
+            clock=self.clock,
+            settings=self.settings,
+            consumers=Declared(self.event_sources, AppBuckets(self.objects)),
+            listeners=self.buses.listeners,
+            schemas=AppSchemas(self.documents),
+            collections=DeclaredCollections(self.documents),
+            also_used=self._used_elsewhere,
+        )
 
     def _make_event_sources(self) -> None:
         """Event source mappings, of queues, collections and streams of tables. Their operations are the service "lambda"'s."""
@@ -398,7 +365,7 @@ class Server:
             region=self.settings.region,
             streams=self.tables.streams,
             destinations=GivenUp(self.queues, self._event_target, self._enqueue),
-            holder="local",
+            holder=self.store.node,
         )
 
     async def _start_buses(self) -> None:
@@ -409,6 +376,7 @@ class Server:
             self.store, self.clock, self.triggers, self.queues, control=self.control, resolve=self._event_target,
             logs=self.log_groups, ask=outside.ask, authorize=authorize, region=self.settings.region,
             endpoint=self._endpoint, results=self._results,
+            services=Universal(self._rooms, self.store),
         )  # fmt: skip
         self._object_targets.open(self.store, self.buses.events, self.buses.topics)
         await self.buses.start()
@@ -436,6 +404,8 @@ class Server:
             from martlet.apps.stacks.assembly import stored_code  # deferred, see `SleepingStacks`
 
             self._stored_code = stored_code(self.data, lambda *place: self.objects.fetch_code(*place))
+        if bucket == "martlet-code" and await self.functions.folders.have("code", key):  # perhaps another node packed it
+            await self.functions.folders.keep("code", key)
         return await self._stored_code(bucket, key, version)
 
     async def _start_control(self) -> None:
@@ -532,7 +502,7 @@ class Server:
     async def _listen(self) -> None:
         self.edge = Edge(
             self.functions.dispatch, clock=self.clock, access=self._route_access, registry=self.metrics,
-            called_hosts=self.settings.called_hosts,
+            called_hosts=self.settings.called_hosts, meter=self.metering.answered,
         )  # fmt: skip
         self._closers.append(self.edge.close)
         self.api_edge = self._make_api_edge()
@@ -541,7 +511,9 @@ class Server:
         proxied: dict[str, Any] = {"streams": self.edge.takes_streams, "stream_body_bytes": LIMITS["proxy_body_bytes"].default}
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)", **proxied)
         inner = archives.beside(self.control.download, protocols_app(self._rooms()))
-        api = AsgiHandler(guarded(self.settings.host, subscriptions.beside(self.buses.topics, self.settings.region, inner)))
+        api = AsgiHandler(
+            guarded(self.settings.host, self.store, subscriptions.beside(self.buses.topics, self.settings.region, inner))
+        )
         streamed: dict[str, Any] = {"streams": s3_face.streams, "stream_body_bytes": LIMITS["object_put_bytes"].default}
         self._api_server = HttpServer(
             api, clock=self.clock, max_body_bytes=UPLOAD_BYTES, name="api listener (--api-port)", **streamed
@@ -570,6 +542,7 @@ class Server:
             may_invoke_url=self.control.may_invoke_url,
             own_keys=self.users.published,
         )
+        edge.connections.has_others = lambda: bool(self.store.others)
         self._closers.append(edge.close)
         return edge
 
@@ -614,11 +587,14 @@ class Server:
         while True:
             await asyncio.sleep(3600)
             try:
-                self.document_ledger.sample()
+                self.metering.documents.sample()
                 await self.store.maintain(keep_log_ms=_KEEP_LOG_MS)
                 await self.log_groups.expire()
                 await self.queues.expire()
                 await self.secrets.expire()
+                await self.functions.folders.sweep(
+                    lambda: self._used_elsewhere() | self.apps.referenced() | self.control.archives()
+                )
                 await self.audit.expire()
                 await self.users.expire()
             except MartletError as error:
@@ -633,6 +609,7 @@ class Server:
     async def _close_all(self) -> None:
         while self._closers:
             await self._closers.pop()()
+        self._unlock()
 
     # --- wiring ---------------------------------------------------------------------------------------------------
 
@@ -662,6 +639,9 @@ class Server:
         authorize(gateway, INVOKE, function)
         return None
 
+    def _asked(self, principal: Principal, action: str) -> None:
+        self.metering.asked(self._app_of(principal.name) if principal.kind == "function" else "", action)
+
     def _named(self, name: str) -> Principal | None:
         """A principal by its name in the access log."""
         kind, _, rest = name.partition(" ")
@@ -679,7 +659,7 @@ class Server:
 
     def _principal_of(self, version: FunctionVersion) -> Principal:
         """Who the code of a version is now."""
-        key = (version.name, version.version)
+        key = (version.name, version.version, version.created_at_ms)
         principal = self._principals.get(key)
         if principal is None:
             if len(self._principals) > 10_000:
@@ -699,8 +679,10 @@ class Server:
             collections=self.documents,
             users=self.users,
             logs=self.logs,
-            usage=self._usage,
-            document_usage=self._document_usage,
+            usage=self.metering.usage,
+            document_usage=self.metering.document_usage,
+            request_usage=self.metering.request_usage,
+            bill=self.metering.bill,
             dead_letters=lambda app, limit: self.triggers.dead_letters(app, limit),
             metrics=self.metrics.render,
             status=self.status,
@@ -710,7 +692,7 @@ class Server:
             region=self.settings.region,
             stacks=self.stacks,
             failures=self.control,
-            audit=auditor(self.audit, self.access),
+            audit=auditor(self.audit, self.access, self._asked),
             audit_log=self.audit,
             access_log=self.access,
             principal=self._named,
@@ -722,7 +704,8 @@ class Server:
     def _services(self) -> dict[str, object]:
         """AWS's services that Martlet has, by the names that boto3 gives them: instances of `SERVICES`."""
         return {
-            "cloudformation": _CloudFormation(self.stacks),
+            "apigatewaymanagementapi": ManagementApi(self.api_edge.connections),
+            "cloudformation": CloudFormation(self.stacks),
             "dynamodb": DynamoDb(self.tables, authorize),
             "dynamodbstreams": DynamoDbStreams(self.tables),
             "events": self.buses.events,
@@ -738,17 +721,6 @@ class Server:
             "sts": Sessions(self.store, self.clock),
         }
 
-    def _usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
-        import msgspec
-
-        return [msgspec.to_builtins(row) for row in self.ledger.usage(since_ms=since_ms, until_ms=until_ms)]
-
-    def _document_usage(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
-        import msgspec
-
-        self.document_ledger.sample()
-        return [msgspec.to_builtins(row) for row in self.document_ledger.usage(since_ms, until_ms)]
-
     def status(self) -> dict[str, Any]:
         """What `martlet status` prints."""
         found = self.functions.status()
@@ -759,6 +731,8 @@ class Server:
             "data": str(self.data),
             "app_url": f"http://{self.settings.host}:{self.port}",
             "api_url": f"http://{self.settings.host}:{self.api_port}",
+            "node": self.store.node,
+            "nodes": [{"name": card.name, "place": card.place, "api_url": card.url} for card in self.store.others],
             "apps": len(self.apps.list()) + len(self.stacks.list()),
             **found,
         }

@@ -214,7 +214,9 @@ class ApiAuthorizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class ApiRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A method on a path of an API. `path` is "/pets/{id}", "/{proxy+}" or, in HTTP APIs, "$default"; `method` may be "ANY"."""
+    """A method on a path of an API. `path` is "/pets/{id}", "/{proxy+}" or, in HTTP APIs, "$default"; `method` may be "ANY".
+    In WebSocket APIs `path` is the route key ("$connect", "join") and `method` is "".
+    """
 
     method: str
     path: str
@@ -228,6 +230,7 @@ class ApiRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     authorizer: str = ""
     scopes: tuple[str, ...] = ()  # a JWT must have one of them
     operation: str = ""
+    responds: bool = False  # WebSocket APIs: the function's answer goes back to the client
 
 
 class ApiStage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -256,7 +259,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     id: str
     name: str
-    kind: Literal["rest", "http"]
+    kind: Literal["rest", "http", "websocket"]
     app: str = ""
     stages: tuple[ApiStage, ...] = ()
     routes: tuple[ApiRoute, ...] = ()
@@ -266,6 +269,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     binary_media_types: tuple[str, ...] = ()
     cors: Cors | None = None  # HTTP APIs
     disabled: bool = False  # DisableExecuteApiEndpoint
+    selection: str = ""  # WebSocket APIs: "$request.body.action"
 
 
 class ScheduleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

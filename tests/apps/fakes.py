@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,15 @@ class FakeStore:
     def read(self, fn: Any) -> Any:
         return fn(Tx(dict(self.rows)))
 
+    def watch(self, low: bytes, high: bytes, told: Any) -> None:
+        """There are no other nodes."""
+
+    def on_departure(self, told: Any) -> None:
+        """There are no other nodes."""
+
+    def turn(self, name: str, wait_seconds: float | None) -> AbstractAsyncContextManager[bool]:
+        return nullcontext(False)
+
 
 @dataclass
 class Build:
@@ -80,6 +90,9 @@ class FakeFunctions:
     publishing: int = 0
     most_publishing: int = 0
     numbers: int = 0
+
+    async def followed(self) -> None:
+        """There are no other nodes."""
 
     async def build(self, *, app: str, code: str, layer: str, module: str) -> Build:
         self.builds += 1

@@ -349,7 +349,7 @@ async def test_code_of_a_running_deployment_is_not_deleted(platform: Platform, s
     gate = platform.functions.gate = asyncio.Event()
     task = asyncio.create_task(platform.apps.deploy(source))
     await platform.functions.began.wait()
-    await platform.apps._garbage.collect(platform.apps._referenced, at_once=True)
+    await platform.apps._garbage.collect(platform.apps.referenced, at_once=True)
     code = scan(source).address
     assert (platform.data / "code" / code).is_dir()
     gate.set()
@@ -362,5 +362,5 @@ async def test_two_apps_share_one_package(platform: Platform, source: Path) -> N
     await platform.apps.deploy(source, "two")
     assert platform.apps.get("one").code == platform.apps.get("two").code
     await platform.apps.destroy("one")
-    await platform.apps._garbage.collect(platform.apps._referenced, at_once=True)
+    await platform.apps._garbage.collect(platform.apps.referenced, at_once=True)
     assert (platform.data / "code" / platform.apps.get("two").code).is_dir()

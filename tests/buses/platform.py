@@ -22,6 +22,18 @@ ACCOUNT = "000000000000"
 REGION = "us-east-1"
 
 
+def open_to(queue_arn: str, *services: str, source: str = "arn:aws:*:*:*:*") -> str:
+    """A queue's policy that lets `services` send to it for what is called `source`."""
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": list(services)},
+        "Action": "sqs:SendMessage",
+        "Resource": queue_arn,
+        "Condition": {"ArnLike": {"aws:SourceArn": source}},
+    }
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
 class Platform:
     """Synchronous clients speak to it. `hosts` may be called by deliveries although they are local."""
 
@@ -60,9 +72,10 @@ class Platform:
     # --- what tests need again and again
 
     def queue(self, name: str, **attributes: str) -> tuple[str, str]:
-        """(URL, ARN)"""
-        url = self.client("sqs").create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
-        return url, f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
+        """(URL, ARN). Its policy lets the services send to it, unless another one is given."""
+        arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
+        attributes.setdefault("Policy", open_to(arn, "events.amazonaws.com", "s3.amazonaws.com", "sns.amazonaws.com"))
+        return self.client("sqs").create_queue(QueueName=name, Attributes=attributes)["QueueUrl"], arn
 
     def messages(self, url: str, count: int, seconds: float = 10.0) -> list[dict[str, Any]]:
         """So many messages, with all their attributes; fewer when they do not come in time."""

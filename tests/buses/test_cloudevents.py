@@ -131,7 +131,7 @@ def test_an_oauth_connection_fetches_a_token_once(platform: Platform) -> None:
         url, queue = platform.queue("oauth")
         events.create_event_bus(Name="oauth")
         oauth = {
-            "AuthorizationEndpoint": f"{receiver.url}/token", "HttpMethod": "POST",
+            "AuthorizationEndpoint": f"{receiver.url}/token", "HttpMethod": "post",
             "ClientParameters": {"ClientID": "id", "ClientSecret": "secret"},
             "OAuthHttpParameters": {"BodyParameters": [{"Key": "scope", "Value": "s", "IsValueSecret": False}]},
         }  # fmt: skip

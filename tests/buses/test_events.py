@@ -134,7 +134,9 @@ def test_errors_are_in_the_words_of_the_service(platform: Platform) -> None:
     assert fails(events.delete_event_bus, Name="default") == ("ValidationException", "Cannot delete event bus default.")
     missing = ("ResourceNotFoundException", "Event bus nope does not exist.")
     assert fails(events.describe_event_bus, Name="nope") == missing
-    assert fails(events.delete_event_bus, Name="nope") == missing
+    assert fails(events.put_rule, Name="r", EventBusName="arn:aws:events:us-east-1:111111111111:event-bus/nope",
+                 EventPattern=PATTERN) == missing  # fmt: skip
+    events.delete_event_bus(Name="nope")  # one that is not there is fine
     assert fails(events.put_rule, Name="r", EventBusName="nope", EventPattern='{"a":[1]}') == missing
     assert fails(events.describe_rule, Name="nope") == (
         "ResourceNotFoundException", "Rule nope does not exist on EventBus default.",
@@ -283,11 +285,14 @@ def test_permissions_make_the_policy(platform: Platform) -> None:
 
 def test_test_event_pattern(platform: Platform) -> None:
     names = ("id", "account", "source", "time", "region", "detail-type")
-    event: dict[str, Any] = dict.fromkeys(names, "x") | {"resources": []}
+    event: dict[str, Any] = dict.fromkeys(names, "x")
     call = platform.client("events").test_event_pattern
     assert call(EventPattern='{"source": ["x"]}', Event=json.dumps(event))["Result"] is True
     assert call(EventPattern='{"source": ["y"]}', Event=json.dumps(event))["Result"] is False
     assert fails(call, EventPattern='{"source": "y"}', Event=json.dumps(event))[0] == "InvalidEventPatternException"
+    for name in names:
+        less = json.dumps({other: value for other, value in event.items() if other != name})
+        assert fails(call, EventPattern='{"a": ["x"]}', Event=less) == ("ValidationException", "Parameter Event is not valid.")
 
 
 def test_a_function_gets_the_event_when_its_policy_lets_the_rule(platform: Platform) -> None:

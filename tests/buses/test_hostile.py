@@ -11,6 +11,8 @@ from tests.queues.service import CALLER
 
 from martlet.buses import inputs
 from martlet.buses.filters import BadPolicy, check
+from martlet.buses.rows import Rule
+from martlet.buses.rulebook import Book
 from martlet.errors import MartletError
 from martlet.triggers.patterns import InvalidPattern, compile_pattern, parse_pattern
 
@@ -117,3 +119,29 @@ async def test_every_request_is_answered_or_refused(service: str) -> None:
     finally:
         await stage.queues.stop()
         await stage.store.close()
+
+
+def test_arrays_in_arrays_are_gone_through_however_deep() -> None:
+    patterns = [
+        *('{"a": ["x"]}', '{"a": {"b": ["x"]}}', '{"a": [{"prefix": "x"}]}', '{"a": {"b": [{"exists": false}]}}'),
+        *('{"a.b": ["x"]}', '{"a": {"b.c": ["x"]}}', '{"$or": [{"a": ["x"]}, {"b": ["y"]}]}'),
+    ]
+    rules = [Rule(bus="b", name=str(at), pattern=text, targets=({"Id": "t"},)) for at, text in enumerate(patterns)]
+    book = Book(rules, [], parse_pattern)
+    for inside in ("", '"x"', '{"b": "x"}', '{"b": [[["x"]]]}', '{"b.c": "x"}'):
+        for depth in (1, 10, 900):
+            event = json.loads(f'{{"a": {"[" * depth}{inside}{"]" * depth}}}')
+            wanted = {rule.name for rule in rules if parse_pattern(rule.pattern)(event)}
+            assert {rule.name for rule in book.matching(event)} == wanted
+            shallow = json.loads(f'{{"a": [{inside}]}}')
+            assert wanted == {rule.name for rule in rules if parse_pattern(rule.pattern)(shallow)}
+
+
+def test_names_of_many_dots() -> None:
+    with pytest.raises(InvalidPattern, match="dots"):
+        compile_pattern({".".join("a" * 102): ["x"]})
+    deep: Any = "x"
+    for _ in range(100):
+        deep = {"a": deep, "b": {}}
+    assert compile_pattern({".".join("a" * 100): ["x"]})(deep)
+    assert compile_pattern({".".join("a" * 100): ["x"]})({".".join("a" * 50): {".".join("a" * 50): "x"}})

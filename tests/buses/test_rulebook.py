@@ -31,6 +31,8 @@ def a_pattern(chance: random.Random) -> dict[str, Any]:
         field["detail"] = {"in": {"y": some(chance, "p", "q")}, "$or": [{"x": ["p"]}, {"z": ["q"]}]}
     if chance.random() < 0.2:
         field["detail.x"] = some(chance, "p")
+    if chance.random() < 0.2:
+        field["$or"] = [{"source": ["b"]}, {"detail": {"x": ["q"]}}]
     return field or {"source": ["a"]}
 
 
@@ -38,7 +40,7 @@ def an_event(chance: random.Random) -> dict[str, Any]:
     inner: Any = {"y": chance.choice(["p", "q", 1, ["q", "r"], None])}
     detail = {
         "x": chance.choice(["p", "q", ["p", 1], None, {"p": 1}]),
-        "in": chance.choice([inner, [inner, {"y": "p"}], [], 3]),
+        "in": chance.choice([inner, [inner, {"y": "p"}], [[inner], [[{"y": "p"}]]], [], 3]),
     }
     if chance.random() < 0.3:
         detail = {"in.y": "p", "z": "q"}
@@ -76,4 +78,29 @@ def test_few_of_a_thousand_rules_are_tried() -> None:
     ]
     book = Book(rules, [], counting)
     found = [one.name for one in book.matching({"source": "shop", "detail": {"customer": "c5", "sum": 10}})]
-    assert (found, tried) == (["r5"], 1)
+    assert (found, tried) == (["r5"], 2)  # the pattern, and before it one of its fields
+
+
+def test_a_thousand_rules_that_no_text_tells_apart_end_at_one_field() -> None:
+    whole = 0
+
+    def counting(text: str) -> Any:
+        test = parse_pattern(text)
+
+        def matches(event: Any) -> bool:
+            nonlocal whole
+            whole += "detail" in event
+            return test(event)
+
+        return matches
+
+    def pattern(number: int) -> dict[str, Any]:
+        sums = {"sum": [{"numeric": ["=", number]}]}
+        return {"source": ["shop"], "detail": sums} if number % 2 else {"$or": [{"detail": sums}, {"source": ["else"]}]}
+
+    book = Book([rule(number, pattern(number)) for number in range(1_000)], [], counting)
+    found = [one.name for one in book.matching({"source": "shop", "detail": {"sum": 7}})]
+    assert (found, whole) == (["r7"], 1)
+    found = [one.name for one in book.matching({"source": "shop", "detail": {"sum": [8, 9]}})]
+    assert sorted(found) == ["r8", "r9"]
+    assert len(list(book.matching({"source": "else", "detail": {"sum": 7}}))) == 500

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from tests.buses.platform import open_to
 from tests.queues.service import CALLER
 
 from martlet.buses import Events, Rulebook, Scheduler, Signer, Sns
 from martlet.clock import ManualClock
+from martlet.errors import AccessDenied, MartletError, ServiceError, Unsupported
 from martlet.queues import Queues
 from martlet.store import Store
 from martlet.store.engines.memory import MemoryEngine
@@ -22,7 +24,7 @@ from martlet.triggers.destinations import Destinations
 from martlet.triggers.kinds.bus import BusSource
 from martlet.triggers.kinds.timetable import ScheduleSource
 
-from .platform import ACCOUNT, REGION, Platform
+from .platform import ACCOUNT, REGION, Platform, eventually
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/r"
 QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:q"
@@ -41,7 +43,9 @@ class Stage:
             "region": REGION, "compile_pattern": patterns.parse_pattern, "timetable": self.triggers,
         }  # fmt: skip
         self.events = Events(self.store, self.clock, **given)
-        self.scheduler = Scheduler(self.store, self.clock, **given)
+        self.called: list[Any] = []
+        self.refuses: list[MartletError] = []
+        self.scheduler = Scheduler(self.store, self.clock, services=self, **given)
         del given["timetable"]
         signer = Signer(self.store, self.clock, lambda: "")
         self.sns = Sns(self.store, self.clock, **given, endpoint=lambda: "", signer=signer)
@@ -52,8 +56,17 @@ class Stage:
         )  # fmt: skip
         ask: Any = None
         book = Rulebook(self.store, patterns.parse_pattern)
-        self.triggers.serve(BusSource(self.store, self.events, book, destinations, Calls(ask), self.sns))
-        self.triggers.serve(ScheduleSource(self.store, self.scheduler, self.events, self.sns, destinations))
+        self.triggers.serve(BusSource(self.store, self.events, book, destinations, Calls(ask, self.clock.now_ms), self.sns))
+        self.triggers.serve(ScheduleSource(self.store, self.scheduler, self.events, self.sns, destinations, self))
+
+    async def check(self, service: str, action: str, parameters: dict[str, Any]) -> None:
+        if service == "ec2":
+            raise Unsupported(f"the operation {service}:{action} is not supported")
+
+    async def __call__(self, service: str, action: str, role: str, parameters: dict[str, Any]) -> None:
+        if self.refuses:
+            raise self.refuses.pop(0)
+        self.called.append((service, action, role, parameters))
 
     async def _accept(self, function: str, qualifier: str, payload: bytes, *, request_id: str = "") -> str:
         self.invoked.append((function, json.loads(payload)))
@@ -63,7 +76,7 @@ class Stage:
         await self.queues.start()
         await self.events.start()
         await self.scheduler.start()
-        await self.queues.create("q")
+        await self.queues.create("q", {"Policy": open_to(QUEUE, "events.amazonaws.com")})
 
     async def create(self, name: str, expression: str, **request: Any) -> None:
         target = {
@@ -171,6 +184,34 @@ async def test_functions_and_buses_are_targets(stage: Stage) -> None:
     assert event["resources"] == [f"arn:aws:scheduler:{REGION}:{ACCOUNT}:schedule/default/f"]
 
 
+async def test_a_universal_target_is_called_by_the_role(stage: Stage) -> None:
+    target = {"Arn": "arn:aws:scheduler:::aws-sdk:sqs:sendMessage", "Input": '{"at": "<aws.scheduler.scheduled-time>"}'}
+    await stage.create("u", "at(2023-11-14T22:14:20)", Target=target, ActionAfterCompletion="DELETE")
+    await stage.after(60)
+    assert stage.called == [("sqs", "sendMessage", ROLE, {"at": "2023-11-14T22:14:20Z"})]
+    assert (await stage.scheduler.list_schedules(CALLER, {}))["Schedules"] == []
+    for wrong in ("[1]", "no JSON", ""):
+        with pytest.raises(ServiceError, match="Input must be a JSON object"):
+            await stage.create("w", "rate(1 minute)", Target={**target, "Input": wrong})
+    with pytest.raises(Unsupported, match="ec2:stopInstances"):
+        await stage.create("w", "rate(1 minute)", Target={**target, "Arn": "arn:aws:scheduler:::aws-sdk:ec2:stopInstances"})
+
+
+async def test_a_universal_target_that_refuses_is_a_dead_letter(stage: Stage) -> None:
+    arn = "arn:aws:scheduler:::aws-sdk:sqs:sendMessage"
+    target = {"Arn": arn, "Input": "{}", "DeadLetterConfig": {"Arn": QUEUE}}
+    stage.refuses = [AccessDenied("not this role")]
+    await stage.create("u", "at(2023-11-14T22:14:20)", Target=target)
+    stage.clock.advance(60)
+    await stage._settle()
+    [found] = await stage.queues.receive("q", 10, wait_ms=0)
+    said = {name: value.data for name, value in found.message.attributes.items()}
+    assert said["ERROR_CODE"] == "NO_PERMISSIONS"
+    assert (said["TARGET_ARN"], said["SCHEDULED_TIME"], said["IS_PAYLOAD_TRUNCATED"]) == (arn, "2023-11-14T22:14:20Z", "false")
+    assert said["SCHEDULE_ARN"].endswith(":schedule/default/u")
+    assert stage.called == []
+
+
 async def test_a_rule_with_a_schedule_sends_the_scheduled_event(stage: Stage) -> None:
     await stage.events.put_rule(CALLER, {"Name": "tick", "ScheduleExpression": "rate(1 minute)"})
     path = {"InputPathsMap": {"t": "$.time", "r": "$.resources"}, "InputTemplate": '{"at": <t>, "rule": <r>}'}
@@ -222,7 +263,7 @@ def test_the_api_answers_as_the_service_does(platform: Platform) -> None:
     assert found["Target"]["RetryPolicy"] == {"MaximumEventAgeInSeconds": 86_400, "MaximumRetryAttempts": 185}
     assert fails(scheduler.get_schedule, Name="x") == ("ResourceNotFoundException", "Schedule x does not exist.")
     universal = {**given, "Name": "u", "Target": {**target, "Arn": "arn:aws:scheduler:::aws-sdk:ec2:stopInstances"}}
-    assert "aws-sdk:ec2:stopInstances" in fails(scheduler.create_schedule, **universal, ScheduleExpression="rate(1 minute)")[1]
+    assert "ec2:stopInstances" in fails(scheduler.create_schedule, **universal, ScheduleExpression="rate(1 minute)")[1]
     group = scheduler.create_schedule_group(Name="g", Tags=[{"Key": "k", "Value": "v"}])["ScheduleGroupArn"]
     assert scheduler.list_tags_for_resource(ResourceArn=group)["Tags"] == [{"Key": "k", "Value": "v"}]
     scheduler.create_schedule(**given, GroupName="g", ScheduleExpression="rate(1 hours)")
@@ -231,3 +272,103 @@ def test_the_api_answers_as_the_service_does(platform: Platform) -> None:
     assert fails(scheduler.get_schedule_group, Name="g")[1] == "Schedule group g does not exist."
     scheduler.delete_schedule(Name="s")
     assert scheduler.list_schedules()["Schedules"] == []
+
+
+def role_for(platform: Platform, name: str, actions: list[str], service: str = "scheduler.amazonaws.com") -> str:
+    """A role that the service may take and that allows these actions; its ARN."""
+    iam = platform.client("iam")
+    trust = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    arn = iam.create_role(
+        RoleName=name, AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    )["Role"]["Arn"]  # fmt: skip
+    if actions:
+        statement = {"Effect": "Allow", "Action": actions, "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=policy)
+    return str(arn)
+
+
+def scheduled(platform: Platform, name: str, target: dict[str, Any]) -> None:
+    """A schedule that is due in a moment."""
+    at = datetime.fromtimestamp(platform.server.clock.now_ms() / 1000 + 1, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    platform.client("scheduler").create_schedule(
+        Name=name, ScheduleExpression=f"at({at})", FlexibleTimeWindow={"Mode": "OFF"}, Target=target
+    )
+
+
+def test_every_service_is_a_universal_target(platform: Platform) -> None:
+    url, queue_arn = platform.queue("universal")
+    role = role_for(
+        platform, "universal", ["sqs:SendMessage", "sns:Publish", "dynamodb:PutItem", "s3:PutObject", "events:PutEvents"]
+    )
+    topic = platform.client("sns").create_topic(Name="universal")["TopicArn"]
+    platform.client("sns").subscribe(
+        TopicArn=topic, Protocol="sqs", Endpoint=queue_arn, Attributes={"RawMessageDelivery": "true"}
+    )
+    events = platform.client("events")
+    events.put_rule(Name="universal", EventPattern='{"source": ["universal"]}')
+    events.put_targets(Rule="universal", Targets=[{"Id": "t", "Arn": queue_arn, "Input": '"by bus"'}])
+    dynamodb, s3 = platform.client("dynamodb"), platform.client("s3")
+    dynamodb.create_table(
+        TableName="universal", BillingMode="PAY_PER_REQUEST", KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+    )  # fmt: skip
+    s3.create_bucket(Bucket="universal")
+    entry = {"Source": "universal", "DetailType": "d", "Detail": "{}"}
+    calls: dict[str, dict[str, Any]] = {
+        "sqs:sendMessage": {"QueueUrl": url, "MessageBody": '"by queue"'},
+        "sns:publish": {"TopicArn": topic, "Message": '"by topic"'},
+        "eventbridge:putEvents": {"Entries": [entry]},
+        "dynamodb:putItem": {"TableName": "universal", "Item": {"id": {"S": "1"}, "raw": {"B": "text"}}},
+        "s3:putObject": {"Bucket": "universal", "Key": "k", "Body": "kept", "ContentType": "text/x"},
+    }
+    for number, (name, parameters) in enumerate(calls.items()):
+        arn = f"arn:aws:scheduler:::aws-sdk:{name}"
+        scheduled(platform, f"u{number}", {"Arn": arn, "RoleArn": role, "Input": json.dumps(parameters)})
+    assert sorted(platform.bodies(url, 3)) == ["by bus", "by queue", "by topic"]
+    item = eventually(lambda: dynamodb.get_item(TableName="universal", Key={"id": {"S": "1"}}).get("Item"))
+    assert item["raw"] == {"B": b"text"}
+    found = eventually(lambda: s3.list_objects_v2(Bucket="universal").get("Contents"))
+    assert [one["Key"] for one in found] == ["k"]
+    assert s3.get_object(Bucket="universal", Key="k")["Body"].read() == b"kept"
+
+
+@pytest.mark.parametrize(
+    ("service", "actions", "says"),
+    [
+        ("scheduler.amazonaws.com", ["sqs:ReceiveMessage"], "sqs:SendMessage"),
+        ("lambda.amazonaws.com", ["sqs:*"], "may not take"),
+    ],
+)
+def test_a_role_that_may_not_is_refused(platform: Platform, service: str, actions: list[str], says: str) -> None:
+    name = f"refused-{service.partition('.')[0]}"
+    url, _ = platform.queue(name)
+    dead_url, dead_arn = platform.queue(f"{name}-dead")
+    scheduled(platform, name, {
+        "Arn": "arn:aws:scheduler:::aws-sdk:sqs:sendMessage",
+        "RoleArn": role_for(platform, name, actions, service),
+        "Input": json.dumps({"QueueUrl": url, "MessageBody": "x"}),
+        "DeadLetterConfig": {"Arn": dead_arn},
+    })  # fmt: skip
+    [dead] = platform.messages(dead_url, 1)
+    assert dead["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "NO_PERMISSIONS"
+    assert says in dead["MessageAttributes"]["ERROR_MESSAGE"]["StringValue"]
+    assert platform.nothing(url)
+
+
+@pytest.mark.parametrize(
+    ("action", "parameters", "code", "says"),
+    [
+        ("sqs:receiveMessage", {}, "ValidationException", "only reads"),
+        ("dynamodb:getItem", {}, "ValidationException", "only reads"),
+        ("sqs:sendPigeon", {}, "NotImplementedException", "sqs:sendPigeon is not supported"),
+        ("sqs:sendMessage", {"Queue": "q"}, "NotImplementedException", "has no parameter Queue"),
+    ],
+)
+def test_what_no_schedule_may_call(platform: Platform, action: str, parameters: dict[str, Any], code: str, says: str) -> None:
+    target = {"Arn": f"arn:aws:scheduler:::aws-sdk:{action}", "RoleArn": ROLE, "Input": json.dumps(parameters)}
+    with pytest.raises(ClientError, match=says) as caught:
+        platform.client("scheduler").create_schedule(
+            Name="never", ScheduleExpression="rate(1 minute)", FlexibleTimeWindow={"Mode": "OFF"}, Target=target
+        )
+    assert caught.value.response["Error"]["Code"] == code

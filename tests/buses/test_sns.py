@@ -215,8 +215,13 @@ def test_an_http_endpoint_confirms_then_hears(platform: Platform, receiver: Rece
     assert "x-amz-sns-subscription-arn" not in asked.headers
     sns.publish(TopicArn=arn, Message="too early")
     assert sns.list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"][0]["SubscriptionArn"] == "PendingConfirmation"
-    broken = message["SubscribeURL"]
-    assert fetch(broken.replace("Token=", "Token=0"))[0] == 400
+    url = message["SubscribeURL"]
+    assert fetch(url.replace("Token=", "Token=0"))[0] == 400
+    assert fetch(url.replace(REGION, "eu-central-1"))[0] == 400
+    assert platform.client("sns").list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"][0]["SubscriptionArn"] == (
+        "PendingConfirmation"
+    )
+    assert fetch(url.replace(f":{ACCOUNT}:http", f":{ACCOUNT}:other"))[0] == 200  # the token says whose it is
     status, text = fetch(message["SubscribeURL"])
     assert (status, b"<SubscriptionArn>" in text) == (200, True)
     assert fetch(message["SubscribeURL"])[0] == 200
@@ -236,6 +241,85 @@ def test_an_http_endpoint_confirms_then_hears(platform: Platform, receiver: Rece
     assert (heard.body, heard.headers["x-amz-sns-rawdelivery"]) == (b"raw", "true")
     assert fetch(body["UnsubscribeURL"])[0] == 200
     assert sns.list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"] == []
+    assert eventually(lambda: receiver.heard)
+    told = receiver.heard.pop()
+    farewell = json.loads(told.body)
+    verify(platform, farewell)
+    assert (farewell["Type"], told.headers["x-amz-sns-message-type"]) == ("UnsubscribeConfirmation", "UnsubscribeConfirmation")
+    assert one["SubscriptionArn"] in farewell["Message"]
+    assert fetch(message["SubscribeURL"])[0] == 400  # the token that made it is over
+    assert fetch(farewell["SubscribeURL"])[0] == 200
+    assert [found["SubscriptionArn"] for found in sns.list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"]] == [
+        one["SubscriptionArn"]
+    ]
+    sns.publish(TopicArn=arn, Message="back")
+    assert eventually(lambda: receiver.heard)
+    assert receiver.heard.pop().body == b"back"
+
+
+def test_what_is_wrong_is_said_before_what_is_not_supported(platform: Platform) -> None:
+    sns, arn = platform.client("sns"), topic(platform, "unsupported")
+    sms = {"Protocol": "sms", "Endpoint": "+15551234567"}
+    for request in (sms, {"Protocol": "sqs", "Endpoint": "no queue"}):
+        assert fails(sns.subscribe, TopicArn=f"{ARN}not-there", **request) == ("NotFound", "Topic does not exist")
+    wrong = {"FilterPolicy": '{"a": [{"b": 1}]}'}
+    assert fails(sns.subscribe, TopicArn=arn, Attributes=wrong, **sms)[0] == "InvalidParameter"
+    assert fails(sns.subscribe, TopicArn=arn, **sms) == (
+        "NotImplemented", "subscriptions of the protocol sms are not supported"
+    )  # fmt: skip
+    assert sns.list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"] == []
+
+
+def test_a_subscription_is_the_same_when_it_says_the_defaults(platform: Platform) -> None:
+    sns, arn = platform.client("sns"), topic(platform, "same")
+    _, queue_arn = platform.queue("same")
+
+    def subscribe(**attributes: str) -> str:
+        request = {"TopicArn": arn, "Protocol": "sqs", "Endpoint": queue_arn, "Attributes": attributes}
+        return str(sns.subscribe(**request, ReturnSubscriptionArn=True)["SubscriptionArn"])
+
+    one = subscribe(RawMessageDelivery="True", FilterPolicyScope="MessageBody")
+    assert subscribe(RawMessageDelivery="true") == subscribe(FilterPolicyScope="MessageBody") == subscribe() == one
+    with pytest.raises(ClientError, match="already exists with different attributes"):
+        subscribe(FilterPolicyScope="MessageAttributes")
+    shown = sns.get_subscription_attributes(SubscriptionArn=one)["Attributes"]
+    assert (shown["SubscriptionPrincipal"], "FilterPolicyScope" in shown) == (f"arn:aws:iam::{ACCOUNT}:root", False)
+    sns.set_subscription_attributes(SubscriptionArn=one, AttributeName="FilterPolicy", AttributeValue='{"a": ["b"]}')
+    assert sns.get_subscription_attributes(SubscriptionArn=one)["Attributes"]["FilterPolicyScope"] == "MessageBody"
+
+
+def test_a_standard_queue_behind_a_fifo_topic_knows_no_groups(platform: Platform) -> None:
+    sns, arn = platform.client("sns"), topic(platform, "mixed.fifo", ContentBasedDeduplication="true")
+    url, subscription = subscribed(platform, arn, "mixed")
+    _, dead_arn = platform.queue("mixed-dead")
+    policy = json.dumps({"deadLetterTargetArn": dead_arn})
+    sns.set_subscription_attributes(SubscriptionArn=subscription, AttributeName="RedrivePolicy", AttributeValue=policy)
+    sns.publish(TopicArn=arn, Message="m", MessageGroupId="g")
+    [message] = platform.messages(url, 1)
+    assert "MessageGroupId" not in message["Attributes"]
+    plain = topic(platform, "groups")
+    url, _ = subscribed(platform, plain, "groups")
+    sns.publish(TopicArn=plain, Message="m", MessageGroupId="g")
+    [message] = platform.messages(url, 1)
+    assert message["Attributes"]["MessageGroupId"] == "g"
+
+
+def test_queues_know_the_trace_of_the_publisher(platform: Platform) -> None:
+    sns, arn = platform.client("sns"), topic(platform, "traced")
+    url, _ = subscribed(platform, arn, "traced")
+    trace = "Root=1-3152b799-8954dae64eda91bc9a23a7e8;Parent=7fa8c0f79203be72;Sampled=1"
+
+    def add(request: Any, **_: Any) -> None:
+        request.headers["X-Amzn-Trace-Id"] = trace
+
+    sns.meta.events.register("before-sign.sns.Publish", add)
+    try:
+        sns.publish(TopicArn=arn, Message="traced")
+    finally:
+        sns.meta.events.unregister("before-sign.sns.Publish", add)
+    sns.publish(TopicArn=arn, Message="untraced")
+    found = {json.loads(one["Body"])["Message"]: one["Attributes"].get("AWSTraceHeader") for one in platform.messages(url, 2)}
+    assert found == {"traced": trace, "untraced": None}
 
 
 def test_nobody_unsubscribes_a_queue_by_its_address(platform: Platform) -> None:

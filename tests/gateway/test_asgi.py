@@ -187,3 +187,22 @@ async def test_a_disconnect_is_received_and_sending_then_fails_quietly(serve: Se
     assert seen[0] == {"type": "http.disconnect"}
     await until(lambda: not server.server.connections)
     assert reports == []
+
+
+async def test_a_client_that_closed_its_side_before_anybody_waited_has_left(serve: Serve) -> None:
+    closed, told = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await closed.wait()
+        await scope["martlet.left"]()
+        told.set()
+        await reply(send, b"still there")
+
+    server = await serve(AsgiHandler(app))
+    async with await server.connect() as client:
+        client.send(GET)
+        client.writer.write_eof()
+        await until(lambda: any(connection.eof for connection in server.server.connections))
+        closed.set()
+        await told.wait()
+        assert (await client.read()).body == b"still there"

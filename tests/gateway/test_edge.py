@@ -454,3 +454,13 @@ async def test_answers_are_counted(start: Start) -> None:
 def test_a_limit_that_does_not_exist_is_an_error(manual: ManualClock) -> None:
     with pytest.raises(InvalidInput, match="request_minutes"):
         Edge(Functions(), clock=manual, limits={"request_minutes": 1})
+
+
+async def test_a_route_of_an_app_speaks_no_websocket_and_says_so(start: Start) -> None:
+    functions = Functions(OK)
+    _, server = await start(functions)
+    answer: Answer = await server.ask(get("/", "Upgrade: WebSocket\r\nConnection: Upgrade\r\n"))
+    assert (answer.status, json.loads(answer.body)["type"]) == (501, "urn:martlet:error:unsupported")
+    assert functions.seen == []
+    other = await server.ask(get("/", "Upgrade: h2c\r\nConnection: Upgrade\r\n"))  # may be ignored: RFC 9110 section 7.8
+    assert (other.status, len(functions.seen)) == (200, 1)

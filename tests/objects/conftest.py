@@ -9,6 +9,7 @@ from tests.objects.service import Service
 from martlet.clock import ManualClock
 from martlet.objects import Notice, Objects
 from martlet.objects.backends.disk import DiskBackend
+from martlet.secrets import Vault
 from martlet.store import Store
 from martlet.store.engines.memory import MemoryEngine
 
@@ -35,7 +36,9 @@ async def objects(store: Store, clock: ManualClock, tmp_path: Path, told: list[N
     async def send(notice: Notice) -> None:
         told.append(notice)
 
-    room = Objects(store, clock, backend=DiskBackend(tmp_path / "objects"), region="us-east-1", send=send)
+    vault = Vault(store, lambda: [bytes(32)])
+
+    room = Objects(store, clock, backend=DiskBackend(tmp_path / "objects"), vault=vault, region="us-east-1", send=send)
     await room.start()
     yield room
     await room.stop()

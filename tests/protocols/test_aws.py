@@ -18,6 +18,8 @@ from tests.protocols.aws_platform import AwsPlatform, aws_platform, called, code
 
 from martlet.errors import AccessDenied, Conflict, LimitExceeded, NotFound, Overloaded, ServiceError, Throttled
 from martlet.protocols import codec
+from martlet.protocols.asgi import Request
+from martlet.protocols.aws import is_aws, wire_request
 from martlet.protocols.codec import Caller
 
 
@@ -374,3 +376,27 @@ async def test_a_session_of_boto3_itself(platform: AwsPlatform) -> None:
     platform.clients.append(client)
     assert (await called(client.get_caller_identity))["Arn"] == "arn:aws:iam::000000000000:root"
     assert json.dumps(await called(client.get_caller_identity), default=str)
+
+
+def test_connections_of_websocket_apis_are_found_behind_a_stage_and_by_their_signature_only() -> None:
+    def seen(path: str, service: str) -> tuple[bytes, bool]:
+        authorization = f"AWS4-HMAC-SHA256 Credential=AKID/20260101/us-east-1/{service}/aws4_request, x".encode()
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "headers": [(b"authorization", authorization)],
+        }
+
+        async def receive() -> Any:
+            raise AssertionError("the body is not read for this")
+
+        request = Request(scope, receive)
+        return wire_request(request).path, is_aws(request)
+
+    for path in ("/@connections/a%3D", "/prod/@connections/a%3D", "/_api/ws12345678/prod/@connections/a%3D"):
+        assert seen(path, "execute-api") == (b"/@connections/a%3D", True)
+    assert seen("/bucket/@connections/a", "s3") == (b"/bucket/@connections/a", True)
+    assert seen("/v1/apps", "execute-api") == (b"/v1/apps", False)
+    assert seen("/v1/x/@connections/a", "execute-api") == (b"/v1/x/@connections/a", False)

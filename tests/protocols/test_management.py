@@ -406,6 +406,7 @@ async def test_usage_status_and_metrics(root: httpx.AsyncClient, world: World) -
             "until_ms": 1_700_000_000_000,
             "functions": [{**USED, "hour_ms": 5}],
             "documents": [],
+            "requests": [],
         }
         assert (await root.get("/v1/status")).json() == {"version": "9.9.9", **world.rooms.status()}
         metrics = await root.get("/metrics")

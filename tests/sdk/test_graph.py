@@ -66,6 +66,7 @@ def order(body: dict): ...
 @app.get("/old/{id}", payload="1.0", name="legacy", description="old", cors="*", throttle={"rate": 0.5})
 def old_one(id): ...
 
+@app.schedule("at(2030-01-31T23:59:00)", schedule_name="once")
 @app.schedule("rate(5 minutes)")
 @app.schedule("cron(0 8 ? * MON-FRI *)", timezone="Europe/Zurich", input={"a": 1}, memory=128)
 def report(event, context): ...
@@ -131,6 +132,13 @@ ITS_GRAPH = {
         {
             "name": "report-2",
             "expression": "rate(5 minutes)",
+            "function": "report",
+            "timezone": "UTC",
+            "input": None,
+        },
+        {
+            "name": "once",
+            "expression": "at(2030-01-31T23:59:00)",
             "function": "report",
             "timezone": "UTC",
             "input": None,
@@ -309,7 +317,8 @@ WRONG: list[tuple[str, str]] = [
     ("app.mount('/x', lambda scope: 1)", "cannot tell"),
     ("app.mount('/x', print, interface='cgi')", 'interface must be "asgi" or "wsgi"'),
     ("@app.schedule('rate(5 minutes)')\n@app.get('/')\ndef a(x: int = 1): ...", "put the schedule on a function of its own"),
-    ("@app.schedule('every day')\ndef a(): ...", r'write "rate\(5 minutes\)" or "cron'),
+    ("@app.schedule('every day')\ndef a(): ...", r'write "rate\(5 minutes\)", "cron'),
+    ("@app.schedule('at(2030-01-31)')\ndef a(): ...", r'or "at\(2030-01-31T23:59:00\)"'),
     ("@app.schedule('rate(1 minutes)')\ndef a(): ...", r"write rate\(1 minute\)"),
     ("@app.schedule('rate(2 hour)')\ndef a(): ...", r"write rate\(2 hours\)"),
     ("@app.schedule('rate(0 hours)')\ndef a(): ...", "at least 1"),

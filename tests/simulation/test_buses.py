@@ -22,6 +22,8 @@ from martlet.triggers.kinds.bus import BusSource
 from martlet.triggers.kinds.topic import TopicSource
 
 ACCOUNT = "arn:aws:{}:us-east-1:000000000000:"
+_SENDERS = {"Service": ["sns.amazonaws.com", "events.amazonaws.com"]}
+SERVICES = json.dumps({"Statement": {"Effect": "Allow", "Principal": _SENDERS, "Action": "sqs:SendMessage"}})
 EVENTS, TOPIC = 4, ACCOUNT.format("sns") + "t.fifo"
 
 
@@ -44,8 +46,8 @@ class Rooms:
             region="us-east-1",
         )  # fmt: skip
         book = Rulebook(store, patterns.parse_pattern)
-        self.triggers.serve(BusSource(store, self.events, book, to, Calls(nothing), self.sns))
-        self.triggers.serve(TopicSource(store, self.sns, to, Calls(nothing), patterns.parse_pattern))
+        self.triggers.serve(BusSource(store, self.events, book, to, Calls(nothing, clock.now_ms), self.sns))
+        self.triggers.serve(TopicSource(store, self.sns, to, Calls(nothing, clock.now_ms), patterns.parse_pattern))
 
     async def settle(self) -> None:
         for _ in range(12):
@@ -58,8 +60,8 @@ async def prepared(store: Store, clock: ManualClock) -> None:
     rooms = Rooms(store, clock, [])
     await rooms.queues.start()
     await rooms.events.start()
-    await rooms.queues.create("plain")
-    await rooms.queues.create("t.fifo", {"FifoQueue": "true"})
+    await rooms.queues.create("plain", {"Policy": SERVICES})
+    await rooms.queues.create("t.fifo", {"FifoQueue": "true", "Policy": SERVICES})
     await rooms.events.put_rule(CALLER, {"Name": "r", "EventPattern": '{"source": ["s"]}'})
     function = ACCOUNT.format("lambda") + "function:f"
     targets = [{"Id": "q", "Arn": ACCOUNT.format("sqs") + "plain"}, {"Id": "f", "Arn": function}]

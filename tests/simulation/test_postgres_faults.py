@@ -217,54 +217,6 @@ def _fill_up(server: PostgresServer, tmp_path: Path) -> object:
     return lambda: subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
 
 
-# one node leads
-
-
-async def test_one_node_leads_and_the_others_cannot_write(schemas: Schemas) -> None:
-    url = schemas()
-    one, two = await opened(url), await opened(url)
-    lost: list[MartletError] = []
-    await one.lead("one", lost.append)
-    with pytest.raises(Conflict, match="led by another node: one"):
-        await two.lead("two", lost.append)
-    with pytest.raises(Conflict, match="which alone writes: one"):
-        await two.transact(lambda tx: tx.put(b"\x40a", b"2"))
-    await one.transact(lambda tx: tx.put(b"\x40a", b"1"))
-    assert two.read(lambda reader: reader.get(b"\x40a")) == b"1"
-    assert one._is_fresh()
-    assert not two._is_fresh()
-    await one.close()  # gives the lead back
-    await two.lead("two", lost.append)
-    await two.transact(lambda tx: tx.put(b"\x40a", b"3"))
-    await two.close()
-    assert lost == []
-
-
-async def test_a_leader_that_was_away_is_fenced(schemas: Schemas, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its lease ended while it was stopped: what it had begun is refused, and it hears that it leads no more."""
-    url = schemas()
-    monkeypatch.setattr(optimistic, "_LEAD_MS", 300)
-    monkeypatch.setattr(optimistic, "_SKEW_SECONDS", 0.1)
-    monkeypatch.setattr(optimistic, "_RENEW_SECONDS", 0.7)  # as if it were stopped
-    one, two = await opened(url), await opened(url)
-    lost: list[MartletError] = []
-    heard = asyncio.Event()
-    await one.lead("one", lambda error: (lost.append(error), heard.set())[0])
-    await one.transact(lambda tx: tx.put(b"\x40a", b"1"))
-    await asyncio.sleep(0.35)
-    assert not one._is_fresh()
-    monkeypatch.setattr(optimistic, "_LEAD_MS", 60_000)
-    await two.lead("two", lost.append)
-    with pytest.raises(StoreFailed, match="another node leads this database now: two"):
-        await one.transact(lambda tx: tx.put(b"\x40a", b"2"))
-    await two.transact(lambda tx: tx.put(b"\x40b", (tx.get(b"\x40a") or b"") + b"!"))
-    assert two.read(lambda reader: reader.get(b"\x40b")) == b"1!"
-    await heard.wait()
-    assert [error.message for error in lost] == ["another node leads this database now: two"]
-    await one.close()
-    await two.close()
-
-
 # addresses and servers that will not do
 
 

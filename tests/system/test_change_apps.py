@@ -103,8 +103,8 @@ async def test_an_app_declares_collections_and_follows_their_changes(tmp_path: P
         assert letter["requestContext"]["approximateInvokeCount"] == 2
         assert letter["payload"]["Records"][0]["id"] == "ann"
         assert server.triggers.dead_letters("shop") == []
-        await server.document_ledger.flush()
-        (row,) = [row for row in server._document_usage(0, 1 << 50) if row["database"] == "shop"]
+        await server.metering.documents.flush()
+        (row,) = [row for row in server.metering.document_usage(0, 1 << 50) if row["database"] == "shop"]
         assert row["requests"] > 15
         assert row["write_operations"] > 15
         await _changed_settings(server, source)

@@ -311,7 +311,6 @@ def test_what_martlet_has_not_is_refused_by_name(s3: Any, bucket: str) -> None:
         lambda: s3.put_bucket_replication(Bucket=bucket, ReplicationConfiguration={"Role": "r", "Rules": []}),
         lambda: s3.put_bucket_website(Bucket=bucket, WebsiteConfiguration={"IndexDocument": {"Suffix": "i"}}),
         lambda: s3.restore_object(Bucket=bucket, Key="k", RestoreRequest={}),
-        lambda: s3.put_object_legal_hold(Bucket=bucket, Key="k", LegalHold={"Status": "ON"}),
     ):
         with pytest.raises(ClientError) as caught:
             call()
@@ -323,7 +322,10 @@ def test_changes_reach_topics_and_the_event_bus(platform: Platform, s3: Any, buc
     made: dict[str, Any] = {"endpoint_url": platform.url, "region_name": "us-east-1"}
     made |= {"aws_access_key_id": platform.key, "aws_secret_access_key": platform.secret}
     sqs, sns, events = (boto3.client(name, **made) for name in ("sqs", "sns", "events"))
-    url = sqs.create_queue(QueueName="heard")["QueueUrl"]
+    services = {"Service": ["sns.amazonaws.com", "events.amazonaws.com"]}
+    statement = {"Effect": "Allow", "Principal": services, "Action": "sqs:SendMessage", "Resource": "*"}
+    attributes = {"Policy": json.dumps({"Statement": [statement]})}
+    url = sqs.create_queue(QueueName="heard", Attributes=attributes)["QueueUrl"]
     queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     topic = sns.create_topic(Name="objects")["TopicArn"]
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes={"RawMessageDelivery": "true"})

@@ -386,6 +386,53 @@ async def test_fifo_groups_stay_in_order_and_run_beside_each_other(
     await drained(queues, "q.fifo")
 
 
+async def test_a_fifo_batch_that_makes_several_events_ends_with_the_first_that_failed(
+    sources: EventSources, queues: Queues, functions: Functions, clock: ManualClock
+) -> None:
+    """What follows in the failed one's group would overtake it."""
+    await queues.create("q.fifo", {"FifoQueue": "true"})
+    large = [f"a{number}{'x' * 1_000_000}" for number in range(8)]
+    functions.answer = lambda records: BAD if len(functions.runs) == 1 else GOOD
+    await queues.send("q.fifo", [Draft(body=body, group="a", deduplication_id=body[:2]) for body in large])
+    await create(sources, "q.fifo")
+    await functions.until(1)
+    async with asyncio.timeout(10):
+        while (await queues.counts("q.fifo")).ready != 8 - len(functions.bodies[0]):  # noqa: ASYNC110 - given back
+            await asyncio.sleep(0.002)
+    assert len(functions.runs) == 1
+    clock.advance(30)
+    queues._waiting.wake("q.fifo")
+    await drained(queues, "q.fifo")
+    ran = [body[:2] for bodies in functions.bodies[1:] for body in bodies]
+    assert ran == [f"a{number}" for number in range(8)]
+
+
+@pytest.mark.parametrize("name", ["q", "q.fifo"])
+async def test_a_poison_message_does_not_hold_up_its_neighbours(
+    sources: EventSources, queues: Queues, functions: Functions, clock: ManualClock, name: str
+) -> None:
+    fifo = {"FifoQueue": "true"} if name.endswith(".fifo") else {}
+    await queues.create("dead.fifo" if fifo else "dead", fifo)
+    policy = {"deadLetterTargetArn": ARN + ("dead.fifo" if fifo else "dead"), "maxReceiveCount": 2}
+    await queues.create(name, fifo)
+    await queues.set_attributes(name, {"RedrivePolicy": json.dumps(policy)})
+    functions.answer = lambda records: BAD if records[0]["body"] == "poison" else GOOD
+    await create(sources, name, BatchSize=1)
+    await send(queues, "poison", *(f"{number}" for number in range(100)), name=name)
+    await functions.until(101)
+    async with asyncio.timeout(10):
+        while _of(await queues.counts(name)) != (0, 1, 0):  # noqa: ASYNC110 - the others are done, the poison waits
+            await asyncio.sleep(0.002)
+        for _ in range(2):
+            clock.advance(30)
+            queues._waiting.wake(name)
+            while (await queues.counts(name)).ready:  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+    await drained(queues, name)
+    assert functions.bodies.count(["poison"]) == 2
+    assert (await queues.counts("dead.fifo" if fifo else "dead")).ready == 1
+
+
 async def test_paused_it_takes_nothing_and_resumed_it_goes_on(
     sources: EventSources, queues: Queues, functions: Functions
 ) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
@@ -43,7 +43,7 @@ from martlet.apps.requirements import read as read_requirements
 from martlet.apps.sources import SOURCES
 from martlet.clock import Clock, token_hex
 from martlet.config import Settings
-from martlet.errors import Conflict, DeployFailed, InvalidInput, MartletError, NotFound, StoreFailed
+from martlet.errors import Conflict, DeployFailed, InvalidInput, MartletError, NotFound, Overloaded, StoreFailed
 from martlet.limits import LIMITS, exceeded
 from martlet.store import keys
 from martlet.types import AppGraph, CollectionDeclaration, FunctionVersion, Route
@@ -54,6 +54,9 @@ _PUBLISHED_AT_ONCE = 4
 _CACHES = 16
 _SCAN_LIMIT = 100_000
 _SCHEMA = "schema.graphql"
+_TURN = "deployments"
+_TURN_SECONDS = 60.0
+_LEASE_SECONDS = 15.0  # a dead node's turn ends after ten
 T = TypeVar("T")
 RouteTable: TypeAlias = list[tuple[str, Route, str]]  # app, route, full name of its function
 
@@ -151,11 +154,57 @@ class Apps:
 
     async def load(self) -> None:
         """Read the records, undo what a crash left half-way, and drop folders that nothing refers to."""
+        self._store.watch(*keys.prefix_range("apps", "app"), self._others_deployed)
+        self._read_records()
+        try:
+            async with self._store.turn(_TURN, 0.0):
+                await self._recover()
+        except Conflict:
+            pass  # another node deploys; what it may leave is undone by who has the next turn
+        self._store.on_departure(lambda name: self._soon(self._after(name)))
+        await asyncio.to_thread(self._garbage.clean_leftovers)
+        await self._garbage.collect(self.referenced, at_once=True)
+        self._on_routes()
+
+    def _read_records(self) -> None:
         low, high = keys.prefix_range("apps", "app")
         found = self._store.read(lambda tx: [value for _, value in tx.scan(low, high, limit=_SCAN_LIMIT)])
-        for value in found:
-            record = _decode(value)
-            self._records[record.name] = record
+        self._records = {record.name: record for record in map(_decode, found)}
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _others_deployed(self, changed: Sequence[bytes] | None) -> None:
+        self._soon(self._follow())
+
+    async def _follow(self) -> None:
+        """Route as another node's deployments say, once what they published serves here."""
+        await self._functions.followed()
+        self._read_records()
+        self._on_routes()
+
+    async def _after(self, departed: str) -> None:
+        """Another node died: perhaps while it deployed."""
+        try:
+            async with self._store.turn(_TURN, _LEASE_SECONDS) as is_new:
+                if is_new:
+                    await self._recover()
+        except (Conflict, Overloaded):
+            pass  # another node sees to it
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One node at a time deploys: names are unique on all of them."""
+        async with self._store.turn(_TURN, _TURN_SECONDS) as is_new:
+            if is_new:
+                await self._functions.followed()
+                self._read_records()
+                await self._recover()
+            yield
+
+    async def _recover(self) -> None:
         recorded = {version.name: version for record in self._records.values() for version in record.versions}
         for name, version in recorded.items():
             if not _same(self._functions.get(name), version):
@@ -171,9 +220,6 @@ class Apps:
         if self._listeners is not None:
             for record in self._records.values():
                 await self._listeners.listen(record.name, record.graph)
-        await asyncio.to_thread(self._garbage.clean_leftovers)
-        await self._garbage.collect(self._referenced, at_once=True)
-        self._on_routes()
 
     async def close(self) -> None:
         """Wait for what is being applied; give up what is still being packed, built or read."""
@@ -228,8 +274,7 @@ class Apps:
 
     async def _deploy(self, source: Path | bytes, app: str, dry_run: bool, skip: bool, say: Progress) -> Deployment:
         started = self._clock.monotonic_ns()
-        lock = self._lock(app)
-        async with lock:
+        async with self._lock(app), self._turn():
             with self._holding() as hold:
                 ready = await self._prepare(source, hold, say)
                 before = self._records.get(app)
@@ -242,7 +287,7 @@ class Apps:
                     after = self._record(app, before, ready, graph, bool(steps))
                     if steps and not dry_run:
                         after = await self._apply(steps, after, serving, imports, say)
-            await self._garbage.collect(self._referenced)
+            await self._garbage.collect(self.referenced)
         functions = tuple(full_name(app, config.name) for config in graph.functions)
         elapsed = (self._clock.monotonic_ns() - started) // 1_000_000
         return Deployment(
@@ -524,8 +569,7 @@ class Apps:
                     say(f"function {step.name} could not be removed yet: {error.message}")
 
     async def _destroy(self, name: str) -> None:
-        lock = self._lock(name)
-        async with lock:
+        async with self._lock(name), self._turn():
             self._applying.add(asyncio.current_task())
             before = self.get(name)
             steps = teardown(before, {version.name: version for version in self._functions.list()})
@@ -544,7 +588,7 @@ class Apps:
             if self._listeners is not None and before.graph.listeners:
                 await self._listeners.listen(name, AppGraph())
             await self._remove_functions(steps, _silent)
-            await self._garbage.collect(self._referenced)
+            await self._garbage.collect(self.referenced)
 
     # --- what is in use
 
@@ -584,7 +628,8 @@ class Apps:
             for one in names:
                 self._claims.pop(one, None)
 
-    def _referenced(self) -> set[str]:
+    def referenced(self) -> set[str]:
+        """Content addresses of code and layers that may not be deleted."""
         used = set(self._held) | self._also_used()
         for record in self._records.values():
             used |= {record.code, record.layer}

@@ -11,6 +11,7 @@ reads a socket.
 from martlet.auth.access import Accesses
 from martlet.auth.audit import AuditLog
 from martlet.auth.credentials import Auth, Credentials, Signed
+from martlet.auth.documents import check_resource_policy
 from martlet.auth.hosts import check_host
 from martlet.auth.identities import Identities
 from martlet.auth.policy import DOCUMENT_ACTIONS, INVOKE, authorize, function_principal
@@ -29,6 +30,7 @@ __all__ = [
     "Signed",
     "authorize",
     "check_host",
+    "check_resource_policy",
     "function_principal",
     "named",
     "role_for_service",

@@ -20,7 +20,7 @@ from martlet.auth.people import AccessKey
 from martlet.auth.sessions import find_session
 from martlet.clock import Clock, token_hex
 from martlet.errors import StartFailed
-from martlet.store import Store, Tx, keys
+from martlet.store import Store, Tx, keys, node_names
 from martlet.types import Principal
 
 __all__ = ["Auth", "Credentials", "Signed"]
@@ -50,6 +50,9 @@ class Signed(msgspec.Struct, frozen=True):
     claim: sigv4.Claim | None = None
 
 
+_OWNED: Final = "auth.root"  # (.., node) -> keys of the rows above that are its own; only where nodes share the store
+_ENCODE_OWNED: Final = msgspec.msgpack.Encoder().encode
+_DECODE_OWNED: Final = msgspec.msgpack.Decoder(list[bytes]).decode
 _ENCODE: Final = msgspec.json.Encoder(order="deterministic")
 _DECODE_TOKEN: Final = msgspec.json.Decoder(Principal)
 _ROOT: Final = Principal("root", "root")
@@ -79,7 +82,7 @@ class Auth:
         found = _read(path)
         if found is None:
             found = _create(path)
-        await self._store.transact(lambda tx: _install_root(tx, found))
+        await self._store.transact(lambda tx: _install_root(tx, found, self._store.node if self._store.shared else ""))
         await self.instances.load()
         return found
 
@@ -213,19 +216,31 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def _install_root(tx: Tx, credentials: Credentials) -> None:
-    """Make `credentials` the only ones of root; writes nothing if they already are."""
+def _install_root(tx: Tx, credentials: Credentials, node: str = "") -> None:
+    """Make `credentials` the only ones of root, but for those of other nodes of a shared database, each of which has its own;
+    writes nothing if they already are."""
     wanted = {
         people.key_row(credentials.access_key_id): people.encoded(AccessKey(_ROOT, credentials.secret_access_key)),
         keys.encode(_TOKEN, _digest(credentials.token)): _ENCODE.encode(_ROOT),
     }
+    owned = keys.encode(_OWNED, node)
+    low, high = keys.prefix_range(_OWNED)
+    alive = node_names(tx) if node else set()
+    kept: set[bytes] = set(wanted)
+    for row, value in tx.scan(low, high):
+        if row != owned and str(keys.decode(row)[1]) in alive:
+            kept.update(_DECODE_OWNED(value))
+        elif row != owned:
+            tx.delete(row)
     for kind in (_KEY, _TOKEN):
         low, high = keys.prefix_range(kind)
         for key, value in tx.scan(low, high):
             key_pair = None if kind == _TOKEN else people.find_key(value)
             principal = _DECODE_TOKEN.decode(value) if key_pair is None else key_pair.principal
-            if principal.kind == "root" and wanted.get(key) != value:
+            if principal.kind == "root" and (key not in kept or wanted.get(key, value) != value):
                 tx.delete(key)
+    if alive:
+        wanted[owned] = _ENCODE_OWNED(sorted(wanted))
     for key, value in wanted.items():
         if tx.get(key) != value:
             tx.put(key, value)

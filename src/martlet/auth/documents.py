@@ -15,7 +15,7 @@ import msgspec
 from martlet.auth.evaluation import Decision, Request, compile_policy, decide, is_operator
 from martlet.errors import ServiceError
 
-__all__ = ["check_permissions", "check_trust", "malformed", "trusts"]
+__all__ = ["check_permissions", "check_resource", "check_resource_policy", "check_trust", "malformed", "trusts"]
 
 _FIELDS: Final = frozenset(
     {"Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition"}
@@ -41,21 +41,47 @@ def check_permissions(text: str) -> None:
                 raise malformed(f'Resource {resource[:128]} must be in ARN format or "*".')
 
 
+def check_resource_policy(text: str) -> None:
+    """Return if `text` is the policy of a resource, else raise MalformedPolicyDocument."""
+    for statement in _statements(text):
+        if ("Resource" in statement) == ("NotResource" in statement):
+            raise malformed("Policy statement must contain resources.")
+        for resource in _texts(statement.get("Resource", statement.get("NotResource"))):
+            if not _RESOURCE.fullmatch(resource):
+                raise malformed(f'Resource {resource[:128]} must be in ARN format or "*".')
+        _check_principal(statement)
+
+
 def check_trust(text: str) -> None:
     """Return if `text` is a role's trust policy, else raise MalformedPolicyDocument."""
     for statement in _statements(text):
         if "Resource" in statement or "NotResource" in statement:
             raise malformed("Has prohibited field Resource")
-        if "Principal" not in statement and "NotPrincipal" not in statement:
-            raise malformed("Missing required field Principal")
-        principal = statement.get("Principal", statement.get("NotPrincipal"))
-        if isinstance(principal, dict):
-            if not principal or not set(principal) <= {"AWS", "Service", "Federated", "CanonicalUser"}:
-                raise malformed("Invalid principal in policy")
-            for values in principal.values():
-                _texts(values)
-        elif principal != "*":
+        _check_principal(statement)
+
+
+def check_resource(text: str) -> None:
+    """Return if `text` is a policy of a queue or topic, which need not name themselves, else raise MalformedPolicyDocument."""
+    for statement in _statements(text):
+        _check_principal(statement)
+        if "Resource" in statement and "NotResource" in statement:
+            raise malformed("Syntax errors in policy.")
+        for name in ("Resource", "NotResource"):
+            if name in statement:
+                _texts(statement[name])
+
+
+def _check_principal(statement: dict[str, Any]) -> None:
+    if ("Principal" in statement) == ("NotPrincipal" in statement):
+        raise malformed("Missing required field Principal")
+    principal = statement.get("Principal", statement.get("NotPrincipal"))
+    if isinstance(principal, dict):
+        if not principal or not set(principal) <= {"AWS", "Service", "Federated", "CanonicalUser"}:
             raise malformed("Invalid principal in policy")
+        for values in principal.values():
+            _texts(values)
+    elif principal != "*":
+        raise malformed("Invalid principal in policy")
 
 
 def _statements(text: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -96,9 +97,15 @@ def every(reader: Reader, kind: type[Group], after: str = "") -> Iterator[Any]:
 
 def find_key(raw: bytes | None) -> AccessKey | None:
     """The key pair of a row of the keys."""
-    return None if raw is None else _KEYS.decode(raw)
+    return None if raw is None else _key_of(raw)
 
 
+@lru_cache(maxsize=256)
+def _key_of(raw: bytes) -> AccessKey:
+    return _KEYS.decode(raw)
+
+
+@lru_cache(maxsize=1024)
 def key_row(id: str) -> bytes:
     return keys.encode(_KEY, id)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from martlet.auth.acts import noted
-from martlet.auth.evaluation import Request, decide
+from martlet.auth.evaluation import Request, compile_policy, decide
 from martlet.auth.instances import session_of
 from martlet.auth.standing import Standing
 from martlet.errors import AccessDenied, InvalidInput
@@ -34,13 +34,19 @@ DOCUMENT_ACTIONS: Final = (*_READ_DOCUMENTS, *_WRITE_DOCUMENTS)
 _RIGHTS: Final = ("", "read", "write")
 
 
-def authorize(principal: Principal, action: str, resource: str, context: Mapping[str, Any] | None = None) -> None:
+def authorize(
+    principal: Principal, action: str, resource: str, context: Mapping[str, Any] | None = None, policy: str = ""
+) -> None:
     """Return if `principal` may do `action` on `resource`, else raise `AccessDenied` naming all three.
 
     Root may do everything; the code of apps what its configuration grants; roles and users what their policies say, with
     `context` (condition keys in lower case) beside what is known of their request; anonymous nothing, whatever it carries.
+    `policy` is the resource's own, a document that was checked: what it denies nobody may (but root may always mend it), and
+    whom it names needs nothing else.
     """
     noted(principal, action, resource)
+    if policy and _by_resource(principal, action, resource, context, policy):
+        return
     if principal.kind == "root":
         return
     if principal.standing is not None:
@@ -56,6 +62,39 @@ def authorize(principal: Principal, action: str, resource: str, context: Mapping
         resource=resource,
         missing={"Effect": "Allow", "Action": action, "Resource": resource},
     )
+
+
+def _by_resource(principal: Principal, action: str, resource: str, context: Mapping[str, Any] | None, policy: str) -> bool:
+    """Whether a resource-based policy allows it by itself. Raises `AccessDenied` for what it denies."""
+    standing = principal.standing
+    who = standing.arn if standing is not None else _arn_of_principal(principal)
+    known = {**(standing.known() if standing is not None else {}), "aws:principalarn": who, **(context or {})}
+    compiled = (compile_policy(policy),)
+    request = Request(action=action, resource=resource, principal=who, account=ACCOUNT, context=known)
+    if decide(request, (), resource=compiled).verdict == "explicit deny":
+        if principal.kind == "root" and action.endswith("ResourcePolicy"):
+            return True
+        raise AccessDenied(
+            f"User: {who} is not authorized to perform: {action} on resource: {resource} "
+            "with an explicit deny in a resource-based policy",
+            principal=who,
+            action=action,
+            resource=resource,
+            explicit=True,
+        )
+    if principal.kind == "anonymous":
+        return False
+    # A policy that names the account leaves it to the account's own policies: only who is named is allowed by it alone.
+    by_name = Request(action=action, resource=resource, principal=who, account="", context=known)
+    return decide(by_name, (), resource=compiled).allowed
+
+
+def _arn_of_principal(principal: Principal) -> str:
+    if principal.kind == "service":
+        return principal.name
+    if principal.kind == "root":
+        return f"arn:aws:iam::{ACCOUNT}:root"
+    return f"arn:aws:sts::{ACCOUNT}:assumed-role/{principal.name}/{principal.name}"
 
 
 def _by_policies(

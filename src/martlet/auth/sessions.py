@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -133,8 +134,13 @@ class Rows(Protocol):
 
 def find_session(reader: Rows, access_key_id: str) -> Session | None:
     """The session with this key, over or not."""
-    raw = reader.get(keys.encode(_SESSION, access_key_id))
+    raw = reader.get(_session_row(access_key_id))
     return None if raw is None else _DECODE.decode(raw)
+
+
+@lru_cache(maxsize=1024)
+def _session_row(access_key_id: str) -> bytes:
+    return keys.encode(_SESSION, access_key_id)
 
 
 class Sessions:

@@ -87,12 +87,17 @@ def fields_of(headers: Headers) -> Fields:
     """Values by lower-case name, in the order they came."""
     fields: Fields = {}
     for key, value in headers:
-        name = key.lower().decode("latin-1")
+        name = _field_name(key)
         if name in fields:
             fields[name].append(value)
         else:
             fields[name] = [value]
     return fields
+
+
+@lru_cache(maxsize=1024)
+def _field_name(raw: bytes) -> str:
+    return raw.lower().decode("latin-1")
 
 
 def claim_of(query: bytes, fields: Fields, authorization: str) -> Claim | None:
@@ -184,14 +189,19 @@ def _canonical_request(claim: Claim, method: str, path: bytes, query: bytes, fie
     return b"\n".join(
         (
             method.upper().encode(),
-            _canonical_path(claim.service, path),
-            _canonical_query(query),
-            *[name.encode() + b":" + _canonical_value(fields[name]) for name in claim.signed_headers],
+            path if path == b"/" else _canonical_path(claim.service, path),
+            _canonical_query(query) if query else b"",
+            *[prefix + _canonical_value(fields[name]) for name, prefix in _prefixes(claim.signed_headers)],
             b"",
             ";".join(claim.signed_headers).encode(),
             payload.encode(),
         )
     )
+
+
+@lru_cache(maxsize=64)
+def _prefixes(names: tuple[str, ...]) -> list[tuple[str, bytes]]:
+    return [(name, name.encode() + b":") for name in names]
 
 
 def query_pairs(query: bytes) -> list[tuple[str, str]]:
@@ -232,6 +242,8 @@ def _canonical_path(service: str, path: bytes) -> bytes:
 
 
 def _canonical_value(values: list[bytes]) -> bytes:
+    if len(values) == 1:
+        return b" ".join(values[0].split())
     return b",".join([b" ".join(value.split()) for value in values])
 
 

@@ -10,8 +10,8 @@ shows a secret.
 
 from martlet.buses.events import Events
 from martlet.buses.rulebook import Rulebook
-from martlet.buses.scheduler import Scheduler
+from martlet.buses.scheduler import Scheduler, Services
 from martlet.buses.signing import Signer
 from martlet.buses.sns import Sns
 
-__all__ = ["Events", "Rulebook", "Scheduler", "Signer", "Sns"]
+__all__ = ["Events", "Rulebook", "Scheduler", "Services", "Signer", "Sns"]

@@ -169,10 +169,10 @@ class ArchiveOperations(PublishOperations):
             archive = tables.get(Archive, archive_name)
             if archive is None:
                 raise invalid(f"Parameter EventSourceArn is not valid. Reason: Archive {archive_name} does not exist.")
-            if archive.bus != bus.name:
-                raise invalid("Parameter Destination.Arn is not valid. Reason: Cross event bus replay is not permitted.")
             if start_ms >= end_ms:
                 raise invalid("Parameter EventEndTime is not valid. Reason: EventStartTime must be before EventEndTime.")
+            if archive.bus != bus.name:
+                raise invalid("Parameter Destination.Arn is not valid. Reason: Cross event bus replay is not permitted.")
             if tables.get(Replay, name) is not None:
                 raise ServiceError("ResourceAlreadyExistsException", f"Replay {name} already exists.", 400)
             if sum(one.state in _ACTIVE for one in tables.every(Replay)) >= LIMITS["active_replays"].default:

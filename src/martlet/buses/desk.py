@@ -18,6 +18,7 @@ from martlet.types import ACCOUNT, ScheduleConfig
 __all__ = [
     "DEFAULT",
     "Authorize",
+    "BusDesk",
     "Desk",
     "Matches",
     "Request",
@@ -42,12 +43,12 @@ _TAGS_MAX: Final = 50
 _PAGE: Final = 100
 
 
-Authorize = Callable[[Any, str, str], None]
+Authorize = Callable[..., None]  # (principal, action, resource, condition keys of the request)
 
 _ACTIONS: Final = {"sqs": "sqs:SendMessage", "sns": "sns:Publish", "events": "events:PutEvents", "logs": "logs:PutLogEvents"}
 
 
-def permit_all(principal: Any, action: str, resource: str) -> None:
+def permit_all(principal: Any, action: str, resource: str, context: Mapping[str, Any] | None = None) -> None:
     """For who asks elsewhere."""
 
 
@@ -77,14 +78,12 @@ class Desk:
         *,
         region: str,
         compile_pattern: Callable[[str], Matches],
-        timetable: Timetable,
         authorize: Authorize = permit_all,
     ) -> None:
         self._store = store
         self._clock = clock
         self.region = region
         self._compile = compile_pattern
-        self._timetable = timetable
         self._authorize = authorize
 
     async def _write(self, fn: Callable[[Tables], T]) -> T:
@@ -92,6 +91,15 @@ class Desk:
 
     def _read(self, fn: Callable[[Tables], T]) -> T:
         return self._store.read(lambda reader: fn(Tables(reader)))
+
+
+class BusDesk(Desk):
+    """What the operations of "events" and "scheduler" work with."""
+
+    def __init__(self, *arguments: Any, timetable: Timetable, **options: Any) -> None:
+        """See `Desk.__init__`."""
+        super().__init__(*arguments, **options)
+        self._timetable = timetable
 
     def _arn(self, kind: str, *names: str) -> str:
         return f"arn:aws:events:{self.region}:{ACCOUNT}:{kind}/{'/'.join(names)}"
@@ -114,7 +122,7 @@ class Desk:
         name = self._bus_name(reference)
         found = tables.get(Bus, name) if name else None
         if found is None:
-            raise no_such(f"Event bus {name or reference} does not exist.")
+            raise no_such(f"Event bus {name or str(reference).rpartition('event-bus/')[2]} does not exist.")
         return found
 
     def _check_pattern(self, text: str) -> Matches:

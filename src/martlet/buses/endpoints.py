@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from martlet.buses.desk import Desk, Request, at, invalid, no_such, page
+from martlet.buses.desk import BusDesk, Request, at, invalid, no_such, page
 from martlet.buses.rows import Connection, Destination, Tables
 from martlet.clock import token_hex, uuid4_text
 from martlet.errors import ServiceError, Unsupported
@@ -29,7 +29,7 @@ _KINDS: Final = {
 _CONNECTION_ARN = re.compile(r"arn:aws[a-z-]*:events:[a-z0-9-]*:[0-9]{12}:connection/(?P<name>[.\-_A-Za-z0-9]+)/[\-A-Za-z0-9]+")
 
 
-class EndpointOperations(Desk):
+class EndpointOperations(BusDesk):
     """Connections and API destinations."""
 
     async def create_connection(self, caller: Any, request: Request) -> Request:

@@ -28,7 +28,7 @@ class Events(BusOperations, RuleOperations, TagOperations, ArchiveOperations, En
     """EventBridge. Call `start` before the first operation, `stop` at the end."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """See `Desk.__init__`."""
+        """See `BusDesk.__init__`."""
         super().__init__(*arguments, **options)
         self._replaying: dict[str, asyncio.Task[None]] = {}
 
@@ -42,6 +42,7 @@ class Events(BusOperations, RuleOperations, TagOperations, ArchiveOperations, En
 
         await self._write(ensure)
         self._resume_replays()
+        self._store.on_departure(lambda node: self._resume_replays())
 
     async def stop(self) -> None:
         tasks = list(self._replaying.values())
@@ -53,6 +54,12 @@ class Events(BusOperations, RuleOperations, TagOperations, ArchiveOperations, En
         """Wait until every replay has come to its end."""
         while self._replaying:
             await asyncio.wait(list(self._replaying.values()))
+
+    def precheck(self, operation: str, request: Request) -> None:
+        """The one member that the service takes in any case."""
+        oauth = ((request.get("AuthParameters") or {}).get("OAuthParameters")) if operation.endswith("Connection") else None
+        if isinstance(oauth, dict) and isinstance(oauth.get("HttpMethod"), str):
+            oauth["HttpMethod"] = oauth["HttpMethod"].upper()
 
     def permission(self, operation: str, request: Request) -> tuple[str, str]:
         """(action, resource) that a caller needs; the resource is an ARN, or "*"."""

@@ -27,7 +27,8 @@ __all__ = [
 ]
 
 NOTICED: Final = "topic.published"  # topic of the log entries that are messages
-SUBSCRIBED: Final = "topic.subscribed"  # a subscription waits for its confirmation; key: topic and id
+SUBSCRIBED: Final = "topic.subscribed"  # a subscription waits for its confirmation, or ended; key: topic and id, body: "", or
+# the token that brings it back
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -43,6 +44,7 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     group: str = ""
     deduplication_id: str = ""
     sequence: str = ""
+    trace: str = ""  # X-Amzn-Trace-Id of the request; queues get it as AWSTraceHeader
 
     def text(self, protocol: str) -> str:
         return self.texts.get(protocol, self.message)

@@ -26,6 +26,7 @@ __all__ = [
     "Schedule",
     "Subscription",
     "Tables",
+    "Token",
     "Topic",
 ]
 
@@ -148,7 +149,18 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     authenticated: bool = True  # who confirmed it was known
     token: str = ""
     created_at_ms: int = 0
+    principal: str = ""  # ARN of who made it
     app: str = ""
+
+
+class Token(msgspec.Struct, frozen=True):
+    """Whose confirmation a token is: it is asked for by the token alone. `lost` is a subscription that it brings back."""
+
+    token: str
+    topic: str
+    id: str
+    lost: Subscription | None = None
+    until_ms: int = 0  # of `lost`
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -184,6 +196,7 @@ _TABLES: Final[dict[type, tuple[str, tuple[str, ...]]]] = {
     Destination: ("buses.destination", ("name",)),
     Topic: ("buses.topic", ("name",)),
     Subscription: ("buses.subscription", ("topic", "id")),
+    Token: ("buses.token", ("token",)),
     Group: ("buses.group", ("name",)),
     Schedule: ("buses.schedule", ("group", "name")),
 }

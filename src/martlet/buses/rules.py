@@ -11,7 +11,7 @@ import msgspec
 from martlet.buses import inputs
 from martlet.buses.desk import (
     DEFAULT,
-    Desk,
+    BusDesk,
     Request,
     at,
     check_target_permission,
@@ -43,7 +43,7 @@ def _too_many() -> ServiceError:
     return ServiceError("LimitExceededException", "The requested resource exceeds the maximum number allowed.", 400)
 
 
-class BusOperations(Desk):
+class BusOperations(BusDesk):
     """Buses and who else may put events on them."""
 
     async def create_event_bus(self, caller: Any, request: Request) -> Request:
@@ -98,13 +98,15 @@ class BusOperations(Desk):
         return self._shown_bus(self._read(lambda tables: self._bus(tables, request.get("Name"))))
 
     async def delete_event_bus(self, caller: Any, request: Request) -> None:
-        """Raises `ServiceError` ValidationException for the default bus and one that has rules."""
+        """One that is not there is fine. Raises `ServiceError` ValidationException for the default bus and one with rules."""
         name = self._bus_name(request["Name"])
         if name == DEFAULT:
             raise invalid("Cannot delete event bus default.")
 
         def delete(tables: Tables) -> None:
-            bus = self._bus(tables, request["Name"])
+            bus = tables.get(Bus, name) if name else None
+            if bus is None:
+                return
             if next(tables.every(Rule, bus.name), None) is not None:
                 raise invalid("Event bus can't be deleted since it has rules.")
             tables.delete(bus)
@@ -202,7 +204,7 @@ def _statements(text: str) -> tuple[dict[str, Any], ...]:
     return statements
 
 
-class RuleOperations(Desk):
+class RuleOperations(BusDesk):
     """Rules and targets."""
 
     async def put_rule(self, caller: Any, request: Request) -> Request:
@@ -418,7 +420,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-class TagOperations(Desk):
+class TagOperations(BusDesk):
     """Tags of buses and rules."""
 
     async def tag_resource(self, caller: Any, request: Request) -> None:

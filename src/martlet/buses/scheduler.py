@@ -6,23 +6,25 @@ was missed while nothing ran fires once. Source: EventBridge Scheduler API refer
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
-from martlet.buses.desk import DEFAULT, Desk, Request, at, check_target_permission, invalid, merged_tags, page, tag_list
+from martlet.buses.desk import DEFAULT, BusDesk, Request, at, check_target_permission, invalid, merged_tags, page, tag_list
 from martlet.buses.rows import Group, Schedule, Tables
 from martlet.errors import InvalidInput, ServiceError, Unsupported
 from martlet.types import ACCOUNT, ScheduleConfig
 
-__all__ = ["OWNER", "Scheduler"]
+__all__ = ["OWNER", "UNIVERSAL", "Scheduler", "Services"]
 
 OWNER: Final = "$scheduler/"  # in the timetable: schedules of a group
 _RETRY: Final = {"MaximumEventAgeInSeconds": 86_400, "MaximumRetryAttempts": 185}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLY_MS: Final = 300_000
+UNIVERSAL: Final = re.compile(r"arn:aws[a-z-]*:scheduler:::aws-sdk:(?P<service>[a-z0-9-]+):(?P<action>[A-Za-z0-9]+)")
 _ARN = re.compile(r"arn:aws[a-z-]*:(?P<service>[a-z0-9-]+):[a-z0-9-]*:(?:[0-9]{12})?:.+")
 _GROUP_ARN = re.compile(r"arn:aws[a-z-]*:scheduler:[a-z0-9-]*:[0-9]{12}:schedule-group/(?P<name>[0-9A-Za-z_.-]+)")
 _EXPRESSION = re.compile(r"(rate\([0-9]+ [a-z]+\)|cron\(\S.*\S\)|at\(\S+\))")
@@ -35,8 +37,22 @@ _MEMBERS: Final = (
 )
 
 
-class Scheduler(Desk):
-    """EventBridge Scheduler. Call `start` before the first operation."""
+class Services(Protocol):
+    """The operations of the platform's services by their names, called by a role."""
+
+    async def check(self, service: str, action: str, parameters: dict[str, Any]) -> None:
+        """Raises `Unsupported`, `InvalidInput`."""
+
+    async def __call__(self, service: str, action: str, role: str, parameters: dict[str, Any]) -> None:
+        """Raises `MartletError`."""
+
+
+class Scheduler(BusDesk):
+    """EventBridge Scheduler. Call `start` before the first operation. `services` are for universal targets."""
+
+    def __init__(self, *arguments: Any, services: Services, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._services = services
 
     async def start(self) -> None:
         """There is a default group."""
@@ -66,7 +82,7 @@ class Scheduler(Desk):
 
     async def create_schedule(self, caller: Any, request: Request) -> Request:
         """Raises `ServiceError` ConflictException, ResourceNotFoundException, ValidationException; `Unsupported`."""
-        self._check(caller, request)
+        await self._check(caller, request)
         name, token = str(request["Name"]), str(request.get("ClientToken") or "")
 
         def create(tables: Tables) -> Schedule:
@@ -83,7 +99,7 @@ class Scheduler(Desk):
 
     async def update_schedule(self, caller: Any, request: Request) -> Request:
         """What is not said goes back to its default."""
-        self._check(caller, request)
+        await self._check(caller, request)
 
         def update(tables: Tables) -> Schedule:
             before = self._schedule(tables, request)
@@ -120,7 +136,7 @@ class Scheduler(Desk):
         self._timetable.put(tables._tx, OWNER + group, config, "")
         return after
 
-    def _check(self, caller: Any, request: Request) -> None:
+    async def _check(self, caller: Any, request: Request) -> None:
         expression, timezone = str(request["ScheduleExpression"]), request.get("ScheduleExpressionTimezone") or "UTC"
         try:
             self._timetable.check("rate(1 minute)", timezone)
@@ -141,11 +157,31 @@ class Scheduler(Desk):
             raise invalid("The StartDate you specify cannot be earlier than 5 minutes ago.")
         if start_ms is not None and end_ms is not None and end_ms <= start_ms:
             raise invalid("The EndDate you specify must come after the StartDate.")
-        _check_target(request["Target"])
-        arn = str(request["Target"]["Arn"])
+        target = request["Target"]
+        _check_target(target)
+        arn = str(target["Arn"])
+        if universal := UNIVERSAL.fullmatch(arn):
+            return await self._check_universal(caller, target, universal["service"], universal["action"])
         check_target_permission(self._authorize, caller, arn)
         if ":function:" in arn:  # no role is evaluated when it fires: who makes the schedule must be allowed itself
             self._authorize(caller.principal, "lambda:InvokeFunction", arn.rpartition(":function:")[2].partition(":")[0])
+
+    async def _check_universal(self, caller: Any, target: dict[str, Any], service: str, action: str) -> None:
+        """It runs by its role: who makes the schedule must be allowed to pass that on."""
+        passed = {"iam:passedtoservice": "scheduler.amazonaws.com"}
+        self._authorize(caller.principal, "iam:PassRole", str(target["RoleArn"]), passed)
+        try:
+            parameters = json.loads(target.get("Input") or "null")
+        except (ValueError, RecursionError):
+            parameters = None
+        if not isinstance(parameters, dict):
+            raise invalid(f"Input must be a JSON object for the target {target['Arn']}.")
+        try:
+            await self._services.check(service, action, parameters)
+        except Unsupported:
+            raise
+        except InvalidInput as error:
+            raise invalid(error.message) from error
 
     def _schedule(self, tables: Tables, request: Request) -> Schedule:
         found = tables.get(Schedule, str(request.get("GroupName") or DEFAULT), str(request["Name"]))
@@ -296,16 +332,16 @@ def _strict(expression: str) -> str:
 
 def _check_target(target: dict[str, Any]) -> None:
     arn = str(target["Arn"])
-    if arn.startswith("arn:aws:scheduler:::aws-sdk:"):
-        raise Unsupported(f"the universal target {arn} is not supported; use the templated target of its service")
     found = _ARN.fullmatch(arn)
     if found is None:
         raise invalid(f"Provided Arn {arn} is not in correct format.")
     for member in _REFUSED:
         if target.get(member) is not None:
             raise Unsupported(f"target {arn}: {member} is not supported")
+    if UNIVERSAL.fullmatch(arn):
+        return
     if found["service"] not in _KINDS or (found["service"] == "events" and ":event-bus/" not in arn):
-        raise Unsupported(f"the target {arn} is not supported; targets are functions, queues, topics and event buses")
+        raise Unsupported(f"the target {arn} is not supported; targets are functions, queues, topics, event buses and aws-sdk")
     if found["service"] == "events" and not target.get("EventBridgeParameters"):
         raise invalid("EventBridgeParameters must be specified for an event bus target.")
     if arn.endswith(".fifo") and found["service"] == "sqs" and not (target.get("SqsParameters") or {}).get("MessageGroupId"):

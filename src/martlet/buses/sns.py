@@ -78,7 +78,7 @@ class Sns(TopicOperations, SubscriptionOperations):
             raise invalid("TargetArn Reason: No endpoint found for the target arn specified")
         posting.check_message(request.get("Message"))
         name = self._name(arn)
-        draft = self._draft(name, request)
+        draft = self._draft(name, request, trace=_trace(caller))
         posting.check_size(posting.size_of(str(request["Message"]), draft.attributes))
         self._read(lambda tables: self._topic(tables, arn))
         kept = await self._store.transact(lambda tx: self._keep(tx, arn, draft))
@@ -94,7 +94,7 @@ class Sns(TopicOperations, SubscriptionOperations):
         size = 0
         for number, entry in enumerate(entries, 1):
             posting.check_message(entry.get("Message"))
-            draft = self._draft(name, entry, f"publishBatchRequestEntries.{number}.member.")
+            draft = self._draft(name, entry, f"publishBatchRequestEntries.{number}.member.", trace=_trace(caller))
             size += posting.size_of(str(entry["Message"]), draft.attributes)
             drafts.append(draft)
         if size > posting.MOST_BYTES:
@@ -122,7 +122,7 @@ class Sns(TopicOperations, SubscriptionOperations):
         request = {"Message": message, "MessageAttributes": attributes or None, "Subject": subject or None}
         self._keep(tx, arn, self._draft(self._name(arn), request))
 
-    def _draft(self, name: str, request: Request, path: str = "") -> Notice:
+    def _draft(self, name: str, request: Request, path: str = "", *, trace: str = "") -> Notice:
         """The message as it will be kept, but for its place. Raises `ServiceError`."""
         posting.check_subject(request.get("Subject"))
         attributes = posting.attributes_of(request.get("MessageAttributes"), path)
@@ -154,6 +154,7 @@ class Sns(TopicOperations, SubscriptionOperations):
             attributes=attributes,
             group=str(group or ""),
             deduplication_id=str(id or ""),
+            trace=trace,
         )
 
     def _keep(self, tx: Tx, arn: Any, draft: Notice) -> Notice:
@@ -196,6 +197,10 @@ class Sns(TopicOperations, SubscriptionOperations):
         kept = msgspec.structs.replace(draft, sequence=sequence, deduplication_id=id)
         tx.append(NOTICED, topic.name.encode(), _ENCODE(kept))
         return kept
+
+
+def _trace(caller: Any) -> str:
+    return str(getattr(caller, "trace_id", ""))
 
 
 def _check_batch(entries: list[Mapping[str, Any]]) -> None:

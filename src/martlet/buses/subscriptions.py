@@ -16,11 +16,12 @@ from martlet.buses.desk import Request, check_target_permission
 from martlet.buses.filters import BadPolicy, check
 from martlet.buses.notices import SUBSCRIBED
 from martlet.buses.posting import invalid, not_found
-from martlet.buses.rows import Subscription, Tables, Topic
+from martlet.buses.rows import Subscription, Tables, Token, Topic
 from martlet.buses.topics import TopicDesk, page_of
 from martlet.clock import token_hex, uuid4_text
 from martlet.errors import AccessDenied, ServiceError, Unsupported
 from martlet.limits import LIMITS
+from martlet.store import keys
 from martlet.types import ACCOUNT
 
 __all__ = ["SubscriptionOperations"]
@@ -33,6 +34,10 @@ _FUNCTION = re.compile(r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:.+"
 _PHONE = re.compile(r"\+?[0-9]{1,}([ .-]?[0-9]+)*")
 _TOKEN = re.compile(r"[0-9a-f]{200,}")
 _TOKEN_BYTES: Final = 144
+_ROOT: Final = f"arn:aws:iam::{ACCOUNT}:root"
+_LOST: Final = "buses.token.expires"  # (.., until_ms, token) -> nothing: tokens that bring a subscription back
+_LOST_MS: Final = 3 * 86_400_000
+_SWEEP: Final = 10
 PENDING: Final = "pending confirmation"
 
 
@@ -45,32 +50,36 @@ class SubscriptionOperations(TopicDesk):
         protocol, endpoint = str(request.get("Protocol") or ""), str(request.get("Endpoint") or "")
         topic_name = self._name(request.get("TopicArn"))
         attributes = {name: str(value) for name, value in (request.get("Attributes") or {}).items()}
+        self._read(lambda tables: self._topic(tables, request.get("TopicArn")))
         self._check_endpoint(protocol, endpoint, topic_name)
         if protocol == "sqs":
             check_target_permission(self._authorize, caller, endpoint)
-        self._check_options(attributes, fifo=topic_name.endswith(".fifo"))
+        self._check_options(attributes, fifo=endpoint.endswith(".fifo"))
+        if protocol in _REFUSED:  # only now: what is wrong besides is said first
+            raise Unsupported(f"subscriptions of the protocol {protocol} are not supported")
 
         def put(tables: Tables) -> Subscription:
             topic = self._topic(tables, request.get("TopicArn"))
             found = list(tables.every(Subscription, topic.name))
             for one in found:
                 if (one.protocol, one.endpoint) == (protocol, endpoint):
-                    if any(one.attributes.get(name) != value for name, value in attributes.items()):
+                    if _differ(one.attributes, attributes):
                         raise invalid("Attributes Reason: Subscription already exists with different attributes")
                     if not one.confirmed:  # the endpoint is asked again
                         self._ask(tables, one)
                     return one
             if len(found) >= LIMITS["topic_subscriptions"].default:
                 raise ServiceError("SubscriptionLimitExceeded", f"Subscription limit exceeded for topic {topic.name}", 403)
-            return self._new(tables, topic, protocol, endpoint, attributes)
+            return self._new(tables, topic, protocol, endpoint, attributes, principal=_arn_of(caller))
 
         one = await self._write(put)
         shown = one.confirmed or str(request.get("ReturnSubscriptionArn")).lower() == "true"
         return {"SubscriptionArn": self.subscription_arn(one) if shown else PENDING}
 
     def _new(
-        self, tables: Tables, topic: Topic, protocol: str, endpoint: str, attributes: dict[str, str], app: str = ""
-    ) -> Subscription:
+        self, tables: Tables, topic: Topic, protocol: str, endpoint: str, attributes: dict[str, str], app: str = "",
+        principal: str = "",
+    ) -> Subscription:  # fmt: skip
         asked = protocol in ("http", "https")
         one = Subscription(
             topic=topic.name,
@@ -82,11 +91,13 @@ class SubscriptionOperations(TopicDesk):
             authenticated=not asked,
             token=token_hex(_TOKEN_BYTES) if asked else "",
             created_at_ms=self._clock.now_ms(),
+            principal=principal,
             app=app,
         )
         tables.put(one)
         tables.changed(topic.name)
         if asked:
+            tables.put(Token(one.token, one.topic, one.id))
             self._ask(tables, one)
         return one
 
@@ -98,9 +109,7 @@ class SubscriptionOperations(TopicDesk):
         fifo = topic.endswith(".fifo")
         if protocol == "sms" and not _is_phone(endpoint):
             raise ServiceError("InvalidParameter", f"Invalid SMS endpoint: {endpoint}", 400)
-        if protocol in _REFUSED:
-            raise Unsupported(f"subscriptions of the protocol {protocol} are not supported")
-        if protocol not in _PROTOCOLS:
+        if protocol not in (*_PROTOCOLS, *_REFUSED):
             raise invalid(f"Amazon SNS does not support this protocol string: {protocol}")
         if protocol == "sqs":
             if not _QUEUE.fullmatch(endpoint):
@@ -109,7 +118,7 @@ class SubscriptionOperations(TopicDesk):
                 raise invalid(
                     "Invalid parameter: Endpoint Reason: FIFO SQS Queues can not be subscribed to standard SNS topics"
                 )
-        elif fifo:
+        elif fifo and protocol not in _REFUSED:
             raise invalid("Invalid parameter: Endpoint Reason: Please use FIFO SQS queue")
         elif protocol == "lambda" and not _FUNCTION.fullmatch(endpoint):
             raise invalid("Lambda endpoint ARN")
@@ -152,15 +161,25 @@ class SubscriptionOperations(TopicDesk):
         authenticated = known and str(request.get("AuthenticateOnUnsubscribe")).lower() == "true"
 
         def confirm(tables: Tables) -> Subscription:
-            for one in tables.every(Subscription, name):
-                if one.token and hmac.compare_digest(one.token, token):
-                    after = one if one.confirmed else msgspec.structs.replace(one, confirmed=True, authenticated=authenticated)
-                    tables.put(after)
-                    tables.changed(name)
-                    return after
-            raise invalid("Token")
+            found = tables.get(Token, token)  # whatever topic of this region the request names, as the service has it
+            one = tables.get(Subscription, found.topic, found.id) if found else self._with_token(tables, name, token)
+            if one is None and found is not None:
+                one = self._restored(tables, found)
+            if one is None:
+                raise invalid("Token")
+            if not one.confirmed:
+                one = msgspec.structs.replace(one, confirmed=True, authenticated=authenticated)
+                tables.put(one)
+                tables.changed(one.topic)
+            return one
 
         return {"SubscriptionArn": self.subscription_arn(await self._write(confirm))}
+
+    @staticmethod
+    def _with_token(tables: Tables, topic: str, token: str) -> Subscription | None:
+        """One that was made before tokens had rows of their own."""
+        asked = (one for one in tables.every(Subscription, topic) if one.token)
+        return next((one for one in asked if hmac.compare_digest(one.token, token)), None)
 
     async def unsubscribe(self, caller: Any, request: Request) -> None:
         """One that is not there is fine. Raises `ServiceError` InvalidParameter."""
@@ -180,10 +199,33 @@ class SubscriptionOperations(TopicDesk):
                 return
             if anonymous and (one.authenticated or one.protocol not in ("http", "https")):
                 raise AccessDenied(f"anonymous may not sns:Unsubscribe on {arn}", action="sns:Unsubscribe", resource=arn)
-            tables.delete(one)
+            self._drop(tables, one)
             tables.changed(one.topic)
+            if one.confirmed and one.protocol in ("http", "https"):
+                self._say_farewell(tables, one)
 
         await self._write(remove)
+
+    def _say_farewell(self, tables: Tables, one: Subscription) -> None:
+        """The endpoint is told, with a token that brings the subscription back for some days."""
+        tx, now_ms = tables._tx, self._clock.now_ms()
+        for old, _ in tx.scan(keys.encode(_LOST), keys.encode(_LOST, now_ms), limit=_SWEEP):
+            tx.delete(old)
+            tables.delete(Token(str(keys.decode(old)[2]), "", ""))
+        token, until_ms = token_hex(_TOKEN_BYTES), now_ms + _LOST_MS
+        tables.put(Token(token, one.topic, one.id, one, until_ms))
+        tx.put(keys.encode(_LOST, until_ms, token), b"")
+        tx.append(SUBSCRIBED, f"{one.topic}:{one.id}".encode(), token.encode())
+
+    def _restored(self, tables: Tables, found: Token) -> Subscription | None:
+        """A subscription that ended, back again."""
+        if found.lost is None or found.until_ms <= self._clock.now_ms() or tables.get(Topic, found.topic) is None:
+            return None
+        tables.put(found.lost)
+        if found.lost.token:
+            tables.put(Token(found.lost.token, found.topic, found.id))
+        tables.changed(found.topic)
+        return found.lost
 
     def _subscription(self, tables: Tables, request: Request) -> Subscription:
         parts = str(request.get("SubscriptionArn") or "").split(":")
@@ -205,11 +247,13 @@ class SubscriptionOperations(TopicDesk):
             "ConfirmationWasAuthenticated": str(one.authenticated).lower(),
             "PendingConfirmation": str(not one.confirmed).lower(),
             "RawMessageDelivery": "false",
-            "SubscriptionPrincipal": f"arn:aws:iam::{ACCOUNT}:root",
+            "SubscriptionPrincipal": one.principal or _ROOT,
         }
-        if one.attributes.get("FilterPolicy"):
-            shown["FilterPolicyScope"] = "MessageAttributes"
         given = {name: value for name, value in one.attributes.items() if value}
+        if "FilterPolicy" in given:
+            shown["FilterPolicyScope"] = "MessageAttributes"
+        else:
+            given.pop("FilterPolicyScope", None)  # it is kept, and shown with a policy only
         if "RawMessageDelivery" in given:
             given["RawMessageDelivery"] = given["RawMessageDelivery"].lower()
         return {"Attributes": shown | given}
@@ -220,7 +264,7 @@ class SubscriptionOperations(TopicDesk):
         def change(tables: Tables) -> None:
             one = self._subscription(tables, request)
             scope = one.attributes.get("FilterPolicyScope") or "MessageAttributes"
-            self._check_option(name, value, scope, fifo=one.topic.endswith(".fifo"))
+            self._check_option(name, value, scope, fifo=one.endpoint.endswith(".fifo"))
             attributes = {**one.attributes, name: value}
             if not value or (name == "FilterPolicy" and json.loads(value) == {}):
                 del attributes[name]
@@ -249,6 +293,22 @@ class SubscriptionOperations(TopicDesk):
             "Endpoint": one.endpoint,
             "TopicArn": self.topic_arn(one.topic),
         }
+
+
+def _arn_of(caller: Any) -> str:
+    """ARN of who calls."""
+    standing = None if caller is None else caller.principal.standing
+    return _ROOT if standing is None else str(standing.arn)
+
+
+def _differ(kept: dict[str, str], asked: dict[str, str]) -> bool:
+    """Whether a request says something else than there is; what was not said was said by default."""
+    kept = {"RawMessageDelivery": "false", "FilterPolicyScope": "MessageAttributes"} | kept
+    switch = "RawMessageDelivery"
+    return any(
+        kept.get(name, "").lower() != value.lower() if name == switch else kept.get(name) != value
+        for name, value in asked.items()
+    )
 
 
 def _is_phone(text: str) -> bool:

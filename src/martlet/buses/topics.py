@@ -11,12 +11,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from martlet.buses.desk import Authorize, Matches, Request, permit_all
+from martlet.buses.desk import Desk, Request
 from martlet.buses.posting import invalid, not_found
-from martlet.buses.rows import Subscription, Tables, Topic
-from martlet.clock import Clock
+from martlet.buses.rows import Subscription, Tables, Token, Topic
 from martlet.errors import ServiceError, Unsupported
-from martlet.store import Store
 from martlet.types import ACCOUNT
 
 __all__ = ["TopicDesk", "TopicOperations", "delivery_policy", "page_of"]
@@ -49,31 +47,13 @@ _TAGS_MAX: Final = 50
 _PAGE: Final = 100
 
 
-class TopicDesk:
-    """What the operations of "sns" work with."""
+class TopicDesk(Desk):
+    """What the operations of "sns" work with. `endpoint()` is where the platform's own API answers."""
 
-    def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        *,
-        region: str,
-        compile_pattern: Callable[[str], Matches],
-        endpoint: Callable[[], str],
-        authorize: Authorize = permit_all,
-    ) -> None:
-        self._store = store
-        self._clock = clock
-        self.region = region
-        self._compile = compile_pattern
+    def __init__(self, *arguments: Any, endpoint: Callable[[], str], **options: Any) -> None:
+        """See `Desk.__init__`."""
+        super().__init__(*arguments, **options)
         self.endpoint = endpoint
-        self._authorize = authorize
-
-    async def _write(self, fn: Callable[[Tables], T]) -> T:
-        return await self._store.transact(lambda tx: fn(Tables(tx)))
-
-    def _read(self, fn: Callable[[Tables], T]) -> T:
-        return self._store.read(lambda reader: fn(Tables(reader)))
 
     def topic_arn(self, name: str) -> str:
         return f"arn:aws:sns:{self.region}:{ACCOUNT}:{name}"
@@ -97,6 +77,12 @@ class TopicDesk:
         if found is None:
             raise not_found()
         return found
+
+    @staticmethod
+    def _drop(tables: Tables, one: Subscription) -> None:
+        tables.delete(one)
+        if one.token:
+            tables.delete(Token(one.token, one.topic, one.id))
 
 
 class TopicOperations(TopicDesk):
@@ -142,7 +128,7 @@ class TopicOperations(TopicDesk):
             if topic is None:
                 return
             for one in list(tables.every(Subscription, name)):
-                tables.delete(one)
+                self._drop(tables, one)
             tables.delete(topic)
             tables.changed(name)
 

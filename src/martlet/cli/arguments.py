@@ -75,6 +75,11 @@ def _up(commands: Commands) -> None:
         metavar="URL",
         help="postgresql://user@host/database: keep everything in this database (default: a file in the data folder)",
     )
+    up.add_argument(
+        "--objects",
+        metavar="PLACE",
+        help="a folder, or s3://bucket/prefix, gs://, az://: keep the bytes of objects there (default: in the data folder)",
+    )
     up.add_argument("--no-watch", action="store_true", help="do not redeploy when files are saved")
     up.add_argument(
         "--sandbox",
@@ -114,6 +119,12 @@ def _listings(commands: Commands) -> None:
     functions.add_argument("--versions", action="store_true", help="published versions too")
     usage = _command(commands, "usage", "show what each function used", "martlet usage --since 24h", json=True)
     usage.add_argument("--since", metavar="AGE", help="only the last 30s, 5m, 24h or 7d (default: all)")
+    summary = "show what a month costs so far, and what it comes to"
+    bill = _command(commands, "bill", summary, "martlet bill --prices list", json=True)
+    bill.add_argument("--month", metavar="YYYY-MM", help="UTC (default: the present one)")
+    bill.add_argument("--prices", choices=("own", "list"), help="price book (default: MARTLET_PRICES, else own)")
+    bill.add_argument("--csv", action="store_true", help="every line as CSV")
+    bill.add_argument("--page", metavar="FILE", help="write an invoice to print, as HTML")
     _command(commands, "status", "show what the platform is doing", "martlet status", json=True)
     _command(commands, "version", "print Martlet's version", "martlet version", json=True)
 

@@ -93,6 +93,7 @@ def _up(arguments: Arguments) -> int:
                 "api_port": arguments.api_port,
                 "sandbox": arguments.sandbox,
                 "store": arguments.store,
+                "objects": arguments.objects,
             }
         )
         more: dict[str, Any] = {}
@@ -321,7 +322,17 @@ def _usage(arguments: Arguments) -> int:
     print(table(headings, rows, empty="nothing used"))
     if found.get("documents"):
         _show_document_usage(found["documents"])
+    if found.get("requests"):
+        asked = [(row["app"] or "-", row["meter"], _time(row["hour_ms"])[:16], row["requests"]) for row in found["requests"]]
+        print()
+        print(table(["APP", "METER", "HOUR_UTC", "REQUESTS"], asked, empty=""))
     return 0
+
+
+def _bill(arguments: Arguments) -> int:
+    from martlet.cli import bill
+
+    return bill.run(_client(arguments), arguments)
 
 
 def _show_document_usage(used: list[dict[str, Any]]) -> None:
@@ -603,6 +614,7 @@ _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "replay": _replay,
     "logs": _logs,
     "usage": _usage,
+    "bill": _bill,
     "documents": _documents,
     "destroy": _destroy,
     "secret": _secret,

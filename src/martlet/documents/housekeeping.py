@@ -6,18 +6,18 @@ commit left it."""
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Final, TypeVar
 
 from martlet.clock import Clock
 from martlet.documents import definitions, values
 from martlet.documents.catalog import Catalog, CompiledIndex
+from martlet.documents.chores import LOOK_AGAIN_SECONDS, Chores
 from martlet.documents.layout import entry_of, numbered, pack_long, row_of, unpack_long
 from martlet.documents.transaction import Transaction
 from martlet.documents.usage import Usage
 from martlet.documents.view import read_id
-from martlet.errors import InvalidInput, LimitExceeded, MartletError
+from martlet.errors import InvalidInput, LimitExceeded
 from martlet.store import Store, Tx
 
 __all__ = ["Housekeeping"]
@@ -33,53 +33,21 @@ _EXPIRE_DOCUMENTS: Final = 100
 _SWEEP_ROWS: Final = 500
 _SWEEP_MS: Final = 600_000
 _FORGET_DAYS: Final = 30  # the version numbers of deleted documents
-_AFTER_ERROR_SECONDS: Final = 1.0
-_LOOK_AGAIN_SECONDS: Final = 60.0  # the wall clock may jump
-_LOG: Final = logging.getLogger("martlet.documents")
 _KINDS: Final = (b"Dd", b"Dh", b"Dg", b"Di", b"Dx")
 
 
-class Housekeeping:
+class Housekeeping(Chores):
     """`pinned`: number of a collection -> stamp from which on its past must stay."""
 
     def __init__(self, store: Store, clock: Clock, catalog: Catalog, pinned: Callable[[], dict[int, int]], holder: str) -> None:
+        super().__init__("documents")
         self._store = store
         self._clock = clock
         self._catalog = catalog
         self._pinned = pinned
         self._holder = holder
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self._swept_at_ms = 0
         self._standby_until_ms = 0
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._loop(), name="documents housekeeping")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-
-    def wake(self) -> None:
-        """There may be something to do."""
-        self._wake.set()
-
-    async def _loop(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                await self.run_due()
-                delay = self._delay_seconds()
-            except MartletError as error:
-                _LOG.error("housekeeping of documents pauses: %s", error)
-                delay = _AFTER_ERROR_SECONDS
-            timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
-            try:
-                await self._wake.wait()
-            finally:
-                timer.cancel()
 
     def _delay_seconds(self) -> float:
         now_ms = self._clock.now_ms()
@@ -88,7 +56,7 @@ class Housekeeping:
         if due:
             times.append(unpack_long(due[0][0][2:10]))
         due_at_ms = max(min(times), self._standby_until_ms)
-        return min(max(due_at_ms - now_ms + 1, 1) / 1000, _LOOK_AGAIN_SECONDS)
+        return min(max(due_at_ms - now_ms + 1, 1) / 1000, LOOK_AGAIN_SECONDS)
 
     async def run_due(self) -> None:
         """Do everything that can be done now."""

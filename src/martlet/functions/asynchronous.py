@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -26,13 +26,16 @@ from martlet.functions import failures
 from martlet.functions.failures import FailedEvent
 from martlet.functions.lineage import passed_through
 from martlet.limits import LIMITS
-from martlet.store import Store, Tx, keys
+from martlet.store import Reader, Store, Tx, is_alive, keys
 from martlet.types import Invocation, Outcome
 
 __all__ = ["Asynchronous", "Event", "Treatment"]
 
 _ROW: Final = "async.event"  # (.., id) -> Event
 _OUT: Final = "async.out"  # (.., id) -> Parcel: a record on its way to a queue, topic, bus or bucket
+_NODE_ROW: Final = "async.node.event"  # (.., node, id): the same of a node of a shared database, which alone runs it
+_NODE_OUT: Final = "async.node.out"
+_ADOPTED: Final = 20  # rows that one transaction takes over: payloads are at most 1 MB
 _PAGE: Final = 500
 _CONCURRENCY: Final = LIMITS["asynchronous_concurrency"].default
 _AT_MOST: Final = LIMITS["asynchronous_events"].default
@@ -127,6 +130,39 @@ _DECODE = msgspec.msgpack.Decoder(Event).decode
 _DECODE_PARCEL = msgspec.msgpack.Decoder(Parcel).decode
 
 
+class _Rows:
+    """Where the events and parcels of one owner are: a node of a shared database, or "" for the only process there is."""
+
+    __slots__ = ("events", "node", "parcels")
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.events = (_NODE_ROW, node) if node else (_ROW,)
+        self.parcels = (_NODE_OUT, node) if node else (_OUT,)
+
+    def event(self, id: str) -> bytes:
+        return keys.encode(*self.events, id)
+
+    def parcel(self, id: str) -> bytes:
+        return keys.encode(*self.parcels, id)
+
+    def is_ours(self, tx: Tx, id: str) -> bool:
+        """Whether no other node has taken it over."""
+        return not self.node or tx.get(self.event(id)) is not None
+
+
+def _owners(reader: Reader) -> set[str]:
+    """Whoever has events or parcels, "" for an only process (of a store that was copied)."""
+    found = {""}
+    for table in (_NODE_ROW, _NODE_OUT):
+        low, high = keys.prefix_range(table)
+        while page := reader.scan(low, high, 1):
+            node = str(keys.decode(page[0][0])[1])
+            found.add(node)
+            low = keys.prefix_range(table, node)[1]
+    return found
+
+
 class Asynchronous:
     """The queue of asynchronous events of one platform. All methods run on the event loop."""
 
@@ -163,24 +199,93 @@ class Asynchronous:
         self._timer_at_ms = 0
         self._started = self._stopping = False
         self._settled = asyncio.Event()  # something has ended and is recorded
+        self._rows = _Rows(store.node if store.shared else "")
+        self._runs: set[str] = set()
+        self._adopting: set[asyncio.Task[None]] = set()
 
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Read what an earlier process left, and go on with it."""
-        low, high = keys.prefix_range(_ROW)
+        """Read what an earlier process left, and what nodes left that are gone, and go on with it."""
+        await self._read_own()
+        self._started = True
+        parcels = self._store.read(lambda reader: reader.scan(*keys.prefix_range(*self._rows.parcels), limit=_PAGE))
+        for key, raw in parcels:
+            self._send(str(keys.decode(key)[-1]), _DECODE_PARCEL(raw))
+        self._start_due()
+        for node in sorted(self._store.read(_owners) - {self._rows.node}):
+            await self._adopt(node)
+        self._store.on_departure(self._departed)
+        self._store.on_return(self._returned)
+
+    async def _read_own(self) -> None:
+        low, high = keys.prefix_range(*self._rows.events)
         while True:
             page = self._store.read(lambda reader, low=low: reader.scan(low, high, _PAGE))  # type: ignore[misc]
             for _, raw in page:
-                self._enter(_DECODE(raw))
+                event = _DECODE(raw)
+                if event.id not in self._runs:
+                    self._enter(event)
             if len(page) < _PAGE:
                 break
             low = page[-1][0] + b"\x00"
             await asyncio.sleep(0)
-        self._started = True
-        parcels = self._store.read(lambda reader: reader.scan(*keys.prefix_range(_OUT), limit=_PAGE))
-        for key, raw in parcels:
-            self._send(str(keys.decode(key)[1]), _DECODE_PARCEL(raw))
+
+    # --- other nodes ----------------------------------------------------------------------------------------------
+
+    def _departed(self, node: str) -> None:
+        self._in_background(self._adopt(node))
+
+    def _returned(self) -> None:
+        self._in_background(self._read_again())
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    async def _adopt(self, node: str) -> None:
+        """Make a dead node's events ours, row by row: each has one owner at any time, and what that one still does with it is
+        lost (`_Rows.is_ours`). What it was running runs again."""
+        theirs = _Rows(node)
+
+        def take(tx: Tx) -> tuple[list[Event], list[tuple[str, Parcel]]]:
+            if self._store.shared and node and is_alive(tx, node, tx.now_ms):
+                return [], []
+            events, parcels = [], []
+            for key, raw in tx.scan(*keys.prefix_range(*theirs.events), limit=_ADOPTED // 2):
+                event = _DECODE(raw)
+                tx.delete(key)
+                tx.put(self._rows.event(event.id), raw)
+                events.append(event)
+            for key, raw in tx.scan(*keys.prefix_range(*theirs.parcels), limit=_ADOPTED - len(events)):
+                id = str(keys.decode(key)[-1])
+                tx.delete(key)
+                tx.put(self._rows.parcel(id), raw)
+                parcels.append((id, _DECODE_PARCEL(raw)))
+            return events, parcels
+
+        while not self._stopping:
+            try:
+                events, parcels = await self._store.transact(take)
+            except MartletError as error:
+                _LOG.error("the events of node %s are not taken over yet: %s", node, error.message)
+                await asyncio.sleep(_AFTER_ERROR_SECONDS)
+                continue
+            for event in events:
+                self._offer(event)
+            for id, parcel in parcels:
+                self._send(id, parcel)
+            if not events and not parcels:
+                return
+
+    async def _read_again(self) -> None:
+        """We were taken for dead: another node may have our events, so that what waits is read anew."""
+        for lane in self._lanes.values():
+            self._count -= len(lane.waiting)
+            self._held_bytes -= sum(len(one.event.payload) + len(one.event.response) for one in lane.waiting if one.event)
+            lane.waiting.clear()
+        await self._read_own()
         self._start_due()
 
     async def stop(self, grace_seconds: float = 5.0) -> None:
@@ -195,7 +300,7 @@ class Asynchronous:
             _LOG.warning("asynchronous events still run at the stop; they will be run again")
         if self._settling is not None:
             await self._settling
-        for task in self._delivering:
+        for task in (*self._delivering, *self._adopting):
             task.cancel()
         await asyncio.gather(*self._delivering, return_exceptions=True)
 
@@ -238,7 +343,7 @@ class Asynchronous:
             ready_at_ms=now_ms,
             trace=trace,
         )
-        key, row = keys.encode(_ROW, event.id), _ENCODE(event)
+        key, row = self._rows.event(event.id), _ENCODE(event)
         if self._ended and self._settling is None:
             self._begin_settling()  # into the same commit
         self._accepting += 1
@@ -322,10 +427,11 @@ class Asynchronous:
                     self._count -= 1
                     continue
             lane.running += 1
+            self._runs.add(event.id)
             self._start(event)
 
     def _again(self, id: str) -> Event | None:
-        raw = self._store.read(lambda reader: reader.get(keys.encode(_ROW, id)))
+        raw = self._store.read(lambda reader: reader.get(self._rows.event(id)))
         return None if raw is None else _DECODE(raw)
 
     def _start(self, event: Event) -> None:
@@ -407,12 +513,14 @@ class Asynchronous:
             now_ms = self._clock.now_ms()
             steps = [self._step_or_failure(ended, now_ms) for ended in batch]
 
-            def write(tx: Tx, steps: list[_Step] = steps) -> None:
-                for step in steps:
-                    step.write(tx)
+            def write(tx: Tx, steps: list[_Step] = steps) -> list[_Step]:
+                ours = [step for step in steps if self._rows.is_ours(tx, step.event.id)]
+                for step in ours:
+                    step.write(tx, self._rows)
+                return ours
 
             try:
-                await self._store.transact(write)
+                kept = await self._store.transact(write)
             except MartletError as error:
                 _LOG.error("how asynchronous events ended is not recorded yet: %s", error.message)
                 if self._stopping:
@@ -421,7 +529,7 @@ class Asynchronous:
                 continue
             del self._ended[: len(batch)]
             for step in steps:
-                self._after(step)
+                self._after(step if len(kept) == len(steps) or step in kept else _Step(step.event))
             if self._crowded():
                 self._start_soon()
             elif not self._stopping:
@@ -442,6 +550,7 @@ class Asynchronous:
     def _after(self, step: _Step) -> None:
         lane = self._lanes[step.event.function]
         lane.running -= 1
+        self._runs.discard(step.event.id)
         self._count -= 1
         if step.again is not None:
             if not step.failed:
@@ -561,7 +670,7 @@ class Asynchronous:
                     break
             await asyncio.sleep(delay_ms * random.uniform(0.0005, 0.001))
             delay_ms = min(2 * delay_ms, most)
-        key = keys.encode(_OUT, id)
+        key = self._rows.parcel(id)
         await self._store.transact(lambda tx: tx.delete(key))
 
 
@@ -578,16 +687,16 @@ class _Step:
         self.next: list[Event] = []
         self.parcels: list[tuple[str, Parcel]] = []
 
-    def write(self, tx: Tx) -> None:
-        key = keys.encode(_ROW, self.event.id)
+    def write(self, tx: Tx, rows: _Rows) -> None:
+        key = rows.event(self.event.id)
         if self.again is None:
             tx.delete(key)
         elif self.failed:  # that it was throttled need not be written: its row says already that it waits
             tx.put(key, _ENCODE(self.again))
         for event in self.next:
-            tx.put(keys.encode(_ROW, event.id), _ENCODE(event))
+            tx.put(rows.event(event.id), _ENCODE(event))
         for id, parcel in self.parcels:
-            tx.put(keys.encode(_OUT, id), _ENCODE(parcel))
+            tx.put(rows.parcel(id), _ENCODE(parcel))
         if self.kept is not None:
             failures.write(tx, self.kept)
 

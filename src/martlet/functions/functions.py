@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from martlet.clock import Clock, token_hex, uuid4_text
-from martlet.errors import DeployFailed, LimitExceeded, NotFound
+from martlet.errors import DeployFailed, LimitExceeded, MartletError, NotFound
 from martlet.functions import egress
 from martlet.functions.builder import Build, Builder
 from martlet.functions.debugging import Session, told
@@ -26,7 +26,7 @@ from martlet.functions.register import Register
 from martlet.functions.runtimes import RUNTIMES, Ahead, Plan, Runtimes, native_environment
 from martlet.functions.sandbox import Ended, HostReport, InstanceSpec, SandboxHost, Started, ZygoteSpec
 from martlet.limits import LIMITS, exceeded
-from martlet.store import Reader, Store, Tx, keys
+from martlet.store import Folders, Reader, Store, Tx, keys
 from martlet.telemetry import Registry
 from martlet.types import ACCOUNT, FunctionConfig, FunctionVersion, Invocation, Outcome
 
@@ -39,6 +39,7 @@ _SAMPLE_NS = 100_000_000
 _ZYGOTES_AT_MOST = 24
 _DEBUGGER_MB = 256
 _HOT_NS = 60_000_000_000  # a zygote that was wanted within this keeps all its stem cells, others one
+_FOLLOW_AGAIN_SECONDS = 1.0
 _KEPT_AFTER_DEPLOY = 32  # verified instances are kept warm up to this many on the host
 # Ends that a handler cannot write into its log itself. Who called over HTTP is not told them either.
 _UNSAID = frozenset(
@@ -105,26 +106,31 @@ class Functions:
         self._pool_cpu: dict[int, tuple[int, int]] = {}
         self._closing = False
         self._builder = Builder(self, data)
+        self.folders = Folders(store, data)
+        self._following: asyncio.Task[None] | None = None  # what other nodes published
         self._learned: dict[tuple[str, str, tuple[str, ...]], Ahead] = {}  # layer, Python, imports → what came of them
         self._invocations = metrics.counter("martlet_invocations_total", "Invocations that ran")
         self._function_errors = metrics.counter("martlet_function_errors_total", "Invocations that ended in a function error")
         self._refusals = metrics.counter("martlet_refusals_total", "Invocations refused before they ran")
         self._colds = metrics.counter("martlet_cold_starts_total", "Invocations that were the first of their instance")
         self._metrics = metrics
-        self._egress_out = metrics.counter(
-            "martlet_egress_bytes_out_total", "Bytes that functions sent through the egress proxy"
-        )
-        self._egress_in = metrics.counter("martlet_egress_bytes_in_total", "Bytes that functions got through the egress proxy")
+        through = "through the egress proxy"
+        self._egress_out = metrics.counter("martlet_egress_bytes_out_total", f"Bytes that functions sent {through}")
+        self._egress_in = metrics.counter("martlet_egress_bytes_in_total", f"Bytes that functions got {through}")
         metrics.gauge("martlet_instances", "Running sandboxes", lambda: [({}, float(len(self._all)))])
 
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> HostReport:
         """Open the sandbox host, read the registry, and boot the zygotes that the newest functions need."""
+        low, high = keys.prefix_range("fn")
+        self._store.watch(low, high, self._others_published)
         self.report = await self._host.open(
             self._on_started, self._on_ended, lambda text: self.logs.platform("_platform", text)
         )
         self._store.read(self._load)
+        for version in list(self._versions.values()):
+            await self.share(version)
         newest = sorted(self._versions.values(), key=lambda version: -version.created_at_ms)
         self._want(self.runtimes.bare(), hot=False)
         for version in newest[:4]:
@@ -154,7 +160,7 @@ class Functions:
             self._reaper.cancel()
         for pool in list(self._pools.values()):
             pool.retire(None)
-        for task in list(self._proxies):
+        for task in (*self._proxies, *([self._following] if self._following is not None else ())):
             task.cancel()
         await self._host.close()
         for pool, instance in list(self._all.values()):
@@ -229,6 +235,7 @@ class Functions:
             if config.reserved != 0:
                 await self._verify(pool)
             try:
+                await self.share(version)
                 await self._store.transact(lambda tx: tx.put(keys.encode("fn", name), _encode(version)))
             except BaseException:
                 pool.retire(None)
@@ -271,6 +278,7 @@ class Functions:
     async def restore(self, previous: FunctionVersion) -> None:
         """Back to an earlier version, without a check: it has served before."""
         async with self._locks.setdefault(previous.name, asyncio.Lock()):
+            await self.share(previous)
             await self._store.transact(lambda tx: tx.put(keys.encode("fn", previous.name), _encode(previous)))
             self._register.share(previous.name).reserved = previous.config.reserved
             self._swap(previous.name, previous, self._new_pool(previous))
@@ -290,6 +298,68 @@ class Functions:
             self._drop_pool(name)
         self._register.forget(name)
         self._locks.pop(name, None)
+
+    # --- other nodes
+
+    async def share(self, version: FunctionVersion) -> None:
+        """Let code and layers of a version be on this node, and within reach of all others. What is nowhere is said by name."""
+        for kind, addresses in (
+            ("code", (version.code,)),
+            ("layers", (version.layer,)),
+            ("layers-lambda", version.config.layers),
+        ):
+            for address in addresses:
+                if await self.folders.have(kind, address):
+                    await self.folders.keep(kind, address)
+                else:
+                    self.logs.platform(
+                        version.name, f"{kind}/{address} is neither on this node nor in the store: deploy it again"
+                    )
+
+    def _others_published(self, changed: Sequence[bytes] | None) -> None:
+        names = None if changed is None else {str(keys.decode(key)[1]) for key in changed}
+        self._following = asyncio.get_running_loop().create_task(self._follow(names, self._following))
+
+    async def followed(self) -> None:
+        """Return when what other nodes had published by now serves here."""
+        if self._following is not None:
+            await asyncio.wait([self._following])
+
+    async def _follow(self, names: set[str] | None, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        pause = _FOLLOW_AGAIN_SECONDS
+        while names is None or names:
+            try:
+                if names is None:
+                    rows = await self._store.look(lambda reader: reader.scan(*keys.prefix_range("fn"), limit=100_000))
+                    names = {*self._versions, *(str(keys.decode(key)[1]) for key, _ in rows)}
+                for name in sorted(names):
+                    await self._follow_one(name)
+                    names.discard(name)
+            except (MartletError, OSError) as error:
+                self.logs.platform("_platform", f"what another node published does not serve here yet: {error}")
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 60.0)
+
+    async def _follow_one(self, name: str) -> None:
+        """Serve what the store says, published by another node."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            row = await self._store.look(lambda reader: reader.get(keys.encode("fn", name)))
+            known = self._versions.get(name)
+            if row is None:
+                if known is not None:
+                    del self._versions[name]
+                    self._drop_pool(name)
+                    self._register.forget(name)
+                return
+            version = _decode(row)
+            if version != known:
+                await self.share(version)
+                await asyncio.to_thread(self.runtimes.prepare, version)
+                self._register.share(name).reserved = version.config.reserved
+                self._swap(name, version, self._new_pool(version))
+                self._want_for(version)
 
     def _drop_pool(self, key: str) -> None:
         pool = self._pools.pop(key, None)

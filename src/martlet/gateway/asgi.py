@@ -6,20 +6,16 @@ One task a request: comfortable, not the hot path. https://asgi.readthedocs.io/e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from martlet.errors import MartletError
 from martlet.gateway.answer import problem
-from martlet.gateway.http import Exchange
+from martlet.gateway.asgi_scope import AsgiApp, Message, common_scope
+from martlet.gateway.asgi_socket import SocketRun
+from martlet.gateway.exchange import Exchange
+from martlet.gateway.websocket import wants_websocket
 
 __all__ = ["AsgiApp", "AsgiHandler"]
-
-Message = MutableMapping[str, Any]
-AsgiApp = Callable[
-    [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
-]
 
 
 class AsgiHandler:
@@ -28,7 +24,7 @@ class AsgiHandler:
     `scope["martlet.respond"](status, headers, body)` gives a whole answer at once, which costs half of two messages.
 
     An app that fails before its answer begins is answered for with 500; after that the answer is cut. A disconnect never
-    cancels the app: it reads http.disconnect, and its sends raise `OSError`.
+    cancels the app: it reads http.disconnect, and its sends raise `OSError`. Who asks for a WebSocket gets that kind of scope.
     """
 
     def __init__(self, app: AsgiApp) -> None:
@@ -36,7 +32,8 @@ class AsgiHandler:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __call__(self, exchange: Exchange) -> None:
-        task = asyncio.get_running_loop().create_task(_Run(exchange).run(self._app))
+        run = SocketRun(exchange) if wants_websocket(exchange.request) else _Run(exchange)
+        task = asyncio.get_running_loop().create_task(run.run(self._app))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -76,24 +73,12 @@ class _Run:
             exchange.abort()  # does nothing once the client is gone
 
     def _scope(self) -> dict[str, Any]:
-        request = self._exchange.request
-        host, _, port = request.host.rpartition(b":")
-        server = (host.decode("ascii"), int(port)) if host and port.isdigit() else (request.host.decode("ascii"), None)
         return {
+            **common_scope(self._exchange.request),
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},
-            "http_version": request.version,
-            "method": request.method,
-            "scheme": request.scheme,
-            "path": unquote_to_bytes(request.path).decode("utf-8", "replace"),
-            "raw_path": request.path,
-            "query_string": request.query,
-            "root_path": "",
-            "headers": [(name.lower(), value) for name, value in request.headers],
-            "client": request.client,
-            "server": server,
+            "method": self._exchange.request.method,
             "extensions": {"http.response.trailers": {}},
-            "martlet.context": request.context,
             "martlet.left": self._left,
             "martlet.respond": self._respond,
         }

@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from martlet.clock import Clock, uuid4_text
-from martlet.errors import AccessDenied, InvalidInput, MartletError, MethodNotAllowed, NotFound, Overloaded, Unauthenticated
+from martlet.errors import (
+    AccessDenied,
+    InvalidInput,
+    MartletError,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    Unauthenticated,
+    Unsupported,
+)
 from martlet.gateway.answer import Headers, problem
 from martlet.gateway.apis.backend import Backend
 from martlet.gateway.apis.front import ApiEdge, elsewhere
@@ -32,6 +41,7 @@ from martlet.gateway.router import Elsewhere, Match, RouteTable
 from martlet.gateway.router import MethodNotAllowed as OtherMethods
 from martlet.gateway.throttle import Buckets
 from martlet.gateway.visitors import Mounted, Visitors
+from martlet.gateway.websocket import wants_websocket
 from martlet.limits import LIMITS
 from martlet.telemetry import Registry
 from martlet.types import Invocation, Outcome, Route
@@ -53,11 +63,12 @@ _TIMEOUT_TYPE: Final = "Sandbox.Timedout"
 class _Plan:
     """What is known of a route before the first request."""
 
-    __slots__ = ("buckets", "builder", "choice", "cors", "denied", "guarded", "old_format", "target", "user", "users")
+    __slots__ = ("app", "buckets", "builder", "choice", "cors", "denied", "guarded", "old_format", "target", "user", "users")
 
     def __init__(
         self, app: str, route: Route, cors: CorsPolicy | None, buckets: Buckets | None, denied: MartletError | None
     ) -> None:
+        self.app = app
         self.old_format = route.payload_format == "1.0"
         self.builder: EventBuilder = EventV1(app, route) if self.old_format else EventV2(app, route)
         self.target = Target(route.upstream) if route.upstream is not None else None
@@ -131,11 +142,12 @@ class _Flight:
         exchange.on_pause = self.pause
         exchange.on_drain = self.resume
         exchange.start(status, self.all_headers(headers))
-        self.edge.count(status)
+        self.edge.count(status, self.plan.app)
 
     def chunk(self, data: bytes) -> None:
         """Part of a streamed answer."""
         if self.streaming:
+            self.edge.meter(self.plan.app, 0, len(data))
             self.exchange.write(data)
 
     # to functions
@@ -164,7 +176,7 @@ class _Flight:
         return headers + self.headers
 
     def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        self.edge.count(status)
+        self.edge.count(status, self.plan.app, len(body))
         self.exchange.respond(status, self.all_headers(headers), body)
 
     def fail(self, status: int) -> None:
@@ -197,6 +209,7 @@ class Edge:
         registry: Registry | None = None,
         domains: Iterable[str] = ("localhost",),
         called_hosts: tuple[str, ...] = (),
+        meter: Callable[[str, int, int], None] = lambda app, requests, size: None,
     ) -> None:
         overrides = dict(limits or {})
         for key in overrides:
@@ -209,6 +222,7 @@ class Edge:
         self._dispatch = dispatch
         self._clock = clock
         self._access = access
+        self.meter = meter  # (app, requests, bytes of their answers)
         self._domains = tuple(domains)
         self._max_flights = overrides.get("requests_in_flight", LIMITS["requests_in_flight"].default)
         self._request_ns = overrides.get("request_seconds", LIMITS["request_seconds"].default) * _SECOND
@@ -221,6 +235,8 @@ class Edge:
         self._overloaded = problem(Overloaded(f"limit requests_in_flight is {self._max_flights}"))
         told = "apps beside the first one that was started answer at http://<app>.localhost:<port>"
         self._not_found = problem(NotFound("no route fits this host, method and path", remedy=told))
+        other = "WebSocket APIs of templates speak it (AWS::ApiGatewayV2::Api), and GraphQL subscriptions on the api listener"
+        self._no_sockets = problem(Unsupported("routes of apps speak no WebSocket", remedy=other, field="Upgrade"))
         known = registry or Registry()
         text = "Answers of the public edge, by class of their status"
         self._counters = [known.counter("martlet_http_answers_total", text, status=f"{digit}xx") for digit in range(2, 6)]
@@ -296,6 +312,9 @@ class Edge:
             self._unmatched(exchange, match)
             return
         plan: _Plan = match.plan
+        if wants_websocket(request):
+            self._problem(exchange, 501, self._no_sockets)
+            return
         if plan.target is not None:
             self._send_on(exchange, plan, plan.target)
             return
@@ -431,9 +450,11 @@ class Edge:
         self.count(status)
         exchange.respond(status, [*found[0], *more], found[1])
 
-    def count(self, status: int) -> None:
-        """An answer with this status leaves."""
+    def count(self, status: int, app: str = "", size: int = 0) -> None:
+        """An answer with this status leaves, for the app (or "@" and the function) whose route it is; `size` bytes of body."""
         self._counters[status // 100 - 2].value += 1
+        if app:
+            self.meter(app, 1, size)
 
     # flights
 

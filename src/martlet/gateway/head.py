@@ -216,7 +216,7 @@ def _second_opinion(raw: bytes) -> None:
     try:
         httptools.HttpRequestParser(_SILENT).feed_data(b"POST / HTTP/1.1\r\n" + raw + b"\r\n")
     except httptools.HttpParserUpgrade:
-        pass  # llhttp stops at `Upgrade`, having read the head to its end; we do not upgrade
+        pass  # llhttp stops at `Upgrade`, having read the head to its end; what follows is not its to read
     except httptools.HttpParserError as error:
         raise _malformed(f"header fields: {error}") from error
 

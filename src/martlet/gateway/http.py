@@ -19,6 +19,7 @@ from martlet.clock import Clock
 from martlet.errors import InvalidInput, MartletError, Overloaded, StartFailed
 from martlet.gateway.answer import Headers, field_block, problem, status_line
 from martlet.gateway.chunked import ChunkedBody
+from martlet.gateway.exchange import Exchange, Successor
 from martlet.gateway.head import Fields, Refused, Request, join, parse_fields, parse_line, partial_fault
 from martlet.gateway.stream import BodyStream, Upload
 from martlet.limits import LIMITS, exceeded
@@ -27,164 +28,10 @@ __all__ = ["Exchange", "Headers", "HttpServer", "Request"]
 
 _SWEEP_SECONDS: Final = 1.0
 _READ_AHEAD_BYTES: Final = 65_536  # read while an answer is due; then reading pauses
-_ONE_WRITE_BYTES: Final = 65_536  # up to here head and body are joined; beyond, handed over as two buffers of one writev
 _LINGER_SECONDS: Final = 5  # after an early answer: time for the client to read it (RFC 9112 section 9.6)
 _NEVER: Final = 1 << 62
 _SECOND: Final = 1_000_000_000
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-
-_FRESH, _STREAMING, _DONE = range(3)
-_TO_CLOSE: Final = -1  # a streamed body without a length, ended by closing (HTTP/1.0)
-_CHUNKED: Final = -2
-_NO_BODY: Final = -3
-
-
-class Exchange:
-    """One request and its answer: `respond` once, or `start`, `write` …, `end`.
-
-    Once the client is gone (`connected` is false) all of these do nothing. `paused` says that the client reads too slowly;
-    `on_pause` and `on_drain` tell when that begins and ends, `on_disconnect` when the client leaves before the end, `on_eof`
-    when it will send nothing more: it may still read, but mostly it has left.
-    """
-
-    __slots__ = ("_connection", "_left", "_phase", "held", "on_disconnect", "on_drain", "on_eof", "on_pause", "request")
-
-    def __init__(self, connection: _Connection, request: Request, held: int) -> None:
-        self._connection: _Connection | None = connection
-        self._phase = _FRESH
-        self._left = 0
-        self.request = request
-        self.held = held  # bytes of the listener's request_buffer_bytes
-        self.on_disconnect: Callable[[], None] | None = None
-        self.on_drain: Callable[[], None] | None = None
-        self.on_eof: Callable[[], None] | None = None
-        self.on_pause: Callable[[], None] | None = None
-
-    @property
-    def connected(self) -> bool:
-        return self._connection is not None
-
-    @property
-    def started(self) -> bool:
-        """An answer has begun."""
-        return self._phase != _FRESH
-
-    @property
-    def paused(self) -> bool:
-        """What was written waits for the client; write no more until `on_drain`."""
-        return self._connection is not None and self._connection.write_paused
-
-    def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """The whole answer. Content-Length, Date and Connection are ours. Raises `ValueError` for a line break in a header."""
-        connection = self._connection
-        if connection is None:
-            return
-        if self._phase != _FRESH:
-            raise RuntimeError("this exchange has its answer already")
-        request = self.request
-        server = connection.server
-        keep = request.keep_alive and not server.stopping and connection.upload is None
-        head = status_line(status) + field_block(headers, server.date)
-        if status != 204 and status >= 200 and status != 304:
-            head += b"content-length: %d\r\n" % len(body)
-            if request.method == "HEAD":
-                body = b""
-        else:
-            body = b""
-        head += _connection_line(request, keep)
-        self._phase = _DONE
-        self._connection = None
-        if len(body) <= _ONE_WRITE_BYTES:
-            connection.transport.write(head + body)
-        else:
-            connection.transport.writelines((head, body))
-        connection.finished(self, keep)
-
-    def start(self, status: int, headers: Headers) -> None:
-        """Begin a streamed answer: by the Content-Length given, else chunked (1.1), else until close (1.0)."""
-        connection = self._connection
-        if connection is None:
-            return
-        if self._phase != _FRESH:
-            raise RuntimeError("this exchange has its answer already")
-        request = self.request
-        block = field_block(headers, connection.server.date)
-        length = next((value for name, value in headers if name.lower() == b"content-length"), None)
-        framing = b""
-        if status in (204, 304) or status < 200:
-            self._left = _NO_BODY
-        elif length is not None:
-            if not length.isdigit():
-                raise ValueError("the Content-Length given is not a number")
-            framing = b"content-length: %b\r\n" % length
-            self._left = _NO_BODY if request.method == "HEAD" else int(length)
-        elif request.version == "1.1":
-            framing = b"transfer-encoding: chunked\r\n"
-            self._left = _NO_BODY if request.method == "HEAD" else _CHUNKED
-        else:
-            self._left = _NO_BODY if request.method == "HEAD" else _TO_CLOSE
-            request.keep_alive = False
-        request.keep_alive = request.keep_alive and not connection.server.stopping and connection.upload is None
-        self._phase = _STREAMING
-        connection.transport.write(status_line(status) + block + framing + _connection_line(request, request.keep_alive))
-
-    def write(self, chunk: bytes) -> None:
-        """Part of a streamed body. Raises `ValueError` beyond the Content-Length given."""
-        connection = self._connection
-        if connection is None or not chunk:
-            return
-        if self._phase != _STREAMING:
-            raise RuntimeError("write comes between start and end")
-        if self._left == _CHUNKED:
-            connection.transport.writelines((b"%x\r\n" % len(chunk), chunk, b"\r\n"))
-        elif self._left == _TO_CLOSE:
-            connection.transport.write(chunk)
-        elif self._left != _NO_BODY:
-            if len(chunk) > self._left:
-                raise ValueError("the body is longer than its Content-Length")
-            self._left -= len(chunk)
-            connection.transport.write(chunk)
-
-    def end(self, trailers: Headers = ()) -> None:
-        """The end of a streamed answer. A body shorter than its Content-Length ends as an `abort`."""
-        connection = self._connection
-        if connection is None:
-            return
-        if self._phase != _STREAMING:
-            raise RuntimeError("end comes after start")
-        if self._left > 0:
-            self.abort()
-            return
-        if self._left == _CHUNKED:
-            connection.transport.write(b"0\r\n" + field_block(trailers, b"") + b"\r\n")
-        self._phase = _DONE
-        self._connection = None
-        connection.finished(self, self.request.keep_alive)
-
-    def abort(self) -> None:
-        """Give up: the client sees a truncated answer (no last chunk, a short body, or a reset), never a complete one."""
-        connection = self._connection
-        if connection is None:
-            return
-        reset = self._phase == _FRESH or self._left == _TO_CLOSE
-        self._phase = _DONE
-        self._connection = None
-        connection.exchange = None
-        connection.release(self)
-        connection.cut(reset)
-
-    def disconnect(self) -> None:
-        """The connection's word that it is lost."""
-        self._connection = None
-        self._phase = _DONE
-        if self.on_disconnect is not None:
-            self.on_disconnect()
-
-
-def _connection_line(request: Request, keep: bool) -> bytes:
-    if not keep:
-        return b"connection: close\r\n\r\n"
-    return b"\r\n" if request.version == "1.1" else b"connection: keep-alive\r\n\r\n"
 
 
 class _Connection(asyncio.Protocol):
@@ -202,6 +49,7 @@ class _Connection(asyncio.Protocol):
         "parsing",
         "read_paused",
         "server",
+        "successor",
         "transport",
         "unread",
         "unsent",
@@ -218,6 +66,7 @@ class _Connection(asyncio.Protocol):
         self.exchange: Exchange | None = None  # the request in service
         self.upload: Upload | None = None
         self.fields: Fields | None = None  # of the last request: clients repeat themselves
+        self.successor: Successor | None = None  # who has the transport after an upgrade
         self.unread = b""
         self.parsing = False
         self.closing = False  # an answer said "close": what still arrives is thrown away
@@ -302,6 +151,8 @@ class _Connection(asyncio.Protocol):
         except Refused as refused:
             self.refuse(refused.status, refused.error)
         self.parsing = False
+        if self.successor is not None and at < len(data):
+            self.successor.data_received(data[at:])
         if self.closing:
             return
         self.unread = data[at:] if at else data
@@ -518,6 +369,28 @@ class _Connection(asyncio.Protocol):
                 headers, body = problem(MartletError("internal error"))
                 exchange.respond(500, headers, body)
 
+    # another protocol
+
+    def succeed(self, exchange: Exchange, successor: Successor) -> None:
+        """Hand the connection over, with what was read ahead of the upgrade."""
+        self.exchange = None
+        self.release(exchange)
+        self.closing = True
+        self.successor = successor
+        successor.listener = self.server
+        self.server.replace(self, successor)
+        self.transport.set_protocol(successor)
+        successor.connection_made(self.transport)
+        if self.write_paused:
+            successor.pause_writing()
+        if self.read_paused:
+            self.transport.resume_reading()
+        ahead, self.unread = self.unread, b""
+        if ahead and not self.parsing:
+            successor.data_received(ahead)
+        if self.eof and not successor.eof_received():
+            self.transport.close()
+
     # answering
 
     def finished(self, exchange: Exchange, keep: bool) -> None:
@@ -678,7 +551,9 @@ class HttpServer:
         self.body_rate = limit("body_bytes_per_second_min")
         self.keep_alive_ns = limit("keep_alive_seconds") * _SECOND
         self.response_write_ns = limit("response_write_seconds") * _SECOND
-        self.connections: set[_Connection] = set()
+        self.max_websockets = limit("websockets")
+        self.connections: set[_Connection | Successor] = set()
+        self.successors = 0  # of these, the ones that speak something else by now
         self.buffered = 0  # bytes of request bodies in memory
         self.stopping = False
         self.now = 0
@@ -774,6 +649,19 @@ class HttpServer:
             self.sweep()
         if count >= self.max_connections:
             connection.refuse(503, Overloaded(f"limit connections is {self.max_connections}"))
+
+    def replace(self, connection: _Connection, successor: Successor) -> None:
+        """The connection speaks another protocol from now on."""
+        self.connections.discard(connection)
+        self.connections.add(successor)
+        self.successors += 1
+
+    def lost(self, successor: Successor) -> None:
+        """A connection that spoke another protocol is gone."""
+        if successor in self.connections:
+            self.connections.discard(successor)
+            self.successors -= 1
+            self.departed()
 
     def departed(self) -> None:
         """A connection was lost."""

@@ -21,13 +21,11 @@ _TOKEN_MOST: Final = 8_192
 
 class Mounted:
     """The context of a request to the endpoints of `users` of `app`; `path` is what is below them. `headers` go with its
-    answer, `count` is told its status."""
+    answer, `count` is told its status, its app and its size."""
 
     __slots__ = ("app", "count", "headers", "path", "users")
 
-    def __init__(
-        self, app: str, users: str, path: str, headers: list[tuple[bytes, bytes]], count: Callable[[int], None]
-    ) -> None:
+    def __init__(self, app: str, users: str, path: str, headers: list[tuple[bytes, bytes]], count: Callable[..., None]) -> None:
         self.app = app
         self.users = users
         self.path = path
@@ -46,12 +44,12 @@ class Visitors:
             respond = scope["martlet.respond"]
 
             def told(status: int, own: list[tuple[bytes, bytes]], body: bytes) -> None:
-                mounted.count(status)
+                mounted.count(status, mounted.app, len(body))
                 respond(status, own + mounted.headers, body)
 
             async def sent(message: Any) -> None:
                 if message["type"] == "http.response.start":
-                    mounted.count(message["status"])
+                    mounted.count(message["status"], mounted.app)
                     message = {**message, "headers": [*message["headers"], *mounted.headers]}
                 await send(message)
 

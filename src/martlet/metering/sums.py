@@ -20,10 +20,10 @@ K = TypeVar("K", bound=tuple[int | str, ...])  # (hour since the epoch, whose)
 class HourlySums(Generic[K]):
     """A row is (`rows`, hour, whose) -> `places` sums, 8 bytes each: a ledger may add places, at the end only.
 
-    In the place `largest` stands the largest of the values instead of their sum. Exact after a crash for everything that
-    was counted `flush_ms` before it. Lives on the event loop."""
+    In the place `largest`, where there is one, stands the largest of the values instead of their sum. Exact after a crash for
+    everything that was counted `flush_ms` before it. Lives on the event loop."""
 
-    def __init__(self, store: Store, rows: str, places: int, *, largest: int, flush_ms: int) -> None:
+    def __init__(self, store: Store, rows: str, places: int, *, largest: int | None, flush_ms: int) -> None:
         self._store = store
         self._rows = rows
         self._places = places
@@ -121,10 +121,8 @@ class HourlySums(Generic[K]):
             tx.put(key, self._packed.pack(*total))
 
     def _merge(self, total: list[int], more: list[int]) -> None:
-        largest = max(total[self._largest], more[self._largest])
         for place, value in enumerate(more):
-            total[place] += value
-        total[self._largest] = largest
+            total[place] = max(total[place], value) if place == self._largest else total[place] + value
 
     def _unpacked(self, row: bytes) -> list[int]:
         return list(self._packed.unpack(row.ljust(self._packed.size, b"\x00")))  # a row from before places were added

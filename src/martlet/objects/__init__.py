@@ -9,10 +9,11 @@ it does not do.
 """
 
 from martlet.objects.apps import AppBuckets
-from martlet.objects.blobs import Body, Opened
+from martlet.objects.blobs import Body, Opened, folder_owner
 from martlet.objects.events import EVENT, Notice
+from martlet.objects.files import BucketFiles
 from martlet.objects.lifecycle import Lifecycle
 from martlet.objects.objects import Objects
 from martlet.objects.s3 import S3
 
-__all__ = ["EVENT", "S3", "AppBuckets", "Body", "Lifecycle", "Notice", "Objects", "Opened"]
+__all__ = ["EVENT", "S3", "AppBuckets", "Body", "BucketFiles", "Lifecycle", "Notice", "Objects", "Opened", "folder_owner"]

@@ -33,16 +33,21 @@ class Source(Protocol):
 class Backend(Protocol):
     """Where blobs are. Ids are 32 hexadecimal digits."""
 
+    async def claim(self, owner: str) -> str:
+        """Whose blobs these are: the first that claimed them, from then on. Raises `OSError`."""
+        ...
+
     def draft(self, id: str) -> Draft: ...
     async def open(self, id: str) -> Source:
-        """Raises `FileNotFoundError`."""
+        """This, or its first `read`, raises `FileNotFoundError`."""
         ...
 
     async def remove(self, id: str) -> None:
         """Nothing happens if there is none."""
 
-    def ids(self) -> AsyncIterator[str]:
-        """Every blob that is kept, for the sweep at start. Also removes what drafts of a killed process left."""
+    def ids(self, before_ms: int) -> AsyncIterator[str]:
+        """Blobs, whole or left unfinished by a killed process, for the sweep at start. Where several processes write at once,
+        only what nobody has written to since `before_ms`. Raises `OSError`."""
         ...
 
     async def close(self) -> None: ...

@@ -28,7 +28,6 @@ _NOT_FOUND: Final = {
     "tags": ("NoSuchTagSet", "The TagSet does not exist"),
     "website": ("NoSuchWebsiteConfiguration", "The specified bucket does not have a website configuration"),
     "replication": ("ReplicationConfigurationNotFoundError", "The replication configuration was not found"),
-    "lock": ("ObjectLockConfigurationNotFoundError", "Object Lock configuration does not exist for this bucket"),
 }
 
 
@@ -46,8 +45,6 @@ class BucketOperations(Desk):
         configuration = request.get("CreateBucketConfiguration") or {}
         region = self._region(caller, configuration)
         ownership = settings.ownership_header(request.get("ObjectOwnership"))
-        if request.get("ObjectLockEnabledForBucket"):
-            raise not_implemented("object lock")
         asked = acl.of_request(request, of_object=False)
         if asked is not None and not acl.only_owner(asked):
             if ownership == "BucketOwnerEnforced":
@@ -62,6 +59,8 @@ class BucketOperations(Desk):
         made: dict[str, Any] = {"ownership": ownership, "public_access_block": dict.fromkeys(settings.PUBLIC_ACCESS, True)}
         if asked is not None:
             made["acl"] = asked
+        if request.get("ObjectLockEnabledForBucket"):
+            made["lock"] = {"ObjectLockEnabled": "Enabled"}
         if configuration.get("LocationConstraint") == "EU":
             made["location"] = "EU"  # the old name, which S3 remembers
         if configuration.get("Tags"):
@@ -70,7 +69,7 @@ class BucketOperations(Desk):
                 raise ServiceError("InvalidTag", text + "from your tag keys and try again.", 400)
             made["tags"] = settings.tag_set(configuration["Tags"], of_object=False)
         try:
-            bucket = await self.objects.create(name, made, region)
+            bucket = await self.objects.create(name, made, region, "Enabled" if "lock" in made else "")
         except ServiceError as error:
             if error.name != "BucketAlreadyOwnedByYou" or region != "us-east-1":
                 raise
@@ -166,7 +165,14 @@ class BucketOperations(Desk):
     async def put_bucket_versioning(self, caller: Caller, request: Request) -> None:
         bucket = self.bucket(caller, request, "s3:PutBucketVersioning")
         status = settings.versioning(request.get("VersioningConfiguration") or {})
-        await self.objects.change(bucket.name, lambda found: msgspec.structs.replace(found, versioning=status))
+
+        def switch(found: Bucket) -> Bucket:
+            if status != "Enabled" and "lock" in found.settings:
+                text = "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed."
+                raise ServiceError("InvalidBucketState", text, 409)
+            return msgspec.structs.replace(found, versioning=status)
+
+        await self.objects.change(bucket.name, switch)
 
     # --- settings that are kept as they come
 
@@ -360,10 +366,6 @@ class BucketOperations(Desk):
 
     async def delete_bucket_replication(self, caller: Caller, request: Request) -> None:
         self.bucket(caller, request, "s3:PutReplicationConfiguration")
-
-    async def get_object_lock_configuration(self, caller: Caller, request: Request) -> Request:
-        found: Request = self._setting(caller, request, "s3:GetBucketObjectLockConfiguration", "lock")
-        return found
 
     async def get_bucket_request_payment(self, caller: Caller, request: Request) -> Request:
         self.bucket(caller, request, "s3:GetBucketRequestPayment")

@@ -13,10 +13,11 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from martlet.errors import ServiceError
-from martlet.objects import access, acl, checksums, lifecycle, rows, settings, words
+from martlet.objects import access, acl, checksums, lifecycle, locks, rows, settings, words
 from martlet.objects.access import Asker
 from martlet.objects.blobs import Body, Plain, Staged
 from martlet.objects.checksums import ALGORITHMS, member_of
+from martlet.objects.encryption import Encryption
 from martlet.objects.events import Cause
 from martlet.objects.failures import (
     access_denied,
@@ -37,8 +38,6 @@ Request = dict[str, Any]
 _ACCOUNT = re.compile(r"[0-9]{12}")
 HEADERS: Final = ("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType", "Expires")
 _USER_METADATA_BYTES: Final = 2_048
-_SSE_C: Final = ("SSECustomerAlgorithm", "SSECustomerKey", "SSECustomerKeyMD5", "CopySourceSSECustomerAlgorithm")
-_LOCK: Final = ("ObjectLockMode", "ObjectLockRetainUntilDate", "ObjectLockLegalHoldStatus", "ObjectLockEventHold")
 _NEWER: Final = ("SHA512", "MD5", "XXHASH64", "XXHASH3", "XXHASH128")
 OBJECT_BYTES_MAX: Final = 5 * 1024**3  # of one PUT or one part
 
@@ -116,12 +115,16 @@ class Desk:
 
     # --- what is written
 
-    def template(self, request: Request, bucket: Bucket) -> Version:
-        """A version with everything that a request says about it but its bytes."""
-        refuse_unsupported(request)
+    def template(self, caller: Caller, request: Request, bucket: Bucket, encryption: Encryption) -> Version:
+        """A version with everything that a request says about it but its bytes. Raises AccessDenied for a lock that the caller
+        may not put on it."""
+        if request.get("WebsiteRedirectLocation") is not None:
+            raise not_implemented("redirects of websites")
+        encryption.check_bucket(bucket)
+        lock = self._lock(caller, request, bucket)
         headers = {name: _header(request[name]) for name in HEADERS if request.get(name) not in (None, "")}
         headers.setdefault("ContentType", "binary/octet-stream")
-        return Version(
+        version = Version(
             seq=0,
             modified_at_ms=0,
             headers=headers,
@@ -129,7 +132,24 @@ class Desk:
             tags=settings.tags_of_header(request.get("Tagging")),
             storage_class=settings.storage_class(request.get("StorageClass")),
             acl=self.object_acl(request, bucket),
+            **lock,
         )
+        return encryption.mark(version)
+
+    def _lock(self, caller: Caller, request: Request, bucket: Bucket) -> dict[str, Any]:
+        """Fields of a version, if the request locks it and the caller may."""
+        now_ms = self.objects.clock.now_ms()
+        lock = locks.of_request(request, bucket, now_ms)
+        if not lock:
+            return lock
+        mode, until, status = (request.get(f"ObjectLock{name}") for name in ("Mode", "RetainUntilDate", "LegalHoldStatus"))
+        context = locks.conditions(mode, until, status, now_ms)
+        actions = ["s3:PutObject"]  # once more, now that what a policy may ask for is known
+        actions += ["s3:PutObjectRetention"] if "mode" in lock else []
+        actions += ["s3:PutObjectLegalHold"] if "legal_hold" in lock else []
+        for action in actions:
+            self.allow(caller, action, bucket, bucket.name, request["Key"], None, **context)
+        return lock
 
     def object_acl(self, request: Request, bucket: Bucket) -> dict[str, Any] | None:
         """The list that a request puts on an object; None: the default."""
@@ -144,7 +164,9 @@ class Desk:
             raise access_denied()
         return asked
 
-    async def stage(self, body: Any, request: Request, *, extra: tuple[str, ...] = (), default: str = "") -> tuple[Staged, str]:
+    async def stage(
+        self, body: Any, request: Request, encryption: Encryption, *, extra: tuple[str, ...] = (), default: str = ""
+    ) -> tuple[Staged, str]:
         """Keep a body whose digests are as the request says. Returns it with the algorithm that the client chose, "" for none;
         then it is `default`. Raises BadDigest, InvalidDigest, InvalidRequest, EntityTooLarge, and what the body raises."""
         given = body if not isinstance(body, bytes | type(None)) else Plain(body or b"")
@@ -154,7 +176,7 @@ class Desk:
         if size is not None and size > OBJECT_BYTES_MAX:
             text = "Your proposed upload exceeds the maximum allowed size"
             raise ServiceError("EntityTooLarge", text, 400, ProposedSize=size, MaxSizeAllowed=OBJECT_BYTES_MAX)
-        staged = await self.objects.blobs.stage(given, filter(None, (algorithm or default, *extra)))
+        staged = await self.objects.blobs.stage(given, filter(None, (algorithm or default, *extra)), encryption.key)
         try:
             self._compare(staged, given, md5, algorithm, wanted, request)
         except BaseException:
@@ -180,11 +202,11 @@ class Desk:
         if wanted and wanted != staged.checksums[algorithm]:
             raise bad_digest(algorithm)
 
-    def described(self, bucket: Bucket, key: str, version: Version) -> Request:
+    def described(self, bucket: Bucket, key: str, version: Version, encryption: Encryption) -> Request:
         """Members that answers to puts share."""
         return {
             "ETag": version.quoted,
-            "ServerSideEncryption": "AES256",
+            **encryption.shown(version),
             "VersionId": version.version_id or None,  # the null version's is not told of what was just put
             "Expiration": lifecycle.header(bucket, key, version),
         }
@@ -238,24 +260,6 @@ def _given_md5(text: str | None) -> bytes | None:
     if len(found) != 16:
         raise ServiceError("InvalidDigest", "The Content-MD5 you specified was invalid.", 400, **{"Content-MD5": text})
     return found
-
-
-def refuse_unsupported(request: Request) -> None:
-    """What would have an effect that Martlet does not have."""
-    for member in _SSE_C:
-        if request.get(member) is not None:
-            raise not_implemented("encryption with keys of the client (SSE-C)")
-    encryption = request.get("ServerSideEncryption")
-    if encryption in ("aws:kms", "aws:kms:dsse", "aws:fsx") or request.get("SSEKMSKeyId") is not None:
-        raise not_implemented(f"encryption with {encryption or 'keys of KMS'}")
-    if encryption not in (None, "AES256"):
-        text = "The encryption method specified is not supported"
-        raise invalid_argument(text, "x-amz-server-side-encryption", encryption)
-    for member in _LOCK:
-        if request.get(member) is not None:
-            raise not_implemented("object lock")
-    if request.get("WebsiteRedirectLocation") is not None:
-        raise not_implemented("redirects of websites")
 
 
 def user_metadata(found: Mapping[str, str] | None) -> dict[str, str]:

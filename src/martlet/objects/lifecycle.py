@@ -15,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from martlet.errors import MartletError
-from martlet.objects import rows
+from martlet.objects import locks, rows
 from martlet.objects.events import Cause
 from martlet.objects.objects import Objects
 from martlet.objects.rows import Bucket, Version
@@ -168,7 +168,7 @@ class Lifecycle:
                 expiration = rule.get("NoncurrentVersionExpiration") or {}
                 days, kept = expiration.get("NoncurrentDays"), expiration.get("NewerNoncurrentVersions") or 0
                 is_due = days and place > kept and midnight_after(since_ms + days * _DAY_MS) <= tx.now_ms
-                if is_due and applies(rule, key, version) and not is_held(version, tx.now_ms):
+                if is_due and applies(rule, key, version) and not locks.is_held(version, tx.now_ms):
                     due.append(version.shown_id)
                     break
             since_ms = version.modified_at_ms
@@ -199,8 +199,3 @@ class Lifecycle:
 
 def _drops_markers(bucket: Bucket) -> bool:
     return any((rule.get("Expiration") or {}).get("ExpiredObjectDeleteMarker") for rule in _active(bucket))
-
-
-def is_held(version: Version, now_ms: int) -> bool:
-    """Whether object lock keeps it."""
-    return version.legal_hold == "ON" or version.retain_until_ms > now_ms

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from martlet.clock import token_hex
 from martlet.errors import ServiceError
 from martlet.objects import acl, checksums, rows
-from martlet.objects.blobs import slice_segments
+from martlet.objects.blobs import Staged, slice_segments
 from martlet.objects.checksums import ALGORITHMS, member_of
 from martlet.objects.desk import (
     Caller,
@@ -23,11 +23,11 @@ from martlet.objects.desk import (
     algorithm_named,
     expected_of,
     given_checksum,
-    refuse_unsupported,
     replaced,
     seconds,
     shown_checksum,
 )
+from martlet.objects.encryption import CLIENTS, ROOMS, Encryption, of_request
 from martlet.objects.failures import (
     invalid_argument,
     invalid_request,
@@ -37,7 +37,7 @@ from martlet.objects.failures import (
 )
 from martlet.objects.listing import beyond, common_prefix
 from martlet.objects.names import check_key
-from martlet.objects.rows import Bucket, Part, Upload, Version
+from martlet.objects.rows import Bucket, Part, Segment, Upload, Version
 from martlet.store import Reader, Tx, keys
 
 __all__ = ["MultipartOperations"]
@@ -63,7 +63,8 @@ class MultipartOperations(Desk):
         key = request["Key"]
         bucket = self.bucket(caller, request, "s3:PutObject", key)
         check_key(key)
-        template = self.template(request, bucket)
+        encryption = of_request(request)
+        template = self.template(caller, request, bucket, encryption)
         algorithm, kind = _checksum_plan(request)
 
         def begin(tx: Tx) -> Upload:
@@ -86,7 +87,7 @@ class MultipartOperations(Desk):
             "Bucket": bucket.name,
             "Key": key,
             "UploadId": upload.id,
-            "ServerSideEncryption": "AES256",
+            **encryption.shown(template),
             "ChecksumAlgorithm": algorithm or None,
             "ChecksumType": kind or None,
         }
@@ -96,8 +97,9 @@ class MultipartOperations(Desk):
     async def upload_part(self, caller: Caller, request: Request) -> Request:
         bucket = self.bucket(caller, request, "s3:PutObject", request["Key"])
         number = _part_number(request)
-        refuse_unsupported(request)
+        encryption = of_request(request)
         upload = self._upload(request)
+        encryption.demand_same(upload.template)
         body = request.get("Body")
         algorithm, _ = given_checksum(request, body if not isinstance(body, bytes) else None)
         if upload.algorithm and algorithm and algorithm != upload.algorithm:
@@ -105,15 +107,16 @@ class MultipartOperations(Desk):
             text = f"Checksum Type mismatch occurred, expected checksum Type: {expected}, actual checksum Type: {actual}"
             raise invalid_request(text)
         extra = () if upload.algorithm else ("CRC64NVME",)
-        staged, algorithm = await self.stage(body, request, extra=extra, default=upload.algorithm)
+        staged, algorithm = await self.stage(body, request, encryption, extra=extra, default=upload.algorithm)
         algorithm = algorithm or upload.algorithm
+        etag = encryption.etag(staged.md5, staged.blob)
 
         def keep(tx: Tx) -> list[str]:
             staged.use(tx)
             part = Part(
                 number,
                 staged.size,
-                staged.md5.hex(),
+                etag,
                 tx.now_ms,
                 staged.segments,
                 algorithm,
@@ -124,13 +127,13 @@ class MultipartOperations(Desk):
 
         try:
             gone = await self.objects.store.transact(keep)
-        except BaseException:
-            await self.objects.blobs.discard(staged)
+        except BaseException as error:
+            await self.objects.blobs.give_up(staged, error)
             raise
         self.objects.blobs.settle(staged)
         await self.objects.blobs.remove(gone)
         del bucket
-        answer: Request = {"ETag": f'"{staged.md5.hex()}"', "ServerSideEncryption": "AES256"}
+        answer: Request = {"ETag": f'"{etag}"', **encryption.shown(upload.template)}
         if algorithm:
             answer[member_of(algorithm)] = staged.checksums[algorithm]
         return answer
@@ -147,35 +150,66 @@ class MultipartOperations(Desk):
     async def upload_part_copy(self, caller: Caller, request: Request) -> Request:
         self.bucket(caller, request, "s3:PutObject", request["Key"], x_amz_copy_source=request["CopySource"])
         number = _part_number(request)
-        refuse_unsupported(request)
+        encryption = of_request(request)
         upload = self._upload(request)
+        encryption.demand_same(upload.template)
         source: Any = self
         _, _, version, opened = source.source(caller, request)
         try:
             start, size = _copy_range(request.get("CopySourceRange"), version.size)
             segments = tuple(slice_segments(opened.segments, start, size))
             algorithms = [upload.algorithm or "CRC64NVME"]
-            digests = await self.objects.blobs.digest(opened.limit(start, size), algorithms)
+            if version.encryption == encryption.kind == ROOMS:
+                staged = None
+                digests = await self.objects.blobs.digest(opened.limit(start, size), algorithms)
+            else:
+                staged = digests = await self.objects.blobs.stage(opened.limit(start, size), algorithms, encryption.key)
         finally:
             await opened.close()
-        made: list[Part] = []
-
-        def keep(tx: Tx) -> list[str]:
-            if any(tx.get(rows.blob_key(segment.blob)) is None for segment in segments):
-                raise no_such_key(request["Key"])
-            rows.use_segments(tx, segments)
-            checksum = digests.checksums.get(upload.algorithm, "")
-            crc64 = digests.checksums.get("CRC64NVME", "")
-            part = Part(number, size, digests.md5.hex(), tx.now_ms, segments, upload.algorithm, checksum, crc64)
-            made.append(part)
-            return self._replace(tx, request, part)
-
-        await self.objects.blobs.remove(await self.objects.store.transact(keep))
-        part = made[-1]
+        part = await self._keep_copied(request, upload, number, segments, staged, digests, encryption)
         result: Request = {"ETag": f'"{part.etag}"', "LastModified": seconds(part.modified_at_ms)}
         if part.algorithm:
             result[member_of(part.algorithm)] = part.checksum
-        return {"CopyPartResult": result, "ServerSideEncryption": "AES256"}
+        return {"CopyPartResult": result, **encryption.shown(upload.template)}
+
+    async def _keep_copied(
+        self,
+        request: Request,
+        upload: Upload,
+        number: int,
+        segments: tuple[Segment, ...],
+        staged: Staged | None,
+        digests: Staged,
+        encryption: Encryption,
+    ) -> Part:
+        """A part of bytes that are shared with their source, or (`staged`) were written anew."""
+        made: list[Part] = []
+        etag = encryption.etag(digests.md5, digests.blob)
+
+        def keep(tx: Tx) -> list[str]:
+            if staged is not None:
+                staged.use(tx)
+            elif any(tx.get(rows.blob_key(segment.blob)) is None for segment in segments):
+                raise no_such_key(request["Key"])
+            else:
+                rows.use_segments(tx, segments)
+            used = segments if staged is None else staged.segments
+            checksum = digests.checksums.get(upload.algorithm, "")
+            crc64 = digests.checksums.get("CRC64NVME", "")
+            part = Part(number, digests.size, etag, tx.now_ms, used, upload.algorithm, checksum, crc64)
+            made[:] = [part]
+            return self._replace(tx, request, part)
+
+        try:
+            gone = await self.objects.store.transact(keep)
+        except BaseException as error:
+            if staged is not None:
+                await self.objects.blobs.give_up(staged, error)
+            raise
+        if staged is not None:
+            self.objects.blobs.settle(staged)
+        await self.objects.blobs.remove(gone)
+        return made[0]
 
     def _upload(self, request: Request) -> Upload:
         found = self.objects.store.read(
@@ -236,7 +270,7 @@ class MultipartOperations(Desk):
             "Location": f"{caller.endpoint}/{name}/{quote(key)}",
             "Bucket": name,
             "Key": key,
-            **self.described(self.objects.demand(name), key, made),
+            **self.described(self.objects.demand(name), key, made, Encryption()),
             **shown_checksum(made),
         }
 
@@ -425,6 +459,8 @@ def _whole(upload: Upload, request: Request, parts: list[Part], made: Version) -
         raise invalid_request(text)
     digests = b"".join(bytes.fromhex(part.etag) for part in parts)
     etag = f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
+    if upload.template.encryption == CLIENTS and not upload.algorithm:  # S3 keeps no checksum of its own of these
+        return replaced(made, size=size, etag=etag, parts=len(parts))
     algorithm = upload.algorithm or "CRC64NVME"
     if upload.checksum_type == "COMPOSITE":
         checksum = checksums.composite(algorithm, [part.checksum for part in parts])

@@ -104,7 +104,11 @@ class Notices:
     async def _run(self) -> None:
         while True:
             try:
-                await self._step()
+                async with self._store.turn("objects/notices", None) as is_new:  # of several nodes, one tells
+                    if is_new:
+                        self._position = max(self._position, self._store.read(lambda reader: reader.cursor(_CURSOR)))
+                    while True:
+                        await self._step()
             except StoreFailed:
                 return
             except MartletError as error:

@@ -8,17 +8,15 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from martlet.errors import MartletError, ServiceError
-from martlet.objects import acl, rows, settings, words
+from martlet.objects import acl, locks, rows, settings, words
 from martlet.objects.blobs import Opened
 from martlet.objects.checksums import member_of
 from martlet.objects.desk import (
     HEADERS,
     Caller,
-    Desk,
     Request,
     algorithm_named,
     expected_of,
-    refuse_unsupported,
     replaced,
     seconds,
     shown_checksum,
@@ -26,6 +24,7 @@ from martlet.objects.desk import (
     user_metadata,
     version_id_of,
 )
+from martlet.objects.encryption import ROOMS, Encryption, of_reader, of_request, of_source
 from martlet.objects.failures import (
     access_denied,
     invalid_argument,
@@ -36,6 +35,7 @@ from martlet.objects.failures import (
     not_implemented,
     precondition_failed,
 )
+from martlet.objects.lock_operations import LockOperations
 from martlet.objects.names import check_key, copy_source
 from martlet.objects.rows import Bucket, Version
 from martlet.store import Tx
@@ -51,7 +51,7 @@ _COPY_BYTES_MAX: Final = 5 * 1024**3
 _DELETED_AT_ONCE: Final = 1_000
 
 
-class ObjectOperations(Desk):
+class ObjectOperations(LockOperations):
     """Objects."""
 
     # --- put
@@ -62,22 +62,23 @@ class ObjectOperations(Desk):
         if request.get("WriteOffsetBytes") is not None:
             raise not_implemented("appending to an object")
         check_key(key)
-        version = self.template(request, bucket)
+        encryption = of_request(request)
+        version = self.template(caller, request, bucket, encryption)
         if request.get("Tagging"):
             self.allow(caller, "s3:PutObjectTagging", bucket, bucket.name, key)
         expected = expected_of(request)
-        staged, algorithm = await self.stage(request.get("Body"), request, default="CRC64NVME")
+        staged, algorithm = await self.stage(request.get("Body"), request, encryption, default="CRC64NVME")
         algorithm = algorithm or "CRC64NVME"
         version = replaced(
             version,
-            etag=staged.md5.hex(),
+            etag=encryption.etag(staged.md5, staged.blob),
             algorithm=algorithm,
             checksum=staged.checksums[algorithm],
             checksum_type="FULL_OBJECT",
         )
         cause = self.cause(caller)
         made = await self.objects.put(bucket.name, key, staged, version, expected=expected, cause=cause, event=event)
-        return {**self.described(self.objects.demand(bucket.name), key, made), **shown_checksum(made)}
+        return {**self.described(self.objects.demand(bucket.name), key, made, encryption), **shown_checksum(made)}
 
     # --- get
 
@@ -97,12 +98,14 @@ class ObjectOperations(Desk):
         bucket = self.bucket(caller, request, action, key)
         if caller.principal.kind == "anonymous" and any(request.get(name) is not None for name in _OVERRIDES):
             raise invalid_request("Request specific response headers cannot be used for anonymous GET requests.")
-        refuse_unsupported(request)
+        encryption = of_reader(request)
         version = self._look(caller, bucket, key, version_id, "HEAD" if is_head else "GET")
+        encryption.unlock(version)
         check_conditions(request, version, self.objects.clock.now_ms())
-        version, opened = self.objects.open(bucket.name, key, version.shown_id if version_id is not None else None)
+        wanted = version.shown_id if version_id is not None else None
+        version, opened = self.objects.open(bucket.name, key, wanted, encryption.unlock)
         try:
-            return self._answer(request, bucket, key, version, opened, version_id is None), opened
+            return self._answer(request, bucket, key, version, opened, version_id is None, encryption), opened
         except BaseException:
             opened.drop()
             raise
@@ -132,13 +135,21 @@ class ObjectOperations(Desk):
             raise access_denied() from None
 
     def _answer(
-        self, request: Request, bucket: Bucket, key: str, version: Version, opened: Opened, is_current: bool
+        self,
+        request: Request,
+        bucket: Bucket,
+        key: str,
+        version: Version,
+        opened: Opened,
+        is_current: bool,
+        encryption: Encryption,
     ) -> Request:
         answer: Request = {
             "AcceptRanges": "bytes",
             "LastModified": seconds(version.modified_at_ms),
             "ContentLength": version.size,
-            **self.described(bucket, key, version),
+            **self.described(bucket, key, version, encryption),
+            **locks.shown(version),
             **({} if is_current else {"Expiration": None}),
             "VersionId": shown_id(bucket, version),
             **version.headers,
@@ -200,6 +211,7 @@ class ObjectOperations(Desk):
         if any(name not in known for name in wanted):
             raise invalid_argument("Invalid attribute name specified.", "x-amz-object-attributes", ",".join(wanted))
         version = self._look(caller, bucket, key, version_id, "GET")
+        of_reader(request).unlock(version)
         answer: Request = {"LastModified": seconds(version.modified_at_ms), "VersionId": shown_id(bucket, version)}
         if "ETag" in wanted:
             answer["ETag"] = version.etag
@@ -241,12 +253,13 @@ class ObjectOperations(Desk):
         bucket = self.bucket(caller, request, "s3:PutObject", key, x_amz_copy_source=request["CopySource"])
         check_key(key)
         expected = expected_of(request)
+        encryption = of_request(request)
         source, source_id, before, opened = self.source(caller, request)
         try:
-            made = await self._copied(caller, request, bucket, before, opened, source, source_id, expected)
+            made = await self._copied(caller, request, bucket, before, opened, source, source_id, expected, encryption)
         finally:
             await opened.close()
-        answer = self.described(self.objects.demand(bucket.name), key, made)
+        answer = self.described(self.objects.demand(bucket.name), key, made, encryption)
         del answer["ETag"]
         origin = self.objects.find(source[0])
         result = {"ETag": made.quoted, "LastModified": seconds(made.modified_at_ms), **shown_checksum(made)}
@@ -265,7 +278,7 @@ class ObjectOperations(Desk):
         action = "s3:GetObjectVersion" if version_id is not None else "s3:GetObject"
         named = {"Bucket": name, "ExpectedBucketOwner": request.get("ExpectedSourceBucketOwner"), "VersionId": version_id}
         bucket = self.bucket(caller, named, action, key)
-        version, opened = self.objects.open(name, key, version_id)
+        version, opened = self.objects.open(name, key, version_id, of_source(request).unlock)
         try:
             if version.marker:
                 text = "The source of a copy request may not specifically refer to a delete marker by version id."
@@ -287,17 +300,20 @@ class ObjectOperations(Desk):
         source: tuple[str, str],
         source_id: str | None,
         expected: Any,
+        encryption: Encryption,
     ) -> Version:
         if before.size > _COPY_BYTES_MAX:
             text = "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120"
             raise invalid_request(text)
-        version = self._copy_template(request, bucket, before)
+        version = self._copy_template(caller, request, bucket, before, encryption)
         if source == (bucket.name, request["Key"]) and source_id is None and not _changes_something(request):
             raise invalid_request(
                 "This copy request is illegal because it is trying to copy an object to itself without changing the object's "
                 "metadata, storage class, website redirect location or encryption attributes."
             )
         algorithm = algorithm_named(request.get("ChecksumAlgorithm")) or before.algorithm or "CRC64NVME"
+        if not (before.encryption == encryption.kind == ROOMS):  # to be encrypted otherwise: the bytes are written anew
+            return await self._copied_anew(caller, request, version, opened, algorithm, expected, encryption)
         segments = opened.segments
         if before.parts or algorithm != before.algorithm:  # its ETag or checksum is that of one piece
             digests = await self.objects.blobs.digest(opened, (algorithm,))
@@ -316,14 +332,40 @@ class ObjectOperations(Desk):
             bucket.name, request["Key"], version, write, expected=expected, cause=cause, event="ObjectCreated:Copy"
         )
 
-    def _copy_template(self, request: Request, bucket: Bucket, before: Version) -> Version:
+    async def _copied_anew(
+        self,
+        caller: Caller,
+        request: Request,
+        version: Version,
+        opened: Opened,
+        algorithm: str,
+        expected: Any,
+        encryption: Encryption,
+    ) -> Version:
+        staged = await self.objects.blobs.stage(opened, (algorithm,), encryption.key)
+        version = replaced(
+            version,
+            etag=encryption.etag(staged.md5, staged.blob),
+            algorithm=algorithm,
+            checksum=staged.checksums[algorithm],
+            checksum_type="FULL_OBJECT",
+        )
+        cause = self.cause(caller)
+        return await self.objects.put(
+            request["Bucket"], request["Key"], staged, version, expected=expected, cause=cause, event="ObjectCreated:Copy"
+        )
+
+    def _copy_template(
+        self, caller: Caller, request: Request, bucket: Bucket, before: Version, encryption: Encryption
+    ) -> Version:
         directive = request.get("MetadataDirective") or "COPY"
         tagging = request.get("TaggingDirective") or "COPY"
         if directive not in ("COPY", "REPLACE"):
             raise invalid_argument("Unknown metadata directive.", "x-amz-metadata-directive", directive)
         if tagging not in ("COPY", "REPLACE"):
             raise invalid_argument("Unknown tagging directive.", "x-amz-tagging-directive", tagging)
-        version = self.template(request if tagging == "REPLACE" else {**request, "Tagging": None}, bucket)
+        said = request if tagging == "REPLACE" else {**request, "Tagging": None}
+        version = self.template(caller, said, bucket, encryption)
         if directive == "COPY":
             kept = {name: value for name, value in before.headers.items() if name in HEADERS}
             version = replaced(version, headers=kept, metadata=before.metadata)
@@ -339,9 +381,7 @@ class ObjectOperations(Desk):
         action = "s3:DeleteObjectVersion" if version_id is not None else "s3:DeleteObject"
         bucket = self.bucket(caller, request, action, key)
         check_key(key)
-        if request.get("BypassGovernanceRetention"):
-            text = "x-amz-bypass-governance-retention is only applicable to Object Lock enabled buckets."
-            raise invalid_argument(text, "x-amz-bypass-governance-retention")
+        _check_bypass(request, bucket)
         for member, header in (("IfMatchLastModifiedTime", "last-modified-time"), ("IfMatchSize", "size")):
             if request.get(member) is not None:
                 header = f"x-amz-if-match-{header}"
@@ -349,7 +389,8 @@ class ObjectOperations(Desk):
                 raise ServiceError("NotImplemented", text, 501, Header=header)
         match = request.get("IfMatch")
         expected = expected_of({"IfMatch": None if match == "*" else match})
-        removed = await self.objects.delete(bucket.name, key, version_id, self.cause(caller), expected=expected)
+        bypass = self.bypasses(caller, request, bucket, key, version_id)
+        removed = await self.objects.delete(bucket.name, key, version_id, self.cause(caller), expected=expected, bypass=bypass)
         answer: Request = {"DeleteMarker": True if removed.marker else None}
         if version_id is not None:
             answer["VersionId"] = version_id
@@ -368,11 +409,17 @@ class ObjectOperations(Desk):
         deleted: list[Request] = []
         errors: list[Request] = []
         for start in range(0, len(wanted), 100):
-            await self._delete_some(caller, bucket, wanted[start : start + 100], deleted, errors)
+            await self._delete_some(caller, request, bucket, wanted[start : start + 100], deleted, errors)
         return {"Deleted": None if delete.get("Quiet") else deleted or None, "Errors": errors or None}
 
     async def _delete_some(
-        self, caller: Caller, bucket: Bucket, wanted: list[Request], deleted: list[Request], errors: list[Request]
+        self,
+        caller: Caller,
+        request: Request,
+        bucket: Bucket,
+        wanted: list[Request],
+        deleted: list[Request],
+        errors: list[Request],
     ) -> None:
         allowed = []
         for one in wanted:
@@ -381,7 +428,8 @@ class ObjectOperations(Desk):
                 action = "s3:DeleteObjectVersion" if version_id is not None else "s3:DeleteObject"
                 self.allow(caller, action, bucket, bucket.name, one["Key"], version_id)
                 check_key(one["Key"])
-                allowed.append((one["Key"], version_id, one.get("ETag")))
+                bypass = self.bypasses(caller, request, bucket, one["Key"], version_id)
+                allowed.append((one["Key"], version_id, one.get("ETag"), bypass))
             except ServiceError as error:
                 code = "NoSuchVersion" if error.name == "InvalidArgument" and one.get("VersionId") else error.name
                 text = "The specified version does not exist." if code == "NoSuchVersion" else error.message
@@ -392,11 +440,11 @@ class ObjectOperations(Desk):
             done: list[Request] = []
             failed: list[Request] = []
             gone: list[str] = []
-            for key, version_id, etag in allowed:
+            for key, version_id, etag, bypass in allowed:
                 try:
                     expected = expected_of({"IfMatch": None if etag == "*" else etag})
                     removed = self.objects.delete_in(
-                        tx, bucket.name, key, version_id, cause, expected=expected, tell_absent=True
+                        tx, bucket.name, key, version_id, cause, expected=expected, bypass=bypass, tell_absent=True
                     )
                 except ServiceError as error:
                     failed.append({"Key": key, "VersionId": version_id, "Code": error.name, "Message": error.message})
@@ -489,6 +537,14 @@ class ObjectOperations(Desk):
         return {}
 
 
+def _check_bypass(request: Request, bucket: Bucket) -> None:
+    """S3 refuses it in DeleteObjects too; there widely used clients say it of any bucket, and where nothing is locked it has no
+    effect."""
+    if request.get("BypassGovernanceRetention") is not None and "lock" not in bucket.settings:
+        text = "x-amz-bypass-governance-retention is only applicable to Object Lock enabled buckets."
+        raise invalid_argument(text, "x-amz-bypass-governance-retention")
+
+
 # --- conditions and ranges
 
 
@@ -571,6 +627,7 @@ def _changes_something(request: Request) -> bool:
         request.get("MetadataDirective") == "REPLACE"
         or request.get("StorageClass") is not None
         or request.get("ServerSideEncryption") is not None
+        or request.get("SSECustomerAlgorithm") is not None
         or request.get("ChecksumAlgorithm") is not None
     )
 

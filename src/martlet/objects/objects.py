@@ -9,25 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from martlet.clock import Clock
 from martlet.errors import MartletError, ServiceError
-from martlet.objects import rows, versions
+from martlet.objects import locks, rows, versions
 from martlet.objects.backend import Backend
 from martlet.objects.blobs import Blobs, Opened, Plain, Staged
+from martlet.objects.encryption import no_key
 from martlet.objects.events import Cause
 from martlet.objects.failures import no_such_bucket, no_such_key, precondition_failed
 from martlet.objects.names import check_bucket_name, check_key
 from martlet.objects.notices import Notices, Send
 from martlet.objects.rows import Bucket, Version
+from martlet.objects.sealing import Vault
 from martlet.store import Reader, Store, Tx, keys
 
 __all__ = ["Expected", "Objects"]
 
 _LOG = logging.getLogger("martlet.objects")
+_UNFINISHED_MS: Final = 86_400_000  # another node may still be writing what is younger
 T = TypeVar("T")
 
 
@@ -56,16 +59,17 @@ NOTHING = Expected()
 class Objects:
     """Every bucket of the platform. Errors are `ServiceError` in S3's words."""
 
-    def __init__(self, store: Store, clock: Clock, *, backend: Backend, region: str, send: Send) -> None:
+    def __init__(self, store: Store, clock: Clock, *, backend: Backend, vault: Vault, region: str, send: Send) -> None:
         self.store = store
         self.clock = clock
         self.region = region
-        self.blobs = Blobs(store, backend)
+        self.blobs = Blobs(store, backend, vault)
         self.notices = Notices(store, clock, region, send)
         self._sweep: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin telling of changes; what a killed process left is swept up beside."""
+        """Begin telling of changes; what a killed process left is swept up beside. Raises `StartFailed`."""
+        await self.blobs.claim()
         await self.notices.start()
         self._sweep = asyncio.get_running_loop().create_task(self._sweep_up())
 
@@ -78,7 +82,7 @@ class Objects:
 
     async def _sweep_up(self) -> None:
         try:
-            count = await self.blobs.sweep()
+            count = await self.blobs.sweep(self.clock.now_ms() - _UNFINISHED_MS)
         except (MartletError, OSError) as error:
             _LOG.warning("orphaned bytes are not removed: %s", error)
         else:
@@ -173,9 +177,8 @@ class Objects:
         expected: Expected = NOTHING,
         cause: Cause,
         event: str = "ObjectCreated:Put",
-        finish: Callable[[Bucket, Version], Version] | None = None,
     ) -> Version:
-        """The staged bytes become the object. `version`: all but its identity; `finish` may look at the bucket as it is then.
+        """The staged bytes become the object. `version`: all but its identity.
 
         Raises NoSuchBucket, PreconditionFailed, NoSuchKey; then the bytes are gone."""
 
@@ -184,9 +187,9 @@ class Objects:
             return msgspec.structs.replace(made, segments=staged.segments, size=staged.size)
 
         try:
-            made = await self.publish(bucket, key, version, write, expected=expected, cause=cause, event=event, finish=finish)
-        except BaseException:
-            await asyncio.shield(self.blobs.discard(staged))
+            made = await self.publish(bucket, key, version, write, expected=expected, cause=cause, event=event)
+        except BaseException as error:
+            await self.blobs.give_up(staged, error)
             raise
         self.blobs.settle(staged)
         return made
@@ -201,7 +204,6 @@ class Objects:
         expected: Expected = NOTHING,
         cause: Cause,
         event: str,
-        finish: Callable[[Bucket, Version], Version] | None = None,
     ) -> Version:
         """Make `version` the current one; `write` says which bytes it has, and may raise."""
         check_key(key)
@@ -211,9 +213,7 @@ class Objects:
             expected.check(rows.current(tx, bucket, key), key)
             seq, version_id = versions.identity(tx, found)
             made = msgspec.structs.replace(version, seq=seq, version_id=version_id, modified_at_ms=tx.now_ms)
-            if finish is not None:
-                made = finish(found, made)
-            made = write(tx, found, made)
+            made = write(tx, found, locks.with_default(found, made))
             gone = versions.place(tx, found, key, made)
             self.notices.note(tx, found, event, key, made, cause)
             return made, gone
@@ -226,12 +226,14 @@ class Objects:
         """The version meant and whether it is current. Raises NoSuchBucket, NoSuchKey, NoSuchVersion."""
         return self.store.read(lambda reader: find(reader, bucket, key, version_id))
 
-    def open(self, bucket: str, key: str, version_id: str | None = None) -> tuple[Version, Opened]:
-        """`look`, with the bytes."""
+    def open(
+        self, bucket: str, key: str, version_id: str | None = None, unlock: Callable[[Version], bytes | None] = no_key
+    ) -> tuple[Version, Opened]:
+        """`look`, with the bytes. `unlock` gives the client's key of a version, or raises."""
 
         def read(reader: Reader) -> tuple[Version, Opened]:
             version, _ = find(reader, bucket, key, version_id)
-            return version, self.blobs.open(reader, rows.segments_of(reader, version))
+            return version, self.blobs.open(reader, rows.segments_of(reader, version), unlock(version))
 
         return self.store.read(read)
 
@@ -266,13 +268,14 @@ class Objects:
         cause: Cause,
         *,
         expected: Expected = NOTHING,
-        check: Callable[[Bucket, Version], None] | None = None,
+        bypass: bool = False,
         event: str = "ObjectRemoved",
     ) -> versions.Removed:
-        """Delete, as S3 does: without a version id a versioned bucket gets a delete marker. `check` may refuse a version."""
+        """Delete, as S3 does: without a version id a versioned bucket gets a delete marker. Raises AccessDenied for a version
+        that object lock holds; `bypass` passes over governance."""
 
         def commit(tx: Tx) -> versions.Removed:
-            return self.delete_in(tx, bucket, key, version_id, cause, expected=expected, check=check, event=event)
+            return self.delete_in(tx, bucket, key, version_id, cause, expected=expected, bypass=bypass, event=event)
 
         removed = await self.store.transact(commit)
         await self.blobs.remove(removed.gone)
@@ -287,7 +290,7 @@ class Objects:
         cause: Cause,
         *,
         expected: Expected = NOTHING,
-        check: Callable[[Bucket, Version], None] | None = None,
+        bypass: bool = False,
         event: str = "ObjectRemoved",
         tell_absent: bool = False,
     ) -> versions.Removed:
@@ -301,8 +304,7 @@ class Objects:
                 version, is_current = rows.find_version(tx, bucket, key, version_id)
             except ServiceError:
                 return versions.Removed(None, False, False, [])
-            if check is not None:
-                check(found, version)
+            locks.check_delete(version, tx.now_ms, bypass=bypass)
             gone = versions.remove_version(tx, bucket, key, version, is_current)
             removed = versions.Removed(version, version.marker, True, gone)
         if removed.version is None and tell_absent:
@@ -322,7 +324,7 @@ class Objects:
     async def fetch(self, bucket: str, key: str, version_id: str = "") -> bytes:
         """A whole object. Raises `ServiceError`."""
         self.demand(bucket)
-        _, opened = self.open(bucket, key, version_id or None)
+        _, opened = self.open(bucket, key, version_id or None)  # what a client's key encrypts is refused
         return await opened.bytes()
 
     async def fetch_code(self, bucket: str, key: str, version_id: str) -> bytes:
@@ -344,6 +346,7 @@ class Objects:
             algorithm="CRC64NVME",
             checksum=staged.checksums["CRC64NVME"],
             checksum_type="FULL_OBJECT",
+            encryption="AES256",
         )
         return await self.put(bucket, key, staged, version, cause=Cause())
 

@@ -49,6 +49,7 @@ _KEYS = re.compile(
     r"aws:(sourceip|securetransport|useragent|referer|principalarn|principalaccount|principaltype|sourcevpc|sourcevpce|"
     r"sourcearn|sourceaccount|userid|username)|"
     r"s3:(prefix|delimiter|max-keys|x-amz-acl|x-amz-copy-source|x-amz-metadata-directive|x-amz-server-side-encryption|"
+    r"x-amz-server-side-encryption-customer-algorithm|"
     r"x-amz-storage-class|x-amz-content-sha256|versionid|locationconstraint|signatureversion|authtype|"
     r"x-amz-grant-[a-z-]+|existingobjecttag/.+|requestobjecttag/.+|requestobjecttagkeys|object-lock-[a-z-]+|"
     r"if-none-match|if-match|objectcreationoperation)",

@@ -8,6 +8,8 @@ s3.upload (bucket, key, id)               a multipart upload under way
 s3.uploaded (upload's id, number)         a part of one
 s3.blob (id)                              bytes that are kept: how many use them; the bytes themselves if they are few
 s3.counter                                the number that the last version got
+s3.owner                                  the name that the store's blobs are claimed by
+s3.key                                    the key that bytes are sealed by, sealed itself
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ __all__ = [
     "demand_bucket",
     "new_version_id",
     "next_seq",
+    "place_of",
     "put_bucket",
 ]
 
@@ -45,6 +48,7 @@ UPLOAD: Final = "s3.upload"
 UPLOADED: Final = "s3.uploaded"
 DONE: Final = "s3.done"
 BLOB: Final = "s3.blob"
+FOLDER: Final = keys.encode("s3.folder")  # -> the node in whose data folder the bytes are
 _COUNTER: Final = keys.encode("s3.counter")
 _VERSION_ID = re.compile(r"[A-Za-z0-9._]{32}")
 
@@ -99,6 +103,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     checksum_type: str = ""
     storage_class: str = "STANDARD"
     acl: dict[str, Any] | None = None
+    encryption: str = ""  # AES256: under the room's key; C: a client's; "": kept by an earlier Martlet as it came
+    key_check: str = ""  # tells a client's key from another
     mode: str = ""  # of object lock: GOVERNANCE, COMPLIANCE
     retain_until_ms: int = 0
     legal_hold: str = ""  # "", ON, OFF
@@ -375,7 +381,21 @@ def drop_done(tx: Tx, before_ms: int, most: int) -> bool:
     return len(old) == most
 
 
-# --- blobs
+# --- blobs: named by their ids, with letters that are no digits before them ("i": its bytes are in its row)
+
+
+def owner(tx: Tx, fresh: str) -> str:
+    """Who all blobs belong to: this store, under the name that it was given with the first start."""
+    key = keys.encode("s3.owner")
+    found = tx.get(key)
+    if found is None:
+        tx.put(key, fresh.encode())
+    return fresh if found is None else found.decode()
+
+
+def place_of(blob: str) -> str:
+    """The id that the backend knows; "" for bytes that are in a row."""
+    return "" if "i" in blob else blob[-32:]
 
 
 def blob_key(id: str) -> bytes:

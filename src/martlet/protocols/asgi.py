@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -16,7 +17,16 @@ import msgspec
 
 from martlet.auth.acts import Act, witness
 from martlet.clock import uuid4_text
-from martlet.errors import InvalidInput, MartletError, MethodNotAllowed, NotFound, Overloaded, Throttled, Unauthenticated
+from martlet.errors import (
+    InvalidInput,
+    MartletError,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    Throttled,
+    Unauthenticated,
+    Unsupported,
+)
 from martlet.limits import exceeded
 from martlet.types import Principal
 
@@ -31,6 +41,8 @@ __all__ = [
     "Router",
     "Scope",
     "Send",
+    "Socket",
+    "denying",
     "json_answer",
     "problem_answer",
     "send_answer",
@@ -47,18 +59,51 @@ _log = logging.getLogger("martlet.protocols")
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What goes back. `body` is bytes or, for a stream, an async iterator of bytes."""
+    """What goes back. `body` is bytes or, for a stream, an async iterator of bytes.
+
+    `talk`, only where `Request.is_socket`: the request becomes a WebSocket, and this speaks it.
+    """
 
     status: int = 200
     body: bytes | AsyncIterator[bytes] = b""
     headers: Headers = ()
+    talk: Callable[[Socket], Awaitable[None]] | None = None
+
+
+class Socket:
+    """A WebSocket. Sending waits while the client reads too slowly, and raises `OSError` once it is gone."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.subprotocols: list[str] = list(scope.get("subprotocols", ()))
+        self._receive = receive
+        self._send = send
+
+    async def accept(self, subprotocol: str = "") -> None:
+        await self._send({"type": "websocket.accept", "subprotocol": subprotocol or None})
+
+    async def receive(self) -> str | bytes | None:
+        """The next message; None: the client is gone."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "websocket.disconnect":
+                return None
+            if message["type"] == "websocket.receive":
+                text = message.get("text")
+                return text if text is not None else bytes(message["bytes"])
+
+    async def send(self, text: str) -> None:
+        await self._send({"type": "websocket.send", "text": text})
+
+    async def close(self, code: int, reason: str = "") -> None:
+        await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
 
 class Request:
     """One request. `segments` are the decoded parts of the path, `parameters` what the router found in them."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.method: str = scope["method"]
+        self.is_socket: bool = scope["type"] == "websocket"
+        self.method: str = "GET" if self.is_socket else scope["method"]
         raw_path = scope.get("raw_path") or scope["path"].encode()
         self.raw_path: bytes = bytes(raw_path).split(b"?", 1)[0]
         self.raw_query: bytes = bytes(scope.get("query_string", b""))
@@ -68,6 +113,7 @@ class Request:
         self.client_ip = str((scope.get("client") or ("", 0))[0])
         self._receive = receive
         self._headers: dict[str, str] | None = None
+        self.wire: object = None  # for AWS's protocols: the request without its body as their codec takes it, made once
         context = scope.get("martlet.context")
         self._left: Callable[[], Awaitable[None]] | None = scope.get("martlet.left")
         self.context: Principal | None = context if isinstance(context, Principal) else None
@@ -88,10 +134,17 @@ class Request:
         if self._headers is None:
             found: dict[str, str] = {}
             for raw_name, raw_value in self.raw_headers:
-                name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
+                name, value = _name(raw_name), raw_value.decode("latin-1").strip()
                 found[name] = f"{found[name]}, {value}" if name in found else value
             self._headers = found
         return self._headers
+
+    def add_header(self, name: str, value: str) -> None:
+        """As if the client had sent it. Raises `InvalidInput` for what cannot be a header."""
+        if not value.isprintable() or not value.isascii():
+            raise InvalidInput(f"{name} is not printable ASCII", field=name)
+        self.raw_headers = [*self.raw_headers, (name.encode("ascii"), value.encode("ascii"))]
+        self._headers = None
 
     def segments(self) -> list[str] | None:
         """The path's decoded parts; None if one of them is not UTF-8."""
@@ -132,6 +185,8 @@ class Request:
         """The whole body, or None as soon as it has more than `most` bytes."""
         parts: list[bytes] = []
         size = 0
+        if self.is_socket:
+            return b""
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
@@ -163,6 +218,11 @@ class Request:
     def content_length(self) -> int | None:
         text = self.headers.get("content-length", "")
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+@lru_cache(maxsize=1024)
+def _name(raw: bytes) -> str:
+    return raw.decode("latin-1").lower()
 
 
 class ClientGone(Exception):
@@ -369,21 +429,56 @@ def app(
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             raise RuntimeError(f"this endpoint speaks HTTP, not {scope['type']}")
         request = Request.of(scope, receive)
         try:
             answer = await (answered if audit is None else audited)(request)
         except ClientGone:
             return
-        whole = scope.get("martlet.respond")
-        if whole is not None and isinstance(answer.body, bytes) and request.method != "HEAD":
-            whole(answer.status, _encoded(answer.headers), answer.body)
-            return
-        with contextlib.suppress(OSError):  # ASGI 2.4: the client went away
-            await send_answer(answer, receive, send)
+        if request.is_socket:
+            await _talk(request, answer, Socket(scope, receive, send), receive, send, on_error)
+        else:
+            await _reply(request, answer, scope, receive, send)
 
     return serve
+
+
+async def _reply(request: Request, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+    whole = scope.get("martlet.respond")
+    if whole is not None and isinstance(answer.body, bytes) and request.method != "HEAD":
+        whole(answer.status, _encoded(answer.headers), answer.body)
+        return
+    with contextlib.suppress(OSError):  # ASGI 2.4: the client went away
+        await send_answer(answer, receive, send)
+
+
+async def _talk(
+    request: Request,
+    answer: Answer,
+    socket: Socket,
+    receive: Receive,
+    send: Send,
+    on_error: Callable[[MartletError, Request], Answer],
+) -> None:
+    """Speak the WebSocket that the answer is, or refuse the handshake by an answer of HTTP."""
+    with contextlib.suppress(OSError):  # the client went away
+        if answer.talk is not None:
+            await answer.talk(socket)
+            return
+        if not isinstance(answer.body, bytes):
+            answer = on_error(Unsupported("this is a stream, and no WebSocket: leave Upgrade out", field="Upgrade"), request)
+        await send_answer(answer, receive, denying(send))
+
+
+def denying(send: Send) -> Send:
+    """For a WebSocket's scope: an answer of HTTP is what refuses the handshake."""
+
+    async def translate(message: Message) -> None:
+        kind = str(message["type"])
+        await send({**message, "type": f"websocket.{kind}"} if kind.startswith("http.response.") else message)
+
+    return translate
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

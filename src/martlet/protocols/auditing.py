@@ -26,14 +26,18 @@ _ENTRIES_DEFAULT: Final = 100
 _ENTRIES_MOST: Final = 1_000
 
 
-def auditor(audit: AuditLog, access: Accesses) -> Callable[[Request, list[Act], int], Awaitable[None]]:
-    """What hears of every answered request (see `asgi.app`)."""
+def auditor(
+    audit: AuditLog, access: Accesses, asked: Callable[[Principal, str], None]
+) -> Callable[[Request, list[Act], int], Awaitable[None]]:
+    """What hears of every answered request (see `asgi.app`). `asked` is told who asked for which action."""
 
     async def answered(request: Request, acts: list[Act], status: int) -> None:
         error = request.error
         denied = status in (401, 403) or isinstance(error, (AccessDenied, Unauthenticated))
         if acts:
             access.note(acts, denied=denied)
+            if not denied:
+                asked(acts[0].principal, acts[0].action)
         claimed = "" if request.sender is not None else _CREDENTIAL.search(request.headers.get("authorization", ""))
         await audit.answered(
             Call(

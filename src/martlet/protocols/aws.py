@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable
+import re
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any, Final
 from xml.etree import ElementTree
 
 from martlet.auth import seen_from
-from martlet.errors import MartletError, ServiceError, Unsupported
+from martlet.errors import AccessDenied, MartletError, ServiceError, Unsupported
 from martlet.limits import LIMITS
 from martlet.protocols import asgi, codec
 from martlet.protocols.asgi import Answer, ASGIApp, Request
@@ -30,21 +32,27 @@ _log = logging.getLogger("martlet.protocols")
 _FORM: Final = "application/x-www-form-urlencoded"
 # Credential scopes under which the management API itself is called.
 _MANAGEMENT: Final = frozenset({"martlet", "execute-api"})
+_STAGE: Final = re.compile(rb"(?:/_api/[a-z0-9]+)?/[A-Za-z0-9_$-]+")
 # What Lambda says of a request that is too large. https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _LARGEST: Final = {"lambda": 70_167_211}
 
 
 def wire_request(request: Request) -> WireRequest:
     """A request as the codec takes it, without its body."""
-    return _wire_request(request, b"")
+    if not isinstance(request.wire, WireRequest):
+        request.wire = _wire_request(request, b"")
+    return request.wire
+
+
+_CONNECTIONS: Final = b"/@connections/"  # of WebSocket APIs; a stage, or where its API answers, may come before it
 
 
 def is_aws(request: Request) -> bool:
     """Whether only an AWS client sends this: a signature for a service, X-Amz-Target, a dated path, a form to "/"."""
-    wire = _wire_request(request, b"")
+    wire = wire_request(request)
     signed = codec.signed_service(wire)
     if signed in _MANAGEMENT:
-        return False
+        return signed == "execute-api" and wire.path.startswith(_CONNECTIONS)
     if signed and signed != "lambda":
         return True
     if "x-amz-target" in wire.headers or wire.path.startswith(b"/service/"):
@@ -60,7 +68,11 @@ def app(rooms: Rooms) -> ASGIApp:
 
 
 def _wire_request(request: Request, body: bytes) -> WireRequest:
-    return WireRequest(request.method, request.raw_path, request.raw_query, request.headers, body)
+    path, headers = request.raw_path, request.headers
+    at = path.find(_CONNECTIONS)
+    if at > 0 and "/execute-api/" in headers.get("authorization", "") and _STAGE.fullmatch(path[:at]):
+        path = path[at:]  # a bucket may have keys of this name
+    return WireRequest(request.method, path, request.raw_query, headers, body)
 
 
 class _Call:
@@ -81,7 +93,7 @@ class _Dispatcher:
 
     async def respond(self, request: Request) -> Answer:
         """The answer to a request, errors included, in its protocol's form."""
-        call = _Call(_wire_request(request, b""))
+        call = _Call(wire_request(request))
         try:
             answer = await self._respond(request, call)
         except (MartletError, Malformed) as error:
@@ -165,7 +177,7 @@ class _Dispatcher:
         value = routed.wire.decode(operation, wire_request, routed.labels)
         permission = codec.permission_of(service, operation, value)
         if permission is not None and not operation.anonymous:
-            self._rooms.auth.authorize(principal, *permission)
+            self._authorize(service, principal, *permission)
         codec.precheck(service, operation, value)
         codec.check(operation, value)
         waits = getattr(service, "waits", None)
@@ -173,6 +185,22 @@ class _Dispatcher:
         result = await (self._while_there(request, work) if waits and waits(operation.name, value) else work) or {}
         request_id = str(result.get("ResponseMetadata", {}).get("RequestId") or request.id)
         return routed.wire.encode(operation, result, request_id)
+
+    def _authorize(self, service: object, principal: Principal, action: str, resource: str) -> None:
+        """The caller's own grants decide, and the policy of the resource where its service knows one. Raises `AccessDenied`."""
+        says: Callable[[Principal, str, str], str] | None = getattr(service, "verdict", None)
+        said = says(principal, action, resource) if says is not None else ""
+        if said == "deny":
+            who = f"{principal.kind} {principal.name}".rstrip()
+            raise AccessDenied(
+                f"{who} may not {action} on {resource}, with an explicit deny in a resource-based policy",
+                principal=principal.name or principal.kind, action=action, resource=resource, explicit=True,
+            )  # fmt: skip
+        try:
+            self._rooms.auth.authorize(principal, action, resource)
+        except AccessDenied as error:
+            if said != "allow" or error.details.get("explicit"):
+                raise
 
     async def _while_there(self, request: Request, work: Awaitable[dict[str, Any] | None]) -> dict[str, Any] | None:
         """The result of a call that may wait for long; it ends when its client goes away."""
@@ -204,7 +232,12 @@ class _Dispatcher:
 
 def _region_of(authorization: str) -> str:
     """The region in a signature's scope, which a client may choose as it likes; "" for none."""
-    parts = authorization.partition("Credential=")[2].partition(",")[0].split("/")
+    return _region(authorization.partition("Credential=")[2].partition(",")[0])
+
+
+@lru_cache(maxsize=256)
+def _region(credential: str) -> str:
+    parts = credential.split("/")
     return parts[2] if len(parts) == 5 and parts[2].isascii() and parts[2].replace("-", "").isalnum() else ""
 
 

@@ -15,7 +15,8 @@ import msgspec
 
 from martlet.apps import AppRecord, Deployment
 from martlet.auth import seen_from
-from martlet.errors import AccessDenied, Conflict, InvalidInput, MartletError
+from martlet.errors import AccessDenied, Conflict, InvalidInput, MartletError, Unsupported
+from martlet.metering.bill import BOOKS
 from martlet.protocols import asgi, openapi
 from martlet.protocols.asgi import Answer, Operation, Request
 from martlet.protocols.auditing import AuditEndpoints
@@ -68,6 +69,7 @@ class _Management:
                 Operation("POST", "/v1/apps/{name}/deployments", self.deploy),
                 Operation("GET", "/v1/logs", self.logs),
                 Operation("GET", "/v1/usage", self.usage),
+                Operation("GET", "/v1/bill", self.bill),
                 Operation("GET", "/v1/dead-letters", self.dead_letters),
                 *self._functions.operations(),
                 *documents.operations(),
@@ -132,7 +134,18 @@ class _Management:
             raise InvalidInput(f"since_ms {since} is after until_ms {until}", field="since_ms")
         documents = list(self._rooms.document_usage(since, until))
         functions = list(self._rooms.usage(since, until))
-        return asgi.json_answer({"since_ms": since, "until_ms": until, "functions": functions, "documents": documents})
+        requests = list(self._rooms.request_usage(since, until))
+        used = {"functions": functions, "documents": documents, "requests": requests}
+        return asgi.json_answer({"since_ms": since, "until_ms": until, **used})
+
+    async def bill(self, request: Request) -> Answer:
+        await self._allowed(request, "usage:Read")
+        query = request.query(("month", "prices"))
+        if self._rooms.bill is None:
+            raise Unsupported("this platform makes no bills")
+        if query.get("prices", "") not in ("", *BOOKS):
+            raise InvalidInput(f"prices is one of {', '.join(BOOKS)}", field="prices", remedy="a file is for MARTLET_PRICES")
+        return asgi.json_answer(msgspec.to_builtins(self._rooms.bill(query.get("month", ""), query.get("prices", ""))))
 
     async def dead_letters(self, request: Request) -> Answer:
         await self._allowed(request, "triggers:Read")

@@ -356,6 +356,31 @@ _OPERATIONS: Final[dict[str, Schema]] = {
                     until_ms=_WHOLE,
                     functions={"type": "array", "items": {"type": "object"}},
                     documents={"type": "array", "items": {"type": "object"}},
+                    requests={"type": "array", "items": {"type": "object"}},
+                ),
+            )
+        },
+    },
+    "GET /v1/bill": {
+        "operationId": "getBill",
+        "summary": "What a month cost so far, line by line, and what it comes to",
+        "parameters": [
+            _parameter("month", _STRING, "YYYY-MM, UTC; default: the present one"),
+            _parameter("prices", {"enum": ["own", "list"]}, "default: the platform's price book"),
+        ],
+        "responses": {
+            "200": _answer(
+                "Amounts are texts, because they are exact.",
+                _object(
+                    month=_STRING,
+                    currency=_STRING,
+                    prices=_STRING,
+                    since_ms=_WHOLE,
+                    until_ms=_WHOLE,
+                    lines={"type": "array", "items": {"type": "object"}},
+                    by_app={"type": "object"},
+                    total=_STRING,
+                    forecast=_STRING,
                 ),
             )
         },

@@ -11,6 +11,7 @@ from martlet.apps import AppRecord, Deployment
 from martlet.auth import Accesses, AuditLog
 from martlet.documents import Documents as CollectionsRoom
 from martlet.documents import Usage
+from martlet.metering.bill import Bill
 from martlet.types import FunctionVersion, Invocation, Outcome, Principal
 from martlet.users import Users
 
@@ -235,6 +236,8 @@ class Rooms:
     stacks: Stacks | None = None
     failures: Failures | None = None
     document_usage: Callable[[int, int], Sequence[dict[str, Any]]] = lambda since_ms, until_ms: ()  # one object a database
+    request_usage: Callable[[int, int], Sequence[dict[str, Any]]] = lambda since_ms, until_ms: ()  # one object an app and meter
+    bill: Callable[[str, str], Bill] | None = None  # of a month, by a price book
     dead_letters: Callable[[str | None, int], Sequence[object]] = lambda app, limit: ()  # of triggers, newest first
     audit: Callable[[Any, Any, int], Awaitable[None]] | None = None  # (request, its acts, status), before each answer leaves
     audit_log: AuditLog | None = None

@@ -15,6 +15,7 @@ import msgspec
 
 from martlet.errors import ServiceError
 from martlet.queues.failures import bad_attribute, invalid_value, unknown_attribute
+from martlet.queues.policies import is_policy
 from martlet.queues.rows import Queue
 from martlet.types import ACCOUNT
 
@@ -146,8 +147,7 @@ def _check_together(after: dict[str, str], given: Mapping[str, Any]) -> None:
 
 
 def _check_policy(text: str) -> None:
-    policy = _json_object(text)
-    if policy is None or len(text.encode()) > _POLICY_BYTES or not policy.get("Statement"):
+    if len(text.encode()) > _POLICY_BYTES or not is_policy(text):
         raise bad_attribute("Policy")
 
 

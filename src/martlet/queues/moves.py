@@ -70,7 +70,7 @@ class Moves:
     def start(self) -> None:
         """Go on with the tasks that were running."""
         for move in self._store.read(_every):
-            if move.active:
+            if move.active and move.id not in self._running:
                 self._run(move)
 
     async def stop(self) -> None:
@@ -162,15 +162,19 @@ class Moves:
             most = max(move.rate // 10, 1)
             pause = most / move.rate
         try:
-            while True:
-                now, arrived = await self._store.transact(lambda tx: self._step(tx, move, most))
-                for name, count in arrived.items():
-                    self._woken(name, count, 0)
-                if now is None or not now.active:
-                    return
-                await asyncio.sleep(pause)
+            async with self._store.turn(f"move/{move.id}", None):  # its rate is of all nodes together
+                await self._steps(move, most, pause)
         except MartletError as error:
             _LOG.error("moving messages of %s pauses until the next start: %s", move.source, error.message)
+
+    async def _steps(self, move: Move, most: int, pause: float) -> None:
+        while True:
+            now, arrived = await self._store.transact(lambda tx: self._step(tx, move, most))
+            for name, count in arrived.items():
+                self._woken(name, count, 0)
+            if now is None or not now.active:
+                return
+            await asyncio.sleep(pause)
 
     def _step(self, tx: Tx, move: Move, most: int) -> tuple[Move | None, dict[str, int]]:
         raw = tx.get(_key(move))

@@ -12,13 +12,14 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from martlet.clock import Clock, uuid4_text
-from martlet.errors import MartletError, ServiceError
+from martlet.errors import AccessDenied, MartletError, ServiceError
 from martlet.limits import LIMITS
-from martlet.queues import deduplication, messages, registry, rows
+from martlet.queues import deduplication, messages, policies, registry, rows
 from martlet.queues.attributes import arn_of, name_in_arn
 from martlet.queues.failures import bad_handle, expired_handle, invalid, invalid_value, missing, not_hidden
 from martlet.queues.lines import Line, Taken, line_of
 from martlet.queues.moves import Moves
+from martlet.queues.policies import By
 from martlet.queues.receipts import Receipt, Receipts
 from martlet.queues.rows import Counts, Message, Queue, State, Value
 from martlet.queues.waiting import Waiting
@@ -102,8 +103,18 @@ class Queues:
         self._receipts = Receipts(await self._store.transact(take_key))
         for queue in self._store.read(lambda reader: list(registry.every(reader))):
             self._note(queue)
+        self._store.watch(*rows.QUEUES, self._others_changed)
+        self._store.watch(*rows.HEAPS, self._waiting.changed)
         self._sweep()
         self.moves.start()
+        self._store.on_departure(lambda node: self.moves.start())
+
+    def _others_changed(self, changed: Sequence[bytes] | None) -> None:
+        """Another node made, changed or deleted queues."""
+        self._waits.clear()
+        for queue in self._store.read(lambda reader: list(registry.every(reader))):
+            self._note(queue)
+        self._waiting.changed(None)
 
     def release(self) -> None:
         """Who waits for a message gets an empty answer, now and from now on."""
@@ -189,22 +200,36 @@ class Queues:
 
     # --- sending --------------------------------------------------------------------------------------------------
 
-    async def send(self, name: str, drafts: Sequence[Draft]) -> list[Sent | ServiceError]:
+    async def send(self, name: str, drafts: Sequence[Draft], *, by: By | None = None) -> list[Sent | ServiceError]:
         """Put messages at the end of the queue, all in one commit. What is wrong with one message alone is returned in its
-        place. Raises QueueDoesNotExist."""
-        sent, woken, due_at_ms = await self._store.transact(lambda tx: self._send(tx, name, drafts))
+        place. `by`: the service that sends, which the queue's policy must admit; None: who sends was asked already. Raises
+        QueueDoesNotExist, `AccessDenied`."""
+        sent, woken, due_at_ms = await self._store.transact(lambda tx: self._send(tx, name, drafts, by))
         self._woken(name, woken, due_at_ms)
         return sent
 
-    def put(self, tx: Tx, name: str, draft: Draft) -> Callable[[], None]:
-        """Send within the caller's transaction; what is returned is to be called after its commit. Raises `ServiceError`."""
-        (sent,), woken, due_at_ms = self._send(tx, name, [draft])
+    def put(self, tx: Tx, name: str, draft: Draft, *, by: By | None = None) -> Callable[[], None]:
+        """Send within the caller's transaction; what is returned is to be called after its commit. `by` as for `send`. Raises
+        `ServiceError`, `AccessDenied`."""
+        (sent,), woken, due_at_ms = self._send(tx, name, [draft], by)
         if isinstance(sent, ServiceError):
             raise sent
         return lambda: self._woken(name, woken, due_at_ms)
 
-    def _send(self, tx: Tx, name: str, drafts: Sequence[Draft]) -> tuple[list[Sent | ServiceError], int, int]:
+    def admits(self, name: str, by: By) -> bool:
+        """Whether the queue is there, and its policy lets a service send to it."""
+        queue = self.find(name)
+        try:
+            if queue is not None:
+                policies.admit(queue.policy, by, arn_of(name, self.region))
+        except AccessDenied:
+            return False
+        return queue is not None
+
+    def _send(self, tx: Tx, name: str, drafts: Sequence[Draft], by: By | None) -> tuple[list[Sent | ServiceError], int, int]:
         queue = registry.demand(tx, name)
+        if by is not None:
+            policies.admit(queue.policy, by, arn_of(name, self.region))
         line = line_of(tx, queue, self._clock.now_ms())
         ready = line.ready
         sent: list[Sent | ServiceError] = []
@@ -273,13 +298,14 @@ class Queues:
         with self._waiting.join(name) as place:
             while True:
                 place.look()
-                found, next_due_ms = await self._take(name, step)
-                self._waiting.due(name, next_due_ms)
+                found, after = await self._take(name, step)
+                place.stands(*after.range)
+                self._waiting.due(name, after.next_due_ms)
                 if found or self._waiting.closed or asyncio.get_running_loop().time() >= until:
                     return found
                 await place.wait(until)
 
-    async def _take(self, name: str, step: Callable[[Tx], tuple[list[Received], _After]]) -> tuple[list[Received], int | None]:
+    async def _take(self, name: str, step: Callable[[Tx], tuple[list[Received], _After]]) -> tuple[list[Received], _After]:
         while True:
             found, after = await self._store.transact(step)
             for other, count in after.buried.items():
@@ -288,7 +314,7 @@ class Queues:
             if found and after.left:
                 self._waiting.wake(name)  # one by one, each that gets something wakes the next
             if found or not after.paused:
-                return found, after.next_due_ms
+                return found, after
 
     def _receive(
         self, tx: Tx, name: str, most: int, visibility_ms: int | None, attempt_id: str
@@ -317,6 +343,7 @@ class Queues:
             due_at_ms=line.due_at_ms,
             next_due_ms=None if taken else line.heap.next_due(tx),
             buried=buried,
+            range=line.heap.comes_and_goes,
         )
         return [self._received(queue, one) for one in taken], after
 
@@ -475,6 +502,7 @@ class _After(msgspec.Struct, frozen=True):
     due_at_ms: int
     next_due_ms: int | None
     buried: dict[str, int]
+    range: tuple[bytes, bytes]
 
 
 class _Burial:

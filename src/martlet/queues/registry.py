@@ -62,7 +62,7 @@ def create(
     heap = rows.new_heap(tx)
     bare = Queue(name=name, id=heap, heap=heap, created_at_ms=now_ms, modified_at_ms=now_ms, fifo=fifo)
     queue = attributes.applied(bare, set_to, now_ms)
-    queue = msgspec.structs.replace(queue, tags=_checked_tags({}, tags))
+    queue = msgspec.structs.replace(queue, tags=_checked_tags(name, {}, tags))
     rows.put_queue(tx, queue)
     return queue
 
@@ -107,7 +107,7 @@ def purge(tx: Tx, name: str, now_ms: int) -> None:
 
 def tag(tx: Tx, name: str, tags: Mapping[str, str]) -> None:
     before = demand(tx, name)
-    rows.put_queue(tx, msgspec.structs.replace(before, tags=_checked_tags(before.tags, tags)))
+    rows.put_queue(tx, msgspec.structs.replace(before, tags=_checked_tags(name, before.tags, tags)))
 
 
 def untag(tx: Tx, name: str, tag_keys: Sequence[str]) -> None:
@@ -116,10 +116,10 @@ def untag(tx: Tx, name: str, tag_keys: Sequence[str]) -> None:
     rows.put_queue(tx, msgspec.structs.replace(before, tags=left))
 
 
-def _checked_tags(before: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+def _checked_tags(name: str, before: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
     after = {**before, **given}
     if len(after) > _TAGS:
-        raise invalid(f"Too many tags added for queue: {len(after)}, the most is {_TAGS}.")
+        raise invalid(f"Too many tags added for queue {name}.")
     for key, value in given.items():
         if not 1 <= len(key) <= _TAG_KEY:
             raise invalid_value(key, "TagKey", f"Tag keys must be between 1 and {_TAG_KEY} characters in length.")

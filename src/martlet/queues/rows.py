@@ -43,6 +43,8 @@ DELAYED: Final = b"d"
 _QUEUE: Final = "queues.queue"  # (.., name) -> Queue
 _HEAP: Final = "queues.heap"  # (.., heap) and what follows
 _GARBAGE: Final = "queues.garbage"  # (.., heap) -> nothing: swept up
+QUEUES: Final = keys.prefix_range(_QUEUE)
+HEAPS: Final = keys.prefix_range(_HEAP)
 _HEAPS: Final = keys.encode("queues.heaps")  # -> counter: heaps given out
 _PLACE = struct.Struct(">QQ")
 _NUMBER = struct.Struct(">Q")
@@ -74,6 +76,11 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     by_group: bool = False  # deduplicates in each group by itself
     by_group_before: bool = False  # until `rescoped_at_ms`
     rescoped_at_ms: int = 0
+
+    @property
+    def policy(self) -> str:
+        """Who may use it besides those whose own policies say so; "": nobody."""
+        return self.attributes.get("Policy", "")
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True):
@@ -209,6 +216,11 @@ class Heap:
         self.timed = prefix + b"t"
         self.order = prefix + b"o"
 
+    @property
+    def comes_and_goes(self) -> tuple[bytes, bytes]:
+        """The range of the keys of what is ready, or will be: a change there is a receiver's news."""
+        return self.ready, self.timed + b"\xff"
+
     # messages and their states
 
     def message(self, reader: Reader, sent_at_ms: int, seq: int) -> Message | None:
@@ -254,8 +266,12 @@ class Heap:
 
     def due(self, reader: Reader, now_ms: int, limit: int) -> list[tuple[bytes, int, int, bytes]]:
         """(key, visible_at_ms, seq, value) of what is in flight or delayed no longer."""
-        rows = reader.scan(self.timed, self.timed + _PLACE.pack(now_ms + 1, 0), limit=limit)
-        return [(key, *_PLACE.unpack_from(key, len(key) - 16), value) for key, value in rows]
+        # To the end of the second: who runs again a moment later, on rows that were fetched meanwhile, asks for the same ones.
+        rows = reader.scan(self.timed, self.timed + _PLACE.pack(now_ms - now_ms % 1000 + 1000, 0), limit=limit)
+        found = [(key, *_PLACE.unpack_from(key, len(key) - 16), value) for key, value in rows]
+        while found and found[-1][1] > now_ms:
+            found.pop()
+        return found
 
     def next_due(self, reader: Reader) -> int | None:
         """When the next message that is in flight or delayed becomes visible."""

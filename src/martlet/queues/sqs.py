@@ -15,11 +15,11 @@ from typing import Any, Final, Protocol
 from martlet.errors import ServiceError
 from martlet.queues import attributes, messages, policies, registry
 from martlet.queues.attributes import arn_of
-from martlet.queues.failures import invalid_value, missing, no_queue, unknown_attribute
+from martlet.queues.failures import invalid, invalid_value, missing, no_queue, unknown_attribute
 from martlet.queues.queues import Draft, Queues, Received, Sent
 from martlet.queues.rows import Queue
 from martlet.store import Tx
-from martlet.types import ACCOUNT
+from martlet.types import ACCOUNT, Principal
 
 __all__ = ["Sqs"]
 
@@ -65,6 +65,11 @@ class Sqs:
         name = request.get("QueueName") or _name_in_url(request.get("QueueUrl"))
         arn = request.get("SourceArn") or (arn_of(str(name), self._queues.region) if name else "*")
         return f"sqs:{_ACTIONS.get(operation, operation)}", str(arn)
+
+    def verdict(self, principal: Principal, action: str, resource: str) -> policies.Verdict:
+        """What the queue's own policy says."""
+        queue = self._queues.find_arn(resource)
+        return "" if queue is None else policies.verdict(queue.policy, principal, action, resource)
 
     def waits(self, operation: str, request: Request) -> bool:
         """Whether the call may wait for long."""
@@ -153,7 +158,7 @@ class Sqs:
     async def untag_queue(self, caller: Caller, request: Request) -> None:
         names = request.get("TagKeys")
         if not names:
-            raise missing("TagKeys")
+            raise invalid("Tag keys must be between 1 and 128 characters in length.")
         await self._queues.change(_queue_name(request), lambda tx, queue: registry.untag(tx, queue.name, names))
 
     async def add_permission(self, caller: Caller, request: Request) -> None:

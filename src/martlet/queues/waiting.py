@@ -7,8 +7,9 @@ the queue's version has moved on since they looked.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from martlet.clock import Clock
@@ -19,7 +20,7 @@ __all__ = ["Waiting"]
 class _Room:
     """Who waits at one queue."""
 
-    __slots__ = ("due_at_ms", "joined", "timer", "version", "waiters")
+    __slots__ = ("due_at_ms", "joined", "range", "timer", "version", "waiters")
 
     def __init__(self) -> None:
         self.joined = 0
@@ -27,6 +28,7 @@ class _Room:
         self.waiters: deque[asyncio.Future[None]] = deque()
         self.timer: asyncio.TimerHandle | None = None
         self.due_at_ms = 0
+        self.range = (b"", b"")  # of the keys of what can be received, now or later
 
 
 class Place:
@@ -37,6 +39,10 @@ class Place:
     def __init__(self, room: _Room) -> None:
         self.room = room
         self.seen = room.version
+
+    def stands(self, low: bytes, high: bytes) -> None:
+        """Where the queue's messages are."""
+        self.room.range = (low, high)
 
     def look(self) -> None:
         """From here on a change counts as new."""
@@ -96,6 +102,14 @@ class Waiting:
         room = self._rooms.get(name)
         if room is not None:
             _wake(room, len(room.waiters))
+
+    def changed(self, keys: Sequence[bytes] | None) -> None:
+        """Another node changed these rows (sorted; None: any): what it sent may be received here, what it hid comes back."""
+        for room in self._rooms.values():
+            low, high = room.range
+            count = len(room.waiters) if keys is None else bisect_left(keys, high) - bisect_left(keys, low)
+            if count:
+                _wake(room, count)
 
     def due(self, name: str, at_ms: int | None) -> None:
         """A message can be received at that time."""

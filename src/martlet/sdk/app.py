@@ -131,7 +131,8 @@ class App:
         schedule_name: str | None = None,
         **options: Unpack[Options],
     ) -> Decorator:
-        """The decorated function runs at "rate(5 minutes)" or "cron(0 8 ? * MON-FRI *)". `input`: its event, JSON."""
+        """The decorated function runs at "rate(5 minutes)", "cron(0 8 ? * MON-FRI *)" or, once, "at(2030-01-31T23:59:00)", in
+        the time zone. `input`: its event, JSON."""
         where = _caller()
 
         def decorate(target: Callable[..., Any]) -> Function:

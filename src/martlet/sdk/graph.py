@@ -34,6 +34,7 @@ _BUCKET = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _SEGMENT = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)(\+?)\}")
 _LITERAL = re.compile(r"[^\s/{}?#%]+")  # decoded text, as the gateway compares it
 _RATE = re.compile(r"rate\((\d+) (minute|minutes|hour|hours|day|days)\)")
+_AT = re.compile(r"at\(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\)")
 _CRON = re.compile(r"cron\(([^()]*)\)")
 _HOST = re.compile(r"(\*\.)?([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")
 _BY = re.compile(r"address|request|(?:header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -756,4 +757,6 @@ def _expression_mistake(expression: Any) -> str:
         if (fields[2] == "?") == (fields[4] == "?"):
             return "exactly one of day-of-month and day-of-week must be ?"
         return ""
-    return 'write "rate(5 minutes)" or "cron(0 8 ? * MON-FRI *)"'
+    if _AT.fullmatch(text):
+        return ""
+    return 'write "rate(5 minutes)", "cron(0 8 ? * MON-FRI *)" or "at(2030-01-31T23:59:00)"'

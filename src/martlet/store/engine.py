@@ -107,7 +107,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """What one commit of a shared engine is to write, provided that the database is at `position`."""
+    """What one commit of a shared engine is to write, if the database is at `position` and holds none of `absent`."""
 
     batch: int
     position: int
@@ -115,6 +115,7 @@ class Group(msgspec.Struct, frozen=True):
     writes: Mapping[bytes, bytes | None]
     entries: Sequence[LogEntry]
     trim_through: int
+    absent: Sequence[bytes] = ()  # keys; for `try_commit` alone
 
 
 class Held(Protocol):
@@ -144,7 +145,8 @@ class SharedEngine(Engine, Protocol):
         """The same, blocking."""
 
     async def try_commit(self, group: Group) -> int | None:
-        """Keep the group if the database is still at its position; returns the new position, or None: nothing was kept."""
+        """Keep the group if the database is still at its position and the rows that it takes for absent are; returns the new
+        position, or None: nothing was kept."""
 
     def hold(self) -> AbstractAsyncContextManager[Held]:
         """Wait for the serial point and hold it. Leaving without a commit gives it back and keeps nothing."""

@@ -8,14 +8,18 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from martlet.store.engine import Change, Seen, Span
+from martlet.store.guesses import Guesses
 from martlet.store.overlay import MISSING
 
-__all__ = ["Base", "Known", "Needs", "Window"]
+__all__ = ["Base", "DaringWindow", "Known", "Needs", "Window"]
 
 _KEPT_BYTES: Final = 33_554_432  # of rows
 _ROW_BYTES: Final = 200  # what a row costs beside its key and value
 _RECENT: Final = 256  # commits that are remembered
 _SLACK: Final = 32  # rows asked for beyond a scan's limit: others of this node may delete some meanwhile
+_KEPT_RANGES: Final = 128  # ranges that are kept, since the same ones are asked again and again (what is due, who waits) ...
+_KEPT_RANGE_ROWS: Final = 256  # ... of at most so many rows ...
+_KEPT_RANGE_BYTES: Final = 65_536  # ... and bytes, when they were fetched
 
 _Rows = list[tuple[bytes, bytes]]
 
@@ -58,8 +62,18 @@ class Known:
             return None
         return self.rows[start : min(end, start + limit)]
 
-    def patch(self, writes: Mapping[bytes, bytes | None]) -> None:
-        mine = [key for key in writes if self.low <= key < self.high]
+    def follow(self, past: _Past) -> bool:
+        """Bring the range over one commit; False if another node may have changed it."""
+        keys = past.ordered()
+        start = bisect_left(keys, self.low)
+        if start == len(keys) or keys[start] >= self.high:
+            return True
+        if past.writes is None:
+            return False
+        self._patch(keys[start : bisect_left(keys, self.high)], past.writes)
+        return True
+
+    def _patch(self, mine: list[bytes], writes: Mapping[bytes, bytes | None]) -> None:
         if mine:
             rows: dict[bytes, bytes | None] = dict(self.rows)
             for key in mine:
@@ -70,10 +84,16 @@ class Known:
 class _Past:
     """One commit that is remembered."""
 
-    __slots__ = ("keys", "position", "writes")
+    __slots__ = ("_ordered", "keys", "position", "writes")
 
     def __init__(self, position: int, keys: Collection[bytes], writes: Mapping[bytes, bytes | None] | None) -> None:
         self.position, self.keys, self.writes = position, keys, writes
+        self._ordered: list[bytes] | None = None
+
+    def ordered(self) -> list[bytes]:
+        if self._ordered is None:
+            self._ordered = sorted(self.keys)
+        return self._ordered
 
 
 class Base:
@@ -85,6 +105,7 @@ class Base:
         self.rows: dict[bytes, bytes | None] = {}
         self._size = 0
         self._recent: deque[_Past] = deque(maxlen=_RECENT)
+        self._ranges: dict[tuple[bytes, bytes, bool], Known] = {}
 
     def advance(self, seen: Seen, own: Callable[[Change], Mapping[bytes, bytes | None] | None]) -> list[list[bytes]] | None:
         """Move to a snapshot, if it is newer. Returns the keys that other nodes changed, commit by commit; None: unknown, so
@@ -142,24 +163,46 @@ class Base:
         past = self._since(known.position)
         if past is None:
             return False
-        for each in past:
-            if each.writes is not None:
-                known.patch(each.writes)
-            elif any(known.low <= key < known.high for key in each.keys):
-                return False
+        if not all(known.follow(each) for each in past):
+            return False
         known.position = self.position
         return True
 
+    def keep(self, span: Span, known: Known) -> None:
+        """Remember a range that was fetched, for scans with the same bounds."""
+        ranges = self._ranges
+        ranges.pop((span.low, span.high, span.reverse), None)
+        small = len(known.rows) <= _KEPT_RANGE_ROWS
+        if small and sum(len(key) + len(value) for key, value in known.rows) <= _KEPT_RANGE_BYTES:
+            if len(ranges) >= _KEPT_RANGES:
+                del ranges[next(iter(ranges))]
+            ranges[span.low, span.high, span.reverse] = known
+
+    def kept(self, low: bytes, high: bytes, limit: int, reverse: bool) -> _Rows | None:
+        """The rows of a scan whose range is remembered; None if it is not, or is no longer known so far."""
+        known = self._ranges.get((low, high, reverse))
+        if known is None:
+            return None
+        if self.current(known) and len(known.rows) <= 4 * _KEPT_RANGE_ROWS:
+            return known.answer(low, high, limit, reverse)
+        del self._ranges[low, high, reverse]
+        return None
+
     def forget(self) -> None:
         self.rows.clear()
+        self._ranges.clear()
         self._recent.clear()
         self._size = 0
 
     def _since(self, position: int) -> list[_Past] | None:
         if position > self.position:
             return None
-        found = [each for each in self._recent if each.position > position]
-        return found if len(found) == self.position - position else None
+        recent, count = self._recent, self.position - position
+        if not count:
+            return []
+        if count > len(recent) or recent[-count].position != position + 1:
+            return None
+        return [recent[at] for at in range(-count, 0)]
 
     def _keep(self, writes: Mapping[bytes, bytes | None]) -> None:
         self.rows.update(writes)
@@ -205,5 +248,28 @@ class Window:
             found = each.answer(low, high, limit, reverse)
             if found is not None:
                 return found
+        kept = self._base.kept(low, high, limit, reverse)
+        if kept is not None:
+            return kept
         self.needs.spans.add(Span(low, high, limit + _SLACK, reverse))
         return []
+
+
+class DaringWindow(Window):
+    """Takes rows that are probably absent for absent: `guessed` is to be proved by the commit."""
+
+    __slots__ = ("_guesses", "guessed")
+
+    def __init__(self, base: Base, known: list[Known], guesses: Guesses) -> None:
+        super().__init__(base, known)
+        self._guesses = guesses
+        self.guessed: set[bytes] = set()
+
+    def get(self, key: bytes) -> bytes | None:
+        value = self._base.rows.get(key, MISSING)
+        if value is not MISSING:
+            return value
+        if not self.known and self._guesses.absent(key):
+            self.guessed.add(key)
+            return None
+        return super().get(key)

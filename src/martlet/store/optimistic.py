@@ -11,18 +11,21 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
+from bisect import bisect_left
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, TypeVar, cast
 
 from martlet.clock import Clock
-from martlet.errors import Conflict, InvalidInput, MartletError, NotFound, Overloaded, StoreFailed, StoreFull
+from martlet.errors import InvalidInput, MartletError, NotFound, Overloaded, StoreFailed
 from martlet.store.engine import Change, Engine, Group, Held, LogEntry, Lost, Seen, SharedEngine, Span
-from martlet.store.known import Base, Known, Needs, Window
-from martlet.store.overlay import Overlay
+from martlet.store.guesses import Guesses
+from martlet.store.known import Base, DaringWindow, Known, Needs, Window
+from martlet.store.nodes import ALONE_ROW, Card, Members, Turns
+from martlet.store.overlay import MISSING, Overlay
 from martlet.store.store import Store
-from martlet.store.transaction import Lease, Reader, Snapshot, Tx, lease_of, lease_row
+from martlet.store.transaction import Reader, Snapshot, Tx
 from martlet.store.underway import Flight, Job, Peek, TrackedTx
 
 __all__ = ["SharedStore"]
@@ -36,11 +39,8 @@ _FRESH_SECONDS: Final = 1.0  # how long a request's freshness holds
 _SAFETY_SECONDS: Final = 15.0  # between two looks that nobody asked for: a hint may have been lost
 _CALM: Final = 16  # groups without another node's commit between them, until the lock is no longer taken at once
 _PAUSES: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # before asking again a database that is away
-_LEADER: Final = "martlet.leader"
-_LEADER_ROW: Final = lease_row(_LEADER)
-_LEAD_MS: Final = 10_000
-_RENEW_SECONDS: Final = 3.0
-_SKEW_SECONDS: Final = 3.0  # what clocks may differ by: so long before its lease ends, a leader no longer trusts it
+_SAME_TIME_MS: Final = 1_000
+_TELL_AGAIN_SECONDS: Final = 1.0
 _RECENT_ENTRIES: Final = 1_024
 _RECENT_BYTES: Final = 8_192  # of an entry that is kept
 
@@ -99,6 +99,7 @@ class SharedStore(Store):
         self._set_up(engine, clock)
         self._shared = engine
         self._base = Base()
+        self._guesses = Guesses()
         self._open: list[Job] = []  # ran, to be committed with the next group
         self._open_bytes = 0
         self._line: deque[Job] = deque()  # not run yet, in the order in which they came
@@ -109,10 +110,10 @@ class SharedStore(Store):
         self._entries_waiting = 0
         self._recent: dict[int, LogEntry] = {}  # of this node, by seq
         self._inside: Reader | None = None  # what the function that runs now reads from
-        self._broken: StoreFailed | None = None  # for ever: the database went back, or another node leads
-        self._leader: Lease | None = None  # as the database had it when we last looked
-        self._lead: Lease | None = None  # ours
-        self._lead_until = 0.0  # on the loop's clock: no other node can have taken the lead before
+        self._broken: StoreFailed | None = None  # for ever: the database went back
+        self.members = Members(self)
+        self._turns = Turns(self, engine.node)
+        self._watchers: list[tuple[bytes, bytes, Callable[[list[bytes] | None], None]]] = []
         self._something_open, self._something_sought, self._hinted = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -133,76 +134,64 @@ class SharedStore(Store):
         store._tasks = [store._loop.create_task(work()) for work in (store._committing, store._seeking_rows, store._following)]
         return store
 
-    # one node that leads
+    # other nodes
 
-    async def lead(self, holder: str, lost: Callable[[MartletError], None]) -> None:
-        started = self._loop.time()
-        self._lead = Lease(_LEADER, holder, 0, 0)  # so that our own taking of it is no stranger's
-        taken = await self.transact(lambda tx: tx.lease_take(_LEADER, holder, _LEAD_MS))
-        if taken is None:
-            self._lead = None
-            held = self.read(lambda reader: reader.lease(_LEADER))
-            raise Conflict(
-                f"the database is led by another node: {held.holder if held else 'unknown'}",
-                remedy="stop that node, or wait until its lease ends (10 s after it died)",
-                expires_at_ms=held.expires_at_ms if held else 0,
-            )
-        self._leads(taken, started)
-        self._tasks.append(self._loop.create_task(self._leading(holder, lost)))
+    async def join(self, card: Card, lost: Callable[[MartletError], None]) -> None:
+        """Become one of the nodes of this database. Raises `StartFailed`."""
+        self.node = card.name
+        self._turns = Turns(self, card.name)
+        self._tasks.append(await self.members.join(card, lost))
 
-    def _leads(self, lease: Lease, started: float) -> None:
-        self._lead = self._leader = lease
-        self._lead_until = started + _LEAD_MS / 1000 - _SKEW_SECONDS
+    async def announce(self, url: str) -> None:
+        await self.members.announce(url)
 
-    async def _leading(self, holder: str, lost: Callable[[MartletError], None]) -> None:
-        while True:
-            await asyncio.sleep(_RENEW_SECONDS)
-            started = self._loop.time()
-            try:
-                lease = await self.transact(lambda tx: tx.lease_take(_LEADER, holder, _LEAD_MS))
-                if lease is None or self._lead is None or lease.epoch != self._lead.epoch:
-                    raise self._deposed()
-                self._leads(lease, started)
-            except MartletError as error:
-                if self._closed is not None:
-                    return
-                if self._broken is not None:
-                    lost(self._broken)
-                    return
-                if not isinstance(error, Overloaded | StoreFull):
-                    lost(error)
-                    return
+    @property
+    def others(self) -> tuple[Card, ...]:
+        return self.members.others
 
-    def _deposed(self) -> StoreFailed:
-        if self._broken is None:
-            held = self._leader.holder if self._leader is not None else ""
-            self._broken = StoreFailed(
-                f"another node leads this database now: {held or 'unknown'}",
-                remedy="this node was away for longer than its lease; start it again as the other one's stand-in",
-            )
-            self._refuse(self._broken)
-        return self._broken
+    def on_departure(self, told: Callable[[str], None]) -> None:
+        self.members.on_departure(told)
 
-    def _check_leader(self, seen: Seen) -> None:
-        """Fence: while a node leads, no other one writes. Every commit rests on a position that was looked at, so that this is
-        exact, whatever the clocks say."""
-        row = seen.rows.get(_LEADER_ROW)
-        self._leader = None if row is None else lease_of(_LEADER, row)
-        mine, held = self._lead, self._leader
-        if mine is not None and mine.epoch and (held is None or (held.epoch, held.holder) != (mine.epoch, mine.holder)):
-            raise self._deposed()
+    def on_return(self, told: Callable[[], None]) -> None:
+        self.members.on_return(told)
 
-    def _shut_out(self) -> Conflict | None:
-        held = self._leader
-        if held is None or self._lead is not None or not held.holder or held.expires_at_ms <= self._clock.now_ms():
-            return None
-        return Conflict(f"the database is led by another node, which alone writes: {held.holder}", remedy="use that node")
+    def watch(self, low: bytes, high: bytes, told: Callable[[list[bytes] | None], None]) -> None:
+        self._watchers.append((low, high, told))
+
+    def turn(self, name: str, wait_seconds: float | None = 0.0) -> AbstractAsyncContextManager[bool]:
+        return self._turns.turn(name, wait_seconds)
+
+    @property
+    def ends(self) -> bool:
+        return self._closed is not None
+
+    def _spread(self, foreign: list[list[bytes]] | None) -> None:
+        """What other nodes changed, to those who keep a copy of it: on the loop's next turn, before anybody is told of what was
+        read after it."""
+        if self._watchers:
+            changed = None if foreign is None else sorted(key for keys in foreign for key in keys)
+            self._loop.call_soon(self._spread_now, changed)
+
+    def _spread_now(self, changed: list[bytes] | None) -> None:
+        for low, high, told in self._watchers:
+            if changed is None:
+                self._told(told, None)
+            elif mine := changed[bisect_left(changed, low) : bisect_left(changed, high)]:
+                self._told(told, mine)
+
+    def _told(self, told: Callable[[list[bytes] | None], None], changed: list[bytes] | None) -> None:
+        try:
+            told(changed)
+        except MartletError:  # it could not read what is new, so that its copy is old: it is told until it could
+            self._loop.call_later(_TELL_AGAIN_SECONDS, self._told, told, None)
 
     # what rooms use
 
     async def transact(self, fn: Callable[[Tx], T]) -> T:
         if self._refusal is not None:
             raise copy.copy(self._refusal)
+        if self.members.away and fn != self.members.renewal:
+            raise Overloaded("this node was away, and joins the others again", retry_after_seconds=1)
         if self._waiting >= self._most_waiting or self._waiting_bytes >= self._most_waiting_bytes:
             raise Overloaded(f"{self._waiting} transactions ({self._waiting_bytes} bytes) wait for the database")
         if self._reading:
@@ -213,8 +202,8 @@ class SharedStore(Store):
         return cast(T, await job.future)
 
     def read(self, fn: Callable[[Reader], T]) -> T:
-        """As `Store.read`. Asks the database, unless this node leads or the caller is part of a request that asked (`fresh`):
-        it holds up the loop for as long as that takes. Where it can wait, `look` is better."""
+        """As `Store.read`. Asks the database, unless this node is alone or the caller's request asked (`fresh`): it
+        holds up the loop for as long as that takes. Where it can wait, `look` is better."""
         if self._closed is not None:
             raise StoreFailed("the store is closed")
         if self._inside is not None:
@@ -288,13 +277,12 @@ class SharedStore(Store):
         return found
 
     async def close(self) -> None:
-        if self._closed is None and self._lead is not None and self._refusal is None:
-            lease, self._lead_until = self._lead, 0.0
+        if self._closed is None and self._refusal is None and self.members.lease is not None:
             try:
                 async with asyncio.timeout(3):
-                    await self.transact(lambda tx: tx.lease_release(lease))
+                    await self.members.leave()
             except (MartletError, TimeoutError):
-                pass  # it ends by itself
+                pass  # what it held ends by itself
         if self._closed is None:
             self._closed = self._loop.create_future()
             self._refuse(StoreFailed("the store is closed"))
@@ -319,7 +307,7 @@ class SharedStore(Store):
     # running functions
 
     def _is_fresh(self) -> bool:
-        if self._loop.time() < self._lead_until:
+        if self._loop.time() < self.members.alone_until:
             return True
         mine = _FRESH.get()
         return mine is not None and mine.until > self._loop.time()
@@ -358,8 +346,13 @@ class SharedStore(Store):
         self._something_open.set()
 
     def _run_job(self, job: Job) -> Needs:
-        window = Window(self._base, [known for known in job.known if self._base.current(known)])
-        tx = TrackedTx(window, self._pending, self._base.seq + self._entries_waiting, self._clock.now_ms())
+        """What it needs; nothing if the run counts. Under the lock nothing is guessed, because nothing would prove it."""
+        known = [known for known in job.known if self._base.current(known)] if job.known else []
+        window = Window(self._base, known) if self._held else DaringWindow(self._base, known, self._guesses)
+        now_ms = self._clock.now_ms()
+        if not 0 <= now_ms - job.now_ms < _SAME_TIME_MS:
+            job.now_ms = now_ms
+        tx = TrackedTx(window, self._pending, self._base.seq + self._entries_waiting, job.now_ms)
         self._inside = tx
         try:
             result, error = self._run(job.fn, tx)
@@ -367,6 +360,7 @@ class SharedStore(Store):
             self._inside = None
         if not window.needs:
             job.tx, job.result, job.error, job.stale, job.known = tx, result, error, False, []
+            job.guessed = window.guessed if isinstance(window, DaringWindow) else ()
         return window.needs
 
     def _charge(self, job: Job, size: int) -> None:
@@ -410,9 +404,12 @@ class SharedStore(Store):
         """Fetch, blocking; whether the position moved."""
         before = self._base.position
         spans = list(needs.spans)
-        seen = self._shared.look_now(before, [*needs.keys, _LEADER_ROW], spans)
+        seen = self._shared.look_now(before, [*needs.keys, ALONE_ROW], spans)
         self._take(before, seen, needs.keys)
-        known += [Known(span, rows, seen.position) for span, rows in zip(spans, seen.spans, strict=True)]
+        fetched = [Known(span, rows, seen.position) for span, rows in zip(spans, seen.spans, strict=True)]
+        for span, each in zip(spans, fetched, strict=True):
+            self._base.keep(span, each)
+        known += fetched
         known[:] = [each for each in known if self._base.current(each)]
         return self._base.position != before
 
@@ -436,12 +433,16 @@ class SharedStore(Store):
                 self._end(who, error)
             self._drain()
             return
-        found = dict(zip(spans, seen.spans, strict=True))
+        found = {span: Known(span, rows, seen.position) for span, rows in zip(spans, seen.spans, strict=True)}
+        for span, known in found.items():
+            self._base.keep(span, known)
         for who, needs in group:
             who.known = [known for known in who.known if self._base.current(known)]
-            who.known += [Known(span, found[span], seen.position) for span in needs.spans]
+            who.known += [found[span] for span in needs.spans]
             if isinstance(who, Job):
                 who.sought = False
+                for key in needs.keys:
+                    self._guesses.fetched(key, key in seen.rows)
             elif not who.future.done():  # done: its caller was cancelled
                 self._answer(who)
 
@@ -473,7 +474,7 @@ class SharedStore(Store):
 
     async def _ask(self, where: SharedEngine | Held, keys: set[bytes], spans: list[Span]) -> Seen:
         after = self._base.position
-        seen = await where.look(after, [*keys, _LEADER_ROW], spans)
+        seen = await where.look(after, [*keys, ALONE_ROW], spans)
         self._take(after, seen, keys)
         return seen
 
@@ -487,7 +488,7 @@ class SharedStore(Store):
         if self._broken is not None:
             raise copy.copy(self._broken)
         if seen.position >= self._base.position:
-            self._check_leader(seen)
+            self.members.seen(seen)
         self._advance(seen)
         self._base.learn(seen, keys)
 
@@ -504,6 +505,8 @@ class SharedStore(Store):
             if foreign is None:
                 for job in (*flight, *self._open):
                     job.stale = True
+        if foreign is None or foreign:
+            self._spread(foreign)
         self._moved()
 
     def _moved(self) -> None:
@@ -536,7 +539,7 @@ class SharedStore(Store):
                 continue
             flight = self._flight = Flight(self._batches_made, jobs)
             try:
-                if (refused := self._broken or self._shut_out()) is not None:
+                if (refused := self._broken or self.members.refusal([job.fn for job in jobs])) is not None:
                     raise copy.copy(refused)
                 await self._land(flight)
             except MartletError as error:
@@ -553,16 +556,20 @@ class SharedStore(Store):
             await self._confirm(flight)
             return
         if not self._contended and not any(job.stale for job in flight.jobs):
-            group = self._group(flight, self._base.position, self._base.seq)
+            guessed = flight.guessed()
+            group = self._group(flight, self._base.position, self._base.seq, guessed)
             position = await self._sent(flight, lambda: self._shared.try_commit(group))
             if position is not None:
+                self._guesses.right(guessed)
                 self._finish(flight, position, group)
                 return
         await self._land_held(flight)
 
     async def _confirm(self, flight: Flight) -> None:
         """A group that wrote nothing: it stands if what it read is still so."""
-        await self.look(_nothing)
+        guessed = flight.guessed()
+        await self.look(lambda reader: [reader.get(key) for key in guessed])
+        self._prove(flight)
         if any(job.stale for job in flight.jobs):
             await self._land_held(flight)
         else:
@@ -588,8 +595,9 @@ class SharedStore(Store):
 
     async def _renew(self, flight: Flight, held: Held) -> None:
         """Under the lock: what another node's commits made stale runs again, and with it all that may rest on it."""
-        await self._ask(held, set(), [])
-        if (refused := self._shut_out()) is not None:
+        await self._ask(held, flight.guessed(), [])
+        self._prove(flight)
+        if (refused := self.members.refusal([job.fn for job in flight.jobs])) is not None:
             raise refused
         if flight.landed or not any(job.stale for job in flight.jobs):
             return
@@ -615,6 +623,17 @@ class SharedStore(Store):
                 job.known += known
         raise Overloaded("transactions need too many rounds of reads")
 
+    def _prove(self, flight: Flight) -> None:
+        """Transactions that took a row for absent which is there, or is not known to be absent, are marked."""
+        rows = self._base.rows
+        for job in flight.jobs:
+            for key in job.guessed:
+                value = rows.get(key, MISSING)
+                if value is not None:
+                    job.stale = True
+                    if value is not MISSING:
+                        self._guesses.wrong(key)
+
     def _unpublish(self, flight: Flight) -> None:
         """Nothing of what this node has under way holds any more; what waits behind the group runs after it."""
         self._generation += 1
@@ -622,7 +641,7 @@ class SharedStore(Store):
         self._open, self._open_bytes = [], 0
         self._pending, self._written_by, self._entries_waiting = Overlay(), {}, 0
 
-    def _group(self, flight: Flight, position: int, seq: int) -> Group:
+    def _group(self, flight: Flight, position: int, seq: int, absent: Collection[bytes] = ()) -> Group:
         writes: dict[bytes, bytes | None] = {}
         entries: list[LogEntry] = []
         trim = 0
@@ -632,7 +651,7 @@ class SharedStore(Store):
             for entry in tx.entries:
                 entries.append(LogEntry(seq + len(entries) + 1, tx.now_ms, *entry))
             trim = max(trim, tx.trim_through)
-        flight.group = Group(flight.number, position, seq + len(entries), writes, entries, trim)
+        flight.group = Group(flight.number, position, seq + len(entries), writes, entries, trim, tuple(absent))
         return flight.group
 
     async def _sent(self, flight: Flight, commit: Callable[[], Awaitable[int | None]]) -> int | None:

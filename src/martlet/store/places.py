@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import fcntl
 import importlib
 import os
 import secrets
@@ -12,56 +12,47 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from martlet.clock import Clock
-from martlet.errors import Conflict, InvalidInput, MartletError, StartFailed
-from martlet.store import copying, keys
+from martlet.errors import InvalidInput, MartletError, StartFailed
+from martlet.store import copying
+from martlet.store.nodes import Card
 from martlet.store.store import Store
-from martlet.store.transaction import Tx
 
-__all__ = ["MODULES", "copy_store", "lead"]
+__all__ = ["MODULES", "copy_store", "join"]
 
 MODULES: Final = {"sqlite": "sqlite", "memory": "memory", "postgresql": "postgres"}  # engine -> its module
 
-_FOLDER: Final = keys.encode("platform", "folder")
-_STAND_IN_MS: Final = 10_500  # a lease that nobody renews ends within this time
 _FILE: Final = "store.sqlite"
 
 
-async def lead(store: Store, folder: Path, clock: Clock, lost: Callable[[MartletError], None]) -> None:
-    """Make this process, with its data folder, the one node that writes to a shared database; waits for the lease of one that
-    died. One node at a time, because rooms keep in memory what they wrote, and functions' code and logs are in the folder.
+async def join(store: Store, folder: Path, lost: Callable[[MartletError], None]) -> Callable[[], None]:
+    """Make this process, with its data folder, one of the nodes of a shared database; what is returned unlocks the folder. The
+    folder's lock says that whoever had the node's name before is dead.
 
-    Raises `StartFailed` while another node lives, and when the database goes with another data folder."""
-    holder = f"{socket.gethostname()} process {os.getpid()}, data folder {folder}"
-    until = clock.now_ms() + _STAND_IN_MS
-    while True:
-        try:
-            await store.lead(holder, lost)
-            break
-        except Conflict as conflict:
-            expires_at_ms = conflict.details.get("expires_at_ms", 0)
-            if not isinstance(expires_at_ms, int) or clock.now_ms() > until or expires_at_ms > until:  # somebody renews it
-                raise StartFailed(conflict.message, remedy=conflict.remedy) from conflict
-        await asyncio.sleep(0.5)
-    await _check_folder(store, folder)
-
-
-async def _check_folder(store: Store, folder: Path) -> None:
-    file = folder / "store.id"
-    mine = file.read_text().strip() if file.exists() else secrets.token_hex(8)
-
-    def claim(tx: Tx) -> str:
-        known = tx.get(_FOLDER)
-        if known is None:
-            tx.put(_FOLDER, mine.encode())
-        return known.decode() if known is not None else mine
-
-    if await store.transact(claim) != mine:
+    Raises `StartFailed` when another process uses the folder, or another node has its name."""
+    lock = (folder / "node.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
         raise StartFailed(
-            f"the database belongs to another data folder than {folder}: functions' code is there",
-            remedy="start with that folder (--data DIR), shared or copied",
-        )
-    file.write_text(mine + "\n")
+            f"the data folder {folder} is in use by another process", remedy="stop it, or use another folder (--data DIR)"
+        ) from error
+    try:
+        await store.join(_card_of(folder), lost)
+    except BaseException:
+        lock.close()
+        raise
+    return lock.close
+
+
+def _card_of(folder: Path) -> Card:
+    """A node's name is its folder's, and stays."""
+    file = folder / "store.id"
+    if not file.exists():
+        draft = file.with_suffix(".tmp")
+        draft.write_text(secrets.token_hex(8) + "\n")
+        draft.rename(file)
+    return Card(file.read_text().strip(), f"{socket.gethostname()}:{os.path.realpath(folder)}")
 
 
 def copy_store(source: str, target: str, progress: Callable[[str, int, int], None]) -> copying.Copied:

@@ -8,7 +8,7 @@ import importlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from queue import SimpleQueue
 from types import CoroutineType
@@ -21,6 +21,7 @@ from martlet.errors import InvalidInput, MartletError, NotFound, Overloaded, Sta
 from martlet.limits import LIMITS
 from martlet.store.copying import refuse_half
 from martlet.store.engine import Engine, LogEntry, SharedEngine
+from martlet.store.nodes import Card
 from martlet.store.overlay import Overlay
 from martlet.store.transaction import Reader, Snapshot, Tx, slowest_cursor
 
@@ -79,6 +80,7 @@ class Store:
     """
 
     shared = False  # whether other nodes may write, too
+    node = "local"  # this node's name
 
     def __init__(self, engine: Engine, *, clock: Clock) -> None:
         """Takes over an open engine. `open` is the usual way."""
@@ -230,11 +232,38 @@ class Store:
                 self._waiters.discard(waiter)
         return self._head
 
-    async def lead(self, holder: str, lost: Callable[[MartletError], None]) -> None:
-        """Be the one node that writes, until `close`: nothing to do here, where the folder's lock says so. In a database that
-        several nodes share it takes a lease, renews it, and reads rest on it instead of asking; `lost` hears when it is gone.
+    async def join(self, card: Card, lost: Callable[[MartletError], None]) -> None:
+        """Be one of the nodes of a database that several share: nothing to do here, where the folder's lock admits one
+        process. `lost` hears when this node may write no more. Raises `StartFailed` while another process lives under this
+        node's name."""
 
-        Raises `Conflict` while another node leads."""
+    async def announce(self, url: str) -> None:
+        """Let the other nodes know where this one answers."""
+
+    @property
+    def others(self) -> tuple[Card, ...]:
+        """The other nodes that live."""
+        return ()
+
+    def on_departure(self, told: Callable[[str], None]) -> None:
+        """`told` gets the name of each other node that is dead, once; of those that died before this one came, too."""
+
+    def on_return(self, told: Callable[[], None]) -> None:
+        """`told` is called when this node was taken for dead and is back: others may have taken over what was its own."""
+
+    def watch(self, low: bytes, high: bytes, told: Callable[[list[bytes] | None], None]) -> None:
+        """From now on `told` gets the keys from `low` to `high` that *other nodes* changed, or None: any of them. It is called
+        on the loop, before whoever read something newer goes on. For rooms that keep a copy; here there are no other nodes."""
+
+    def turn(self, name: str, wait_seconds: float | None = 0.0) -> AbstractAsyncContextManager[bool]:
+        """Around work that one node at a time may do: waits so long (None: as long as it takes) for another one to end. Gives
+        whether this node was not at it already. The work is cancelled, and ends with `Overloaded`, when the node was away for
+        so long that another has taken its turn. Raises `Conflict` naming the node that is at it."""
+        return nullcontext(False)
+
+    def now_ms(self) -> int:
+        """The store's clock."""
+        return self._clock.now_ms()
 
     @property
     def generation(self) -> int:

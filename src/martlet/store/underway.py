@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, cast
 
 from martlet.store.engine import Engine, Group
@@ -60,17 +60,21 @@ class TrackedTx(Tx):
 class Job:
     """A transaction of a caller, until it is told."""
 
-    __slots__ = ("charged", "ended", "error", "fn", "future", "known", "result", "rounds", "sought", "stale", "tx")
+    __slots__ = (
+        "charged", "ended", "error", "fn", "future", "guessed", "known", "now_ms", "result", "rounds", "sought", "stale", "tx",
+    )  # fmt: skip
 
     tx: TrackedTx
 
     def __init__(self, fn: Callable[[Tx], Any], future: asyncio.Future[Any]) -> None:
         self.fn = fn
         self.future = future
+        self.now_ms = 0  # the time that it was given, which holds for a second of runs: or a scan up to now would never end
         self.known: list[Known] = []
         self.result: Any = None
         self.error: Exception | None = None
-        self.stale = False  # another node changed what it read
+        self.stale = False  # another node changed what it read, or a row is there that it took for absent
+        self.guessed: Collection[bytes] = ()  # rows that it took for absent, without having asked
         self.rounds = 0
         self.charged = 0  # bytes, to the queue's limit
         self.sought = False  # a fetch for it is under way
@@ -100,3 +104,7 @@ class Flight:
         self.landed = False  # seen in the database before its commit was answered
         self.position = 0
         self.group = Group(number, 0, 0, {}, (), 0)  # as it was last sent
+
+    def guessed(self) -> set[bytes]:
+        """The rows that its transactions took for absent."""
+        return set().union(*(job.guessed for job in self.jobs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from martlet.buses import Events, Rulebook, Scheduler, Signer, Sns
+from martlet.buses import Events, Rulebook, Scheduler, Services, Signer, Sns
 from martlet.clock import Clock
 from martlet.functions.control import Control
 from martlet.queues import Queues
@@ -25,7 +25,8 @@ __all__ = ["Buses"]
 
 class Buses:
     """`events`, `scheduler` and `topics` are the services; `listeners` is what apps declare. `ask` makes HTTP calls and refuses
-    addresses that may not be called; `endpoint()` is where the platform's own API answers."""
+    addresses that may not be called; `services` is what schedules call by name; `endpoint()` is where the platform's own API
+    answers."""
 
     def __init__(
         self,
@@ -38,14 +39,15 @@ class Buses:
         resolve: Callable[[str], object | None],
         logs: LogGroups,
         ask: Ask,
-        authorize: Callable[[Any, str, str], None],
+        authorize: Callable[..., None],
+        services: Services,
         region: str,
         endpoint: Callable[[], str],
         results: Results,
     ) -> None:
         given: dict[str, Any] = {"region": region, "compile_pattern": parse_pattern, "authorize": authorize}
         self.events = Events(store, clock, timetable=triggers, **given)
-        self.scheduler = Scheduler(store, clock, timetable=triggers, **given)
+        self.scheduler = Scheduler(store, clock, timetable=triggers, services=services, **given)
         self.topics = Sns(store, clock, endpoint=endpoint, signer=Signer(store, clock, endpoint), **given)
         self.listeners = Listeners(store, clock, self.events, self.topics)
         to = Destinations(
@@ -57,10 +59,10 @@ class Buses:
             logs=logs,
             region=region,
         )
-        calls = Calls(ask)
+        calls = Calls(ask, clock.now_ms)
         triggers.serve(BusSource(store, self.events, Rulebook(store, parse_pattern), to, calls, self.topics))
         triggers.serve(TopicSource(store, self.topics, to, calls, parse_pattern))
-        triggers.serve(ScheduleSource(store, self.scheduler, self.events, self.topics, to))
+        triggers.serve(ScheduleSource(store, self.scheduler, self.events, self.topics, to, services))
         results.open(store, to, self.events, self.topics)
 
     async def start(self) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -33,6 +35,7 @@ class Answer(Protocol):
     """An HTTP answer."""
 
     status: int
+    headers: list[tuple[str, str]]
     body: bytes
 
 
@@ -45,6 +48,7 @@ class CallFailed(MartletError):
 
     http_status = 502
     code = "call_failed"
+    headers: Sequence[tuple[str, str]] = ()  # of its answer
 
 
 class _Bucket:
@@ -69,8 +73,9 @@ class _Bucket:
 class Calls:
     """All calls of one platform."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, now_ms: Callable[[], int]) -> None:
         self._ask = ask
+        self._now_ms = now_ms
         self._running: dict[str, int] = {}
         self._buckets: dict[str, _Bucket] = {}
         self._tokens: dict[str, tuple[str, float]] = {}
@@ -92,7 +97,9 @@ class Calls:
                 del self._running[host]
         if not 200 <= answer.status < 300:
             refused = answer.status not in (409, 429) and answer.status < 500
-            raise CallFailed(f"{host} answered {answer.status}", status=answer.status, refused=refused)
+            failed = CallFailed(f"{host} answered {answer.status}", status=answer.status, refused=refused)
+            failed.headers = answer.headers
+            raise failed
         return answer
 
     async def destination(self, one: Destination, connection: Connection, given: Mapping[str, Any], payload: bytes) -> None:
@@ -121,8 +128,14 @@ class Calls:
         try:
             await self.call(one.method, url, list(headers.items()), body)
         except CallFailed as error:
-            if error.details.get("status") in (401, 407):
+            if error.details.get("status") in (401, 407):  # tried again, with a token that is fetched anew
                 self._tokens.pop(connection.id, None)
+                error.details["refused"] = False
+            seconds = _retry_after(error.headers, self._now_ms() / 1000)
+            if seconds is not None and seconds < 0:
+                error.details["refused"] = True  # the endpoint wants no other try
+            elif seconds is not None:
+                error.details["retry_after_ms"] = int(seconds * 1000)
             raise
 
     async def _credentials(self, connection: Connection) -> dict[str, str]:
@@ -165,6 +178,17 @@ class Calls:
             self._tokens.clear()
         self._tokens[connection.id] = (token, now + max(lasts - _TOKEN_MARGIN_SECONDS, 0))
         return token
+
+
+def _retry_after(headers: Sequence[tuple[str, str]], now: float) -> float | None:
+    """The seconds that an answer asks for (RFC 9110 section 10.2.3: a number or a date); None: it does not say."""
+    text = next((value.strip() for name, value in headers if name.lower() == "retry-after"), "")
+    if re.fullmatch(r"-?[0-9]{1,9}", text):
+        return float(text)
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - now, 0.0)
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _once(headers: Mapping[str, str]) -> dict[str, str]:

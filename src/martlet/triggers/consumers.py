@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
 
 from martlet.clock import Clock, random, uuid4_text
@@ -41,7 +42,17 @@ Dispatch = Callable[[Invocation], None]
 class Consumer:
     """Runs from `start` to `retire` (it takes nothing more) or `stop` (nor does it wait for long)."""
 
-    def __init__(self, mapping: Mapping, queues: Queues, dispatch: Dispatch, clock: Clock, region: str) -> None:
+    def __init__(
+        self,
+        mapping: Mapping,
+        queues: Queues,
+        dispatch: Dispatch,
+        clock: Clock,
+        region: str,
+        turn: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
+    ) -> None:
+        """`turn` is entered to take messages: of several nodes, one consumes a queue for a mapping."""
+        self._turn = turn
         self.mapping = mapping
         self._queues = queues
         self._dispatch = dispatch
@@ -81,7 +92,9 @@ class Consumer:
     async def _loop(self) -> None:
         while True:
             try:
-                await self._once()
+                async with self._turn():
+                    while True:
+                        await self._once()
             except ServiceError as error:
                 _LOG.info("mapping %s waits: %s", self.mapping.uuid, error.message)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -169,6 +182,7 @@ class Consumer:
 
     async def _run(self, batch: Sequence[Received]) -> None:
         records = [kind.record_of(one, self.mapping.queue_arn, self._region) for one in batch]
+        fifo = self.mapping.queue.endswith(".fifo")
         at = 0
         for payload, count in kind.payloads(records, _PAYLOAD_BYTES):
             part = batch[at : at + count]
@@ -177,7 +191,10 @@ class Consumer:
             if outcome.refusal is not None:
                 await self._refused(outcome.refusal, batch[at - count :])
                 return
-            await self._settle(part, outcome)
+            whole = await self._settle(part, outcome)
+            if fifo and not whole and at < len(batch):  # what follows would overtake what failed before it in its group
+                await self._give_back(batch[at:])
+                return
 
     async def _invoke(self, payload: bytes) -> Outcome:
         ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -196,11 +213,11 @@ class Consumer:
             return Outcome(refusal=SandboxFailed(f"dispatch failed: {error!r}"))
         return await ended
 
-    async def _settle(self, batch: Sequence[Received], outcome: Outcome) -> None:
-        """Delete what is done. A function error leaves all of it to its visibility timeout."""
+    async def _settle(self, batch: Sequence[Received], outcome: Outcome) -> bool:
+        """Delete what is done; whether all of it is. A function error leaves all of it to its visibility timeout."""
         self._pause = 0.0
         if outcome.error:
-            return
+            return False
         failed: set[str] = set()
         if self.mapping.report_failures:
             failed = kind.failed_of(outcome.payload, [one.message.id for one in batch])
@@ -209,6 +226,7 @@ class Consumer:
             await self._queues.acknowledge(self.mapping.queue, done)
         if not failed:
             self._limit = min(self._limit + 1, self._most)
+        return not failed
 
     async def _refused(self, refusal: MartletError, batch: Sequence[Received]) -> None:
         """The function did not run. What may pass soon is tried again soon; what will not is left to the visibility timeout."""

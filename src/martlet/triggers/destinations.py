@@ -13,6 +13,7 @@ from martlet.clock import Clock, token_hex
 from martlet.errors import AccessDenied, InvalidInput, MartletError, NotFound, ServiceError, Throttled
 from martlet.queues import Queues
 from martlet.queues.attributes import name_in_arn
+from martlet.queues.policies import By
 from martlet.queues.queues import Draft
 from martlet.queues.rows import Value
 from martlet.store import Tx
@@ -40,16 +41,23 @@ class LogGroups(Protocol):
 class Message:
     """A message for a queue."""
 
-    __slots__ = ("attributes", "body", "deduplication_id", "group", "sender")
+    __slots__ = ("attributes", "body", "deduplication_id", "group", "sender", "trace")
 
     def __init__(
-        self, body: str, attributes: Attributes | None = None, group: str = "", deduplication_id: str = "", sender: str = ""
+        self,
+        body: str,
+        attributes: Attributes | None = None,
+        group: str = "",
+        deduplication_id: str = "",
+        sender: str = "",
+        trace: str = "",
     ) -> None:
         self.body = body
         self.attributes = attributes or {}
         self.group = group
         self.deduplication_id = deduplication_id
         self.sender = sender
+        self.trace = trace
 
 
 class Destinations:
@@ -77,8 +85,10 @@ class Destinations:
 
     # --- queues
 
-    def put(self, tx: Tx, arn: str, message: Message) -> Callable[[], None]:
-        """Send within the caller's transaction; what is returned is to be called after its commit. Raises `ServiceError`."""
+    def put(self, tx: Tx, arn: str, message: Message, *, by: By | None) -> Callable[[], None]:
+        """Send within the caller's transaction; what is returned is to be called after its commit. `by`: the service, and the
+        ARN of what it sends for, which the queue's policy must admit; None: a role lets it. Raises `ServiceError`,
+        `AccessDenied`."""
         name = name_in_arn(arn, self.region)
         if name is None:
             raise NotFound(f"there is no queue {arn}")
@@ -88,12 +98,13 @@ class Destinations:
             group=message.group or None,
             deduplication_id=message.deduplication_id or None,
             sender=message.sender,
+            trace=message.trace,
         )
-        return self._queues.put(tx, name, draft)
+        return self._queues.put(tx, name, draft, by=by)
 
-    async def send(self, arn: str, message: Message) -> None:
-        """Send; durable when it returns. Raises `ServiceError`."""
-        done = await self._queues._store.transact(lambda tx: self.put(tx, arn, message))
+    async def send(self, arn: str, message: Message, *, by: By | None) -> None:
+        """Send; durable when it returns. `by` and errors as for `put`."""
+        done = await self._queues._store.transact(lambda tx: self.put(tx, arn, message, by=by))
         done()
 
     # --- functions

@@ -18,9 +18,22 @@ from martlet.store import Reader, Tx, keys
 from martlet.triggers.kinds.queue import body_form
 from martlet.triggers.patterns import Matches, parse_pattern
 
-__all__ = ["Mapping", "check_members", "checked", "checked_stream", "compiled", "delete", "every", "get", "invalid", "put"]
+__all__ = [
+    "Mapping",
+    "check_members",
+    "checked",
+    "checked_stream",
+    "compiled",
+    "delete",
+    "differ",
+    "every",
+    "get",
+    "invalid",
+    "put",
+]
 
 _ROWS: Final = "triggers.mapping"  # (.., uuid) -> Mapping
+RANGE: Final = keys.prefix_range(_ROWS)
 _FILTERS_MAX: Final = 10  # Lambda's quota; five without asking for more
 _BATCH_MAX: Final = 10_000
 _FIFO_BATCH_MAX: Final = 10
@@ -84,6 +97,12 @@ _DECODER: Final = msgspec.msgpack.Decoder(Mapping)
 def get(reader: Reader, uuid: str) -> Mapping | None:
     raw = reader.get(keys.encode(_ROWS, uuid))
     return None if raw is None else _DECODER.decode(raw)
+
+
+def differ(one: Mapping, other: Mapping) -> bool:
+    """Whether a consumer of the one is no consumer of the other."""
+    same = {"state": "", "tags": {}, "modified_at_ms": 0}
+    return msgspec.structs.replace(one, **same) != msgspec.structs.replace(other, **same)
 
 
 def put(tx: Tx, mapping: Mapping) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -23,19 +24,23 @@ __all__ = ["DEPTH_MAX", "InvalidPattern", "Matches", "compile_pattern", "parse_p
 Matches = Callable[[Any], bool]  # an event, or one value of it
 
 DEPTH_MAX: Final = 32  # of nested objects
+_DOTS_MAX: Final = 100  # of one name
 _NUMBER_MAX: Final = 5_000_000_000  # numbers of patterns are within ±5e9
 _BRANCHES_MAX: Final = 1_000  # combinations of $or in one pattern
+_STARS_MAX: Final = 5  # of one wildcard; the service measures how often a text can be cut, and refuses the same ones
 _COMPARISONS: Final[dict[str, Callable[[float, float], bool]]] = {
-    "<": lambda value, bound: value < bound,
-    "<=": lambda value, bound: value <= bound,
-    "=": lambda value, bound: value == bound,
-    ">": lambda value, bound: value > bound,
-    ">=": lambda value, bound: value >= bound,
+    "<": operator.lt,
+    "<=": operator.le,
+    "=": operator.eq,
+    ">": operator.gt,
+    ">=": operator.ge,
 }
+_ONE_KEY: Final = "Only one key allowed in match expression"
+_TOO_MANY: Final = "Too many elements in numeric expression"  # which the service says of "anything-but", too
 _ABSENT: Final = object()  # there is no such field, or nothing in it
 # Words that begin an operator; a field of that name beside "$or" makes "$or" a field like any other.
 _OPERATORS: Final = frozenset(
-    {"prefix", "suffix", "equals-ignore-case", "anything-but", "numeric", "exists", "cidr", "wildcard"}
+    {"exactly", "prefix", "suffix", "equals-ignore-case", "anything-but", "numeric", "exists", "cidr", "wildcard"}
 )
 
 
@@ -81,10 +86,33 @@ def _object(pattern: Mapping[str, Any], path: str, depth: int) -> Matches:
         raise _wrong("Empty objects are not allowed", path)
     if depth > DEPTH_MAX:
         raise _wrong(f"{path}: deeper than {DEPTH_MAX} levels", path)
+    merged = _overridden(pattern)
+    if merged is not None:
+        return _either([_object(one, path, depth) for one in merged])
+    fields, alternatives = _parts(pattern, path, depth)
+    if len(fields) == 1 and alternatives is None:
+        return _one_field(*fields[0])
+
+    def matches(event: Any) -> bool:
+        if not isinstance(event, dict):
+            return False
+        for key, test in fields:
+            value = event.get(key, _ABSENT)
+            if not (_dotted_fits(event, key, test) if value is _ABSENT else test(value)):
+                return False
+        return alternatives is None or alternatives(event)
+
+    return matches
+
+
+def _parts(pattern: Mapping[str, Any], path: str, depth: int) -> tuple[list[tuple[str, Matches]], Matches | None]:
+    """The tests of its fields, and that of its alternatives."""
     fields: list[tuple[str, Matches]] = []
     alternatives: Matches | None = None
     for key, value in pattern.items():
         where = f"{path}.{key}" if path else key
+        if key.count(".") > _DOTS_MAX:
+            raise _wrong(f"{key[:64]}…: more than {_DOTS_MAX} dots in a name", path)
         if key == "$or" and _is_or(value):
             alternatives = _either([_object(one, f"{where}[{at}]", depth + 1) for at, one in enumerate(value)])
         elif isinstance(value, Mapping):
@@ -94,27 +122,73 @@ def _object(pattern: Mapping[str, Any], path: str, depth: int) -> Matches:
         else:
             raise _wrong(f'"{key}" must be an object or an array', where)
 
+    return fields, alternatives
+
+
+def _one_field(key: str, test: Matches) -> Matches:
+    """Most objects of patterns have one: this is where the time goes."""
+
     def matches(event: Any) -> bool:
-        if not isinstance(event, Mapping):
+        if not isinstance(event, dict):
             return False
-        for key, test in fields:
-            value = event.get(key, _ABSENT)
-            if not test(_dotted(event, key) if value is _ABSENT else value):
-                return False
-        return alternatives is None or alternatives(event)
+        value = event.get(key, _ABSENT)
+        return _dotted_fits(event, key, test) if value is _ABSENT else test(value)
 
     return matches
 
 
-def _dotted(event: Mapping[str, Any], key: str) -> Any:
-    """What there is at `key` when dots join levels: {"a": {"b": 1}} has an "a.b", and {"a.b": 1} an "a" with a "b"."""
-    head, dot, rest = key.partition(".")
-    if dot and isinstance(event.get(head), Mapping):
-        below: Mapping[str, Any] = event[head]
-        value = below.get(rest, _ABSENT)
-        return _dotted(below, rest) if value is _ABSENT else value
+def _dotted_fits(event: Mapping[str, Any], key: str, test: Matches) -> bool:
+    """Whether the field fits that is there only when dots join levels; if it is not, whether its absence does."""
+    found = list(_dotted(event, key))
+    return any(map(test, found)) if found else test(_ABSENT)
+
+
+def _dotted(value: Any, key: str) -> Iterable[Any]:
+    """What there is at `key` when dots join levels, and they may do so in the pattern, in the event or in both: {"a": {"b": 1}}
+    has an "a.b", {"a.b": 1} an "a" with a "b"."""
+    if isinstance(value, list):
+        for one in _flat(value):
+            yield from _dotted(one, key)
+    if not isinstance(value, dict):
+        return
+    if key in value:
+        yield value[key]
+        return
     start = f"{key}."
-    return {name[len(start) :]: value for name, value in event.items() if name.startswith(start)} or _ABSENT
+    below = {name[len(start) :]: inner for name, inner in value.items() if name.startswith(start)}
+    if below:
+        yield below
+    if "." in key:
+        for name, inner in value.items():
+            if key.startswith(f"{name}."):
+                yield from _dotted(inner, key[len(name) + 1 :])
+
+
+def _overridden(pattern: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """A pattern that says something of one field both beside its "$or" and in it, as one pattern for each alternative: what
+    was said last counts. None for any other."""
+    if not _is_or(pattern.get("$or")):
+        return None
+    names = list(pattern)
+    place = names.index("$or")
+    before, after = ({name: pattern[name] for name in part} for part in (names[:place], names[place + 1 :]))
+    if not any(_clash(outer, one) for outer in (before, after) for one in pattern["$or"]):
+        return None
+    return [_merged(_merged(before, one), after) for one in pattern["$or"]]
+
+
+def _clash(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    both = [(one[name], other[name]) for name in one if name != "$or" and name in other]
+    nested = [(a, b) for a, b in both if isinstance(a, Mapping) and isinstance(b, Mapping)]
+    return any(isinstance(a, list) and isinstance(b, list) for a, b in both) or any(_clash(a, b) for a, b in nested)
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(one)
+    for name, value in other.items():
+        old = found.get(name)
+        found[name] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return found
 
 
 def _is_or(value: Any) -> bool:
@@ -134,9 +208,12 @@ def _within(test: Matches) -> Matches:
     """A pattern for an object: for the object itself, for one of an array of them, or (all of it about absence) for none."""
 
     def matches(value: Any) -> bool:
+        if isinstance(value, dict):
+            return test(value)
         if isinstance(value, list):
-            return any(test(one) for one in value) if value else test({})
-        return test({}) if value is _ABSENT else test(value)
+            flat = _flat(value) or [None]
+            return any(test(one if isinstance(one, dict) else {}) for one in flat)
+        return test({})  # what is no object has no fields
 
     return matches
 
@@ -172,37 +249,42 @@ def _leaf(alternatives: list[Any], path: str) -> Matches:
 
 
 def _on_values(texts: frozenset[str], tests: list[Matches], absent: bool, present: bool) -> Matches:
-    def one(value: Any) -> bool:
+    def any_of(value: Any) -> bool:
         if present or (type(value) is str and value in texts):
             return True
         return any(test(value) for test in tests)
 
+    one = tests[0] if len(tests) == 1 and not texts and not present else any_of
+
     def matches(value: Any) -> bool:
         if isinstance(value, list):
-            leaves = list(_leaves(value))
+            leaves = [leaf for leaf in _flat(value) if not isinstance(leaf, dict)]
             return any(map(one, leaves)) if leaves else absent
-        if value is _ABSENT or isinstance(value, Mapping):  # what is no leaf is not there
+        if value is _ABSENT or isinstance(value, dict):  # what is no leaf is not there
             return absent
         return one(value)
 
     return matches
 
 
-def _leaves(values: Iterable[Any]) -> Iterable[Any]:
-    """What is in an array, arrays within it included."""
-    for value in values:
-        if isinstance(value, list):
-            yield from _leaves(value)
-        elif not isinstance(value, Mapping):
-            yield value
+def _flat(values: list[Any]) -> list[Any]:
+    """What is in an array and in the arrays within it. Without recursion: how deep they go is the sender's choice."""
+    found: list[Any] = []
+    arrays = [values]
+    while arrays:
+        for value in arrays.pop():
+            (arrays if isinstance(value, list) else found).append(value)
+    return found
 
 
 def _operator(one: Mapping[str, Any], path: str) -> tuple[str, Any]:
-    if len(one) != 1:
-        raise _wrong("Only one key allowed in match expression", path)
-    ((name, operand),) = one.items()
+    if not one:
+        raise _wrong("Match expression name not found", path)
+    name, operand = next(iter(one.items()))
     if name not in _OPERATORS:
         raise _wrong(f"Unrecognized match type {name}", path)
+    if len(one) != 1:
+        raise _wrong(_TOO_MANY if name in ("numeric", "anything-but") else _ONE_KEY, path)
     return name, operand
 
 
@@ -210,7 +292,7 @@ def _literal(value: Any, path: str) -> Any:
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int | float):
-        return _number(value, path)
+        return value  # of any size: literals are compared as they are written
     raise _wrong("Match value must be String, number, true, false, or null", path)
 
 
@@ -242,10 +324,14 @@ def _text(operand: Any, name: str, path: str, *, empty: bool = True) -> str:
 def _affix(name: str) -> Callable[[Any, str], Matches]:
     def build(operand: Any, path: str) -> Matches:
         if isinstance(operand, Mapping):
-            inner, text = _operator(operand, path)
+            inner = next(iter(operand), None)
+            if inner is None:
+                raise _wrong(f"{name.capitalize()} expression name not found", path)
             if inner != "equals-ignore-case":
                 raise _wrong(f"Unsupported {name} pattern: {inner}", path)
-            folded = _text(text, name, path, empty=False).casefold()
+            folded = _text(operand[inner], inner, path).casefold()
+            if len(operand) > 1:
+                raise _wrong(_ONE_KEY, path)
             if name == "prefix":
                 return lambda value: isinstance(value, str) and value.casefold().startswith(folded)
             return lambda value: isinstance(value, str) and value.casefold().endswith(folded)
@@ -255,6 +341,10 @@ def _affix(name: str) -> Callable[[Any, str], Matches]:
         return lambda value: isinstance(value, str) and value.endswith(text)
 
     return build
+
+
+def _exactly(operand: Any, path: str) -> Matches:
+    return _equal_to(_text(operand, "exact", path))
 
 
 def _ignoring_case(operand: Any, path: str) -> Matches:
@@ -281,6 +371,11 @@ def _wildcard(operand: Any, path: str) -> Matches:
         else:
             parts[-1] += letter
         at += 1
+    if len(parts) > _STARS_MAX + 1:
+        raise _wrong(
+            "Rule is too complex - try using fewer wildcard characters or fewer repeating character sequences after a wildcard "
+            "character", path
+        )  # fmt: skip
     return lambda value: isinstance(value, str) and _fits(value, parts)
 
 
@@ -310,7 +405,7 @@ def _numeric(operand: Any, path: str) -> Matches:
         raise _wrong(f"Unrecognized numeric range operator: {first}", path)
     bounds = [(first, _bound(operand, 1, path))]
     if len(operand) > 2 and first not in (">", ">="):
-        raise _wrong("Too many elements in numeric expression", path)
+        raise _wrong(_TOO_MANY, path)
     if len(operand) > 2:
         second = operand[2]
         if not isinstance(second, str):
@@ -323,11 +418,12 @@ def _numeric(operand: Any, path: str) -> Matches:
         if len(operand) > 4:
             raise _wrong("Too many terms in numeric range expression", path)
     tests = [(_COMPARISONS[sign], bound) for sign, bound in bounds]
+    (compare, bound), more = tests[0], tests[1:]
 
     def matches(value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if type(value) is not int and type(value) is not float:
             return False
-        return all(compare(value, bound) for compare, bound in tests)
+        return compare(value, bound) and all(compare(value, bound) for compare, bound in more)
 
     return matches
 
@@ -377,16 +473,16 @@ def _anything_but(operand: Any, path: str) -> Matches:
         if isinstance(operand, list):
             raise _wrong("Inside anything but list, start|null|boolean is not supported.", path)
         raise _wrong("Value of anything-but must be an array or single string/number value.", path)
-    literals = [_literal(one, path) for one in values]
+    literals = [one if isinstance(one, str) else _number(one, path) for one in values]
     if len({isinstance(one, str) for one in literals}) > 1:
         raise _wrong("Inside anything but list, either all values are number or string, mixed type is not supported", path)
     return lambda value: not any(_same(value, literal) for literal in literals)
 
 
 def _anything_but_like(operand: Mapping[str, Any], path: str) -> Matches:
-    if len(operand) != 1:
-        raise _wrong("Only one key allowed in match expression", path)
-    ((name, inner),) = operand.items()
+    if not operand:
+        raise _wrong("Anything-But expression name not found", path)
+    name, inner = next(iter(operand.items()))
     if name not in ("prefix", "suffix", "equals-ignore-case", "wildcard"):
         raise _wrong(f"Unsupported anything-but pattern: {name}", path)
     if isinstance(inner, Mapping):
@@ -399,11 +495,14 @@ def _anything_but_like(operand: Mapping[str, Any], path: str) -> Matches:
             raise _wrong("Inside anything-but/equals-ignore-case list, number|start|null|boolean is not supported.", path)
         shown = "prefix/suffix" if name in ("prefix", "suffix") else name
         _text(one, shown, path, empty=shown != "prefix/suffix")
+    if len(operand) > 1:
+        raise _wrong(_TOO_MANY, path)
     tests = [_OPERATOR_TESTS[name](one, path) for one in many]
     return lambda value: not any(test(value) for test in tests)
 
 
 _OPERATOR_TESTS: Final[dict[str, Callable[[Any, str], Matches]]] = {
+    "exactly": _exactly,
     "prefix": _affix("prefix"),
     "suffix": _affix("suffix"),
     "equals-ignore-case": _ignoring_case,

@@ -38,6 +38,10 @@ class Source(Protocol):
     def topics(self) -> Sequence[str]:
         """Of the log entries that it looks at."""
 
+    def anew(self) -> None:
+        """Entries were passed that this node was not asked about, for another one had the lease: what was read before may not
+        be so any more."""
+
     def match(self, entry: LogEntry) -> Sequence[Event] | None:
         """The events of an entry; the same ones each time it is asked, by their ids. None: the entry is not for this source."""
 

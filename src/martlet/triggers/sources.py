@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -91,8 +92,18 @@ class EventSources:
 
     async def start(self) -> None:
         """Go on with every mapping, and finish changes that a crash interrupted."""
+        self._store.watch(*mappings.RANGE, self._others_changed)
         for mapping in self._store.read(mappings.every):
             await self._follow(mapping.uuid)
+
+    def _others_changed(self, changed: Sequence[bytes] | None) -> None:
+        """Another node made, changed or deleted mappings: every node has a consumer for each, of which one at a time takes."""
+        now = {one.uuid: one for one in self._store.read(mappings.every)}
+        for uuid in {*now, *self._consumers}:
+            running = self._consumers.get(uuid)
+            before = None if running is None else running.mapping
+            if uuid not in now or before is None or mappings.differ(before, now[uuid]):
+                self._soon(uuid)
 
     async def stop(self, grace_seconds: float = 5.0) -> None:
         self._stopping = True
@@ -399,7 +410,8 @@ class EventSources:
 
     def _consumer(self, mapping: Mapping) -> Consumer | Follower:
         if not mapping.is_stream:
-            return Consumer(mapping, self._queues, self._dispatch, self._clock, self._region)
+            turn = partial(self._store.turn, f"mapping/{mapping.uuid}", None)
+            return Consumer(mapping, self._queues, self._dispatch, self._clock, self._region, turn)
         return Follower(
             mapping,
             self._source(mapping.queue_arn),

@@ -17,6 +17,7 @@ from martlet.store import Store
 __all__ = ["ObjectTargets"]
 
 _SERVICE = "s3.amazonaws.com"
+_NOT_ADMITTED = "Permissions on the destination queue do not allow S3 to publish notifications from this bucket"
 
 
 class ObjectTargets:
@@ -42,7 +43,7 @@ class ObjectTargets:
         kind, name = _parts(notice.target)
         body = json.dumps(notice.payload, separators=(",", ":"))
         if kind == "sqs":
-            await self._queues.send(name, [Draft(body=body)])
+            await self._queues.send(name, [Draft(body=body)], by=(_SERVICE, notice.source))
         elif kind == "lambda":
             function = notice.target.partition(":function:")[2]
             if not self._may_invoke(function, _SERVICE, notice.source):
@@ -64,7 +65,9 @@ class ObjectTargets:
         """Why a target cannot be told, in S3's words; "" if it can."""
         kind, name = _parts(arn)
         if kind == "sqs":
-            return "" if self._queues.find(name) is not None else "The destination queue does not exist"
+            if self._queues.find(name) is None:
+                return "The destination queue does not exist"
+            return "" if self._queues.admits(name, (_SERVICE, source)) else _NOT_ADMITTED
         if kind == "lambda":
             allowed = self._may_invoke(arn.partition(":function:")[2], _SERVICE, source)
             return "" if allowed else f"Not authorized to invoke function [{arn}]"

@@ -212,7 +212,10 @@ class Triggers:
         )
         if due is not None and due <= now_ms:
             did |= bool(await self._as_holder(lambda tx: schedules.fire_due(tx, now_ms, self._region)))
-        self._position = max(self._position, cursor)
+        if cursor > self._position:  # another node read on from there, or an earlier process
+            self._position = cursor
+            for source in self._sources.values():
+                source.anew()
         if self._store.head > self._position:
             did |= await self._accept()
             ready = self._store.read(deliveries.next_ready)

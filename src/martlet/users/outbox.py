@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from martlet.clock import Clock, token_hex
@@ -25,6 +26,7 @@ Send = Callable[[str, str, bytes], Awaitable[bool]]
 _AT_ONCE: Final = 8
 _PAUSE_MOST_MS: Final = 60_000
 _LIFE_MS: Final = 900_000
+_CLAIM_MS: Final = 60_000
 
 
 class Outbox:
@@ -114,6 +116,8 @@ class Outbox:
         app, pool, _ = place
         sender = self._sender(app, pool)
         now = self._clock.now_ms()
+        if not await self._store.transact(lambda tx: _claim(tx, place, row, now)):
+            return  # another node has it
         done = not message or await self._delivered(app, pool, sender, message)
         if not done and now >= row.expires_at_ms:
             self._say(
@@ -144,3 +148,11 @@ class Outbox:
             f"{said['kind']} for {said['email']}{code}"
         )
         return True
+
+
+def _claim(tx: Tx, place: tuple[str, ...], row: Outgoing, now: int) -> bool:
+    """Whether this node delivers it; if it dies, others may after a while."""
+    if rows.get(tx, Outgoing, *place) != row:
+        return False
+    rows.put(tx, msgspec.structs.replace(row, due_at_ms=now + _CLAIM_MS), *place)
+    return True

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from martlet.store import Reader, Tx, keys
+from martlet.store import Reader, Store, Tx, keys
 
 __all__ = ["Account", "Code", "Outgoing", "Session", "SigningKey"]
 
@@ -74,6 +74,7 @@ _TABLES: Final[dict[type[msgspec.Struct], str]] = {
 }
 _EMAIL: Final = "users.email"  # (.., app, pool, email) -> account
 _SECRET: Final = "users.secret"  # (.., app, pool) -> the pool's secret, sealed
+_SESSIONS: Final = msgspec.msgpack.Decoder(Session)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODERS: Final = {kind: msgspec.msgpack.Decoder(kind) for kind in _TABLES}
 
@@ -81,6 +82,12 @@ _DECODERS: Final = {kind: msgspec.msgpack.Decoder(kind) for kind in _TABLES}
 def get(reader: Reader | Tx, kind: type[S], *place: str) -> S | None:
     raw = reader.get(keys.encode(_TABLES[kind], *place))
     return None if raw is None else _DECODERS[kind].decode(raw)  # type: ignore[return-value]
+
+
+def session(store: Store, *place: str) -> Session | None:
+    """The session of a token, which each request needs: from memory, until a transaction writes it."""
+    raw = store.get(keys.encode(_TABLES[Session], *place))
+    return None if raw is None else _SESSIONS.decode(raw)
 
 
 def put(tx: Tx, row: msgspec.Struct, *place: str) -> None:

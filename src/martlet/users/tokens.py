@@ -16,7 +16,7 @@ from martlet.store import Reader, Store, Tx
 from martlet.users import rows, signing
 from martlet.users.caller import Caller
 from martlet.users.pools import Pool, Sealer
-from martlet.users.rows import Account, Session, SigningKey
+from martlet.users.rows import Account, SigningKey
 
 __all__ = ["Issuer"]
 
@@ -118,7 +118,7 @@ class Issuer:
             self._judged.pop(known, None)
             raise signing.refuse("it has expired")
         sub, session = claims["sub"], claims["sid"]
-        row = self._store.read(lambda reader: rows.get(reader, Session, app, pool, sub, session))
+        row = rows.session(self._store, app, pool, sub, session)
         if row is None or row.expires_at_ms <= now:
             raise signing.refuse("its session has ended")
         return Caller(sub=sub, email=claims["email"], groups=tuple(claims["groups"]), session=session, claims=claims)

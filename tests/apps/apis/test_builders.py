@@ -435,7 +435,6 @@ def test_quick_create() -> None:
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        ([part("ApiGatewayV2::Api", ID, ProtocolType="WEBSOCKET")], "WEBSOCKET"),
         (
             [HTTP, part("ApiGatewayV2::Integration", "i", IntegrationType="AWS_PROXY", IntegrationSubtype="SQS-SendMessage")],
             "credentials is missing",

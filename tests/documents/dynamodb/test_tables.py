@@ -68,7 +68,10 @@ async def test_a_new_table_of_an_old_name_has_nothing_of_the_old_one(tables, cre
             "Invalid KeySchema: The first KeySchemaElement is not a HASH key type",
         ),
         ({"GlobalSecondaryIndexes": []}, "One or more parameter values were invalid: List of GlobalSecondaryIndexes is empty"),
-        ({"ResourcePolicy": "{}"}, "Global tables and resource policies are not there: the parameter ResourcePolicy"),
+        (
+            {"MultiRegionConsistency": "STRONG"},
+            "Global tables and vector indexes are not there: the parameter MultiRegionConsistency",
+        ),
     ],
 )
 async def test_a_definition_that_is_none_is_refused(refused, changes, text):
@@ -214,3 +217,13 @@ async def test_tables_are_listed_in_pages(create, call):
     page = await call("ListTables", Limit=2)
     assert page == {"TableNames": ["aaa", "bbb"], "LastEvaluatedTableName": "bbb"}
     assert await call("ListTables", Limit=2, ExclusiveStartTableName="bbb") == {"TableNames": ["ccc"]}
+
+
+async def test_tables_of_other_accounts_and_regions_are_not_reached(refused):
+    for arn in ("arn:aws:dynamodb:us-east-1:123456789012:table/orders", "arn:aws:dynamodb:eu-west-1:000000000000:table/orders"):
+        for operation, more in (("ListTagsOfResource", {}), ("UntagResource", {"TagKeys": ["a"]})):
+            error = await refused(operation, ResourceArn=arn, **more)
+            assert error.name == "AccessDeniedException"
+            assert error.message.endswith(f" is not authorized to perform: dynamodb:{operation} on resource: {arn}")
+    error = await refused("ListTagsOfResource", ResourceArn="orders")
+    assert (error.name, error.message) == ("ValidationException", "Invalid TableArn: ARNs must start with 'arn:'")

@@ -95,6 +95,17 @@ def node() -> Path:
     return built("aws-lambda-ric-3.3.0", build)
 
 
+def graphql_ws() -> Path:
+    """npm graphql-ws, over the WebSockets of npm ws, with a script that says what it sees."""
+
+    def build(folder: Path) -> None:
+        _copy("graphql-ws", folder)
+        packages = ("graphql-ws@6.0.6", "graphql@16.11.0", "ws@8.18.3")
+        run("npm", "install", "--no-audit", "--no-fund", "--loglevel=error", *packages, folder=folder)
+
+    return built("graphql-ws-6.0.6", build)
+
+
 def go() -> Path:
     """aws-lambda-go: a static binary."""
 

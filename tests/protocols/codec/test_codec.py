@@ -115,6 +115,8 @@ def test_the_scope_tells_the_service() -> None:
     scope = "AWS4-HMAC-SHA256 Credential=A/B/20260101/eu-west-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0"
     assert signed_service(WireRequest("POST", headers={"authorization": scope})) == "dynamodb"
     assert candidates(WireRequest("POST", headers={"authorization": scope})) == ("dynamodb", "dynamodbstreams")
+    other_order = "AWS4-HMAC-SHA256 SignedHeaders=host, Signature=0, Credential=A/20260101/eu-west-1/sqs/aws4_request"
+    assert signed_service(WireRequest("POST", headers={"authorization": other_order})) == "sqs"
     query = b"X-Amz-Credential=AK%2F20260101%2Fus-east-1%2Fs3%2Faws4_request"
     assert candidates(WireRequest("GET", query=query)) == ("s3",)
     assert candidates(WireRequest("POST", headers={"x-amz-target": "AmazonSQS.X"})) == ("sqs",)
@@ -307,6 +309,16 @@ def test_patterns_take_linear_time_or_are_spared_long_values() -> None:
     assert looks_around is not None
     assert not looks_around("A" * 2_048)
     assert looks_around("A" * 2_049)  # the service will say
+
+
+def test_what_is_wrong_is_told_in_the_services_order_whatever_the_requests() -> None:
+    shape = ours("dynamodb").operations["PutItem"].input
+    wrong = {"ReturnValues": "X", "ReturnConsumedCapacity": "Y", "TableName": "a b"}
+    found = problems(shape, wrong)
+    assert len(found) == 4
+    assert found == problems(shape, dict(reversed(wrong.items())))
+    paths = [text.partition(" at '")[2].partition("'")[0] for text in found]
+    assert paths == ["returnConsumedCapacity", "tableName", "item", "returnValues"]
 
 
 # --- event streams

@@ -72,8 +72,14 @@ class Face:
         world.auth.authorize = authorize  # type: ignore[method-assign]
         world.functions.find = self._find  # type: ignore[method-assign, assignment]
         world.functions.invoke = self._invoke  # type: ignore[method-assign, assignment]
-        self.app = app(replace(world.rooms, collections=room, documents=CheckedDocuments(room)))
+        self.audited: list[tuple[str, list[tuple[str, str]], int]] = []  # (who, acts, status)
+        rooms = replace(world.rooms, collections=room, documents=CheckedDocuments(room), audit=self._audit)
+        self.app = app(rooms)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://test", headers=BEARER)
+
+    async def _audit(self, request: Any, acts: Any, status: int) -> None:
+        who = "" if request.sender is None else request.sender.name
+        self.audited.append((who, [(act.action, act.resource) for act in acts], status))
 
     def _find(self, name: str) -> Any:
         return version(name) if name.removeprefix("shop-") in self.functions and name.startswith("shop-") else None

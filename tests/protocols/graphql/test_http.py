@@ -55,8 +55,6 @@ async def test_get_is_for_queries(blog: Face) -> None:
     assert (write.status_code, write.headers["allow"]) == (405, "POST")
     assert (await blog.ask(TAGS))["listTag"]["data"] == []
     assert (await blog.http.get(url, params={"app": "shop", "query": TAGS, "x": "1"})).status_code == 400
-    upgrade = await blog.http.get(url, params={"app": "shop", "query": TAGS}, headers={"upgrade": "websocket"})
-    assert (upgrade.status_code, "WebSocket" in upgrade.text) == (501, True)
 
 
 async def test_malformed_requests_are_refused_by_name(blog: Face) -> None:

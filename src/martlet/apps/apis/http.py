@@ -1,4 +1,4 @@
-"""AWS::ApiGatewayV2::* resources to an `ApiConfig`. WebSocket APIs are refused by name.
+"""AWS::ApiGatewayV2::* resources to an `ApiConfig`: HTTP APIs here, WebSocket APIs in `websocket`.
 
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/AWS_ApiGatewayV2.html
 """
@@ -14,6 +14,7 @@ import msgspec
 from martlet.apps.apis.integrations import authorizer_from, http_integration
 from martlet.apps.apis.openapi import cors_from, from_openapi, resource_id
 from martlet.apps.apis.reading import Part, Place, Warn, access_log, function_of, throttle_numbers, truth
+from martlet.apps.apis.websocket import is_websocket, websocket_api_from
 from martlet.errors import DeployFailed
 from martlet.types import ApiAuthorizer, ApiConfig, ApiIntegration, ApiRoute, ApiStage, Throttle
 
@@ -55,7 +56,10 @@ def http_api_from(parts: Iterable[Part], *, app: str = "", warn: Warn | None = N
 
     Raises `DeployFailed` naming the logical id, the property and the line; with `warn`, what is not honoured is said there.
     """
-    return _Http(list(parts), app, warn).api()
+    given = list(parts)
+    if any(is_websocket(part) for part in given):
+        return websocket_api_from(given, app=app, warn=warn)
+    return _Http(given, app, warn).api()
 
 
 class _Http:
@@ -87,8 +91,7 @@ class _Http:
     def _base(self) -> tuple[ApiConfig, list[ApiRoute]]:
         place = Place.of(self.part, self.warn)
         name = place.text("Name")
-        if place.choice("ProtocolType", ("HTTP", "WEBSOCKET"), "HTTP") == "WEBSOCKET":
-            raise place.wrong("ProtocolType", "WEBSOCKET is not supported yet")
+        place.choice("ProtocolType", ("HTTP", "WEBSOCKET"), "HTTP")
         place.ignore("Description", "Version", "Tags", "FailOnWarnings", "BasePath", "IpAddressType", "DisableSchemaValidation")
         place.ignore("ApiKeySelectionExpression", "RouteSelectionExpression", "CredentialsArn")
         place.not_yet("BodyS3Location")

@@ -38,7 +38,12 @@ class Apis:
 
     async def load(self) -> None:
         """Read the records. Raises `StoreFailed` for one that cannot be read."""
+        self._store.watch(*keys.prefix_range(*_TABLE), lambda changed: self._read())
+        self._read()
+
+    def _read(self) -> None:
         low, high = keys.prefix_range(*_TABLE)
+        self._apis = {}
         found = self._store.read(lambda tx: [value for _, value in tx.scan(low, high, limit=_SCAN_LIMIT)])
         for value in found:
             try:

@@ -117,6 +117,7 @@ def open_stacks(
         translation=Translation(region),
         region=region,
         invoke_base=invoke_base,
+        sandbox_base=sandbox_base,
         endpoint=endpoint,
         remote=Local(_no_file, _no_package),
         fetch=fetch,

@@ -18,7 +18,7 @@ from martlet.apps.stacks.executing import Executor, Group
 from martlet.apps.stacks.intrinsics import is_pending
 from martlet.apps.stacks.journal import Journal, Store, importers, masked
 from martlet.apps.stacks.planning import Plan, Planner
-from martlet.apps.stacks.providers.apis import ApiPart
+from martlet.apps.stacks.providers.apis import SOCKETS, ApiPart
 from martlet.apps.stacks.providers.provider import Caller, Context, Provider
 from martlet.apps.stacks.reading import TemplateFault
 from martlet.apps.stacks.records import Body, Event, Rows, StackRecord, StoredResource
@@ -33,12 +33,13 @@ T = TypeVar("T")
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}")
 _SERVICE: Final = Principal("root", "stacks")
 _ENDPOINT: Final = re.compile(
-    r"https://([a-z0-9]+)\.(execute-api|lambda-url)\.[a-z0-9-]+\.(?:martlet\.internal|amazonaws\.com|on\.aws)"
+    r"(https|wss)://([a-z0-9]+)\.(execute-api|lambda-url)\.[a-z0-9-]+\.(?:martlet\.internal|amazonaws\.com|on\.aws)"
 )
 _FORMER: Final = re.compile(
     r"http://[\w.\[\]:-]+/(_api|_url)/([a-z0-9]{10,32})(?![a-z0-9])"
 )  # ours, as printed on another port
 _QUEUE: Final = re.compile(rf"http://[\w.\[\]:-]+/{ACCOUNT}/([A-Za-z0-9_-]{{1,80}}(?:\.fifo)?)")  # a queue's URL, the same
+_TURN_SECONDS: Final = 30.0
 _KEEP_DELETED_MS: Final = 90 * 86_400_000  # CloudFormation: a deleted stack is listed for 90 days
 
 
@@ -117,11 +118,13 @@ class Engine:
         translation: Translation,
         region: str,
         invoke_base: Callable[[], str],
+        sandbox_base: Callable[[], str],
         endpoint: Callable[[], str] = lambda: "",
         remote: Local,
         fetch: Callable[[str, str, str], Awaitable[bytes]] | None = None,
     ) -> None:
-        """`invoke_base` is where APIs answer without DNS, "http://host:port"; `endpoint` that of the platform's API.
+        """`invoke_base` is where APIs answer without DNS, "http://host:port"; `endpoint` that of the platform's API, and
+        `sandbox_base` the same as functions see it.
         `remote` reads and packages for templates that came without files; `fetch` gets an object (bucket, key, version)."""
         self._store = store
         self._clock = clock
@@ -130,6 +133,7 @@ class Engine:
         self._translation = translation
         self.region = region
         self._invoke_base = invoke_base
+        self._sandbox_base = sandbox_base
         self._endpoint = endpoint
         self._remote = remote
         self._fetch = fetch
@@ -155,7 +159,8 @@ class Engine:
         now = self._clock.now_ms()
         for record in self.all():
             if in_progress(record.status):
-                self._spawn(record.id, self._resume(record))
+                if record.id not in self._tasks:
+                    self._spawn(record.id, self._resume(record.id))
             elif record.deleted_at_ms is not None and now - record.deleted_at_ms > _KEEP_DELETED_MS:
                 await self.transact(partial(forget, id=record.id))
 
@@ -179,8 +184,16 @@ class Engine:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await self._translation.close()
 
+    async def _in_turn(self, id: str, work: Coroutine[Any, Any, T]) -> T:
+        """One node at a time works on a stack; one that has begun waits for the end of what another has to do there."""
+        try:
+            async with self._store.turn(f"stack/{id}", _TURN_SECONDS):
+                return await work
+        finally:
+            work.close()
+
     def _spawn(self, id: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._in_turn(id, work))
         self._tasks[id] = task
 
         def ended(done: asyncio.Task[Any]) -> None:
@@ -379,22 +392,29 @@ class Engine:
             tags={**tags, **own},
         )
 
-    def rewrite(self, value: Any) -> Any:
-        """Addresses that AWS would answer at become those that answer here, in environment variables and outputs."""
+    def _answers_at(self, found: re.Match[str], inside: bool) -> str:
+        """An address of a WebSocket API by https is for backends: functions reach it where they reach the platform."""
+        scheme, id, kind = found[1], found[2], found[3]
+        base = self._sandbox_base() if inside and scheme == "https" and id.startswith(SOCKETS) else self._invoke_base()
+        base = base if scheme == "https" else re.sub("^http", "ws", base)
+        return f"{base}/{'_api' if kind == 'execute-api' else '_url'}/{id}"
+
+    def rewrite(self, value: Any, inside: bool = False) -> Any:
+        """Addresses that AWS would answer at become those that answer here, in environment variables (`inside`) and outputs."""
         if isinstance(value, str):
             base = self._invoke_base()
             if "/_url/" in value or "/_api/" in value:
-                value = _FORMER.sub(lambda m: f"{base}/{m[1]}/{m[2]}", value)
+                value = _FORMER.sub(lambda m: f"{base}/{m[1]}/{m[2]}" if not m[2].startswith(SOCKETS) else m[0], value)
             queue = _QUEUE.fullmatch(value) if ACCOUNT in value else None
             if queue is not None and self._endpoint():
                 return f"{self._endpoint()}/{ACCOUNT}/{queue[1]}"
             if "execute-api" not in value and "lambda-url" not in value:
                 return value
-            return _ENDPOINT.sub(lambda m: f"{base}/{'_api' if m[2] == 'execute-api' else '_url'}/{m[1]}", value)
+            return _ENDPOINT.sub(lambda m: self._answers_at(m, inside), value)
         if isinstance(value, dict) and "Environment" in value and isinstance(value["Environment"], dict):
             variables = value["Environment"].get("Variables")
             if isinstance(variables, dict):
-                changed = {name: self.rewrite(one) for name, one in variables.items()}
+                changed = {name: self.rewrite(one, inside=True) for name, one in variables.items()}
                 return {**value, "Environment": {**value["Environment"], "Variables": changed}}
         return value
 
@@ -597,7 +617,10 @@ class Engine:
 
     # --- after a crash
 
-    async def _resume(self, record: StackRecord) -> StackRecord:
+    async def _resume(self, id: str) -> StackRecord:
+        record = self.get(id)
+        if not in_progress(record.status):  # another node was quicker
+            return record
         why = "Martlet was stopped during the operation. "
         journal = Journal(self._store, self._clock, record.id, lambda text: None, record.client_token)
         executor = self._executor(journal, record.name, self.body(record.id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -24,6 +25,7 @@ class Store(Protocol):
 
     def transact(self, fn: Callable[[Any], T], /) -> Coroutine[Any, Any, T]: ...
     def read(self, fn: Callable[[Any], T], /) -> T: ...
+    def turn(self, name: str, wait_seconds: float | None, /) -> AbstractAsyncContextManager[bool]: ...
 
 
 class Journal:

@@ -10,24 +10,30 @@ import msgspec
 from martlet.documents.dynamodb import definitions, schemas
 from martlet.documents.dynamodb.database import Tables
 from martlet.documents.dynamodb.descriptions import described, names_after, table_arn
-from martlet.documents.dynamodb.failures import invalid, no_table, unsupported, validation
+from martlet.documents.dynamodb.failures import invalid, no_table, other_account, unsupported, validation
+from martlet.documents.dynamodb.importing import ImportOperations
+from martlet.documents.dynamodb.policies import Policies, checked_policy
 from martlet.documents.dynamodb.requests import table_name
 from martlet.documents.dynamodb.tables import Table, TableRecord
 from martlet.errors import ServiceError
 from martlet.store import Reader, Tx
+from martlet.types import ACCOUNT
 
 __all__ = ["Administration"]
 
 Request = dict[str, Any]
 _NAME: Final = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
-_ARN: Final = re.compile(r"arn:aws:dynamodb:[^:]+:[0-9]+:table/(?P<name>[a-zA-Z0-9_.-]{3,255})")
+_ARN: Final = re.compile(r"arn:aws:dynamodb:(?P<region>[^:]+):(?P<account>[0-9]+):table/(?P<name>[a-zA-Z0-9_.-]{3,255})")
 _LIST_MOST: Final = 100
 _TAGS_PAGE: Final = 10
-_ON_TABLES: Final = ("ResourcePolicy", "ReplicaUpdates", "MultiRegionConsistency", "GlobalTableWitnessUpdates")
-_ON_TABLES_TEXT: Final = "Global tables and resource policies are not there: the parameter {name}"
+_ON_TABLES: Final = (
+    *("ReplicaUpdates", "MultiRegionConsistency", "GlobalTableWitnessUpdates", "GlobalTableSourceArn"),
+    *("GlobalTableSettingsReplicationMode", "DisassociationProtectionEnabled", "VectorIndexes", "VectorIndexUpdates"),
+)
+_ON_TABLES_TEXT: Final = "Global tables and vector indexes are not there: the parameter {name}"
 
 
-class Administration:
+class Administration(ImportOperations, Policies):
     """Tables: made, described, changed, removed; their tags, their time to live, the limits."""
 
     def __init__(self, tables: Tables) -> None:
@@ -40,6 +46,8 @@ class Administration:
         _refuse(request)
         name = table_name(request["TableName"])
         schemas.check_definition(request)
+        if request.get("ResourcePolicy"):
+            checked_policy(request["ResourcePolicy"])
         tables = self.tables
 
         def make(tx: Tx) -> Request:
@@ -96,7 +104,7 @@ class Administration:
     # --- tags
 
     async def tag_resource(self, caller: Any, request: Request) -> None:
-        name = self._resource(request)
+        name = self._resource(caller, "TagResource", request)
         if not request["Tags"]:
             raise validation("Atleast one Tag needs to be provided as Input.")
         await self.tables.change(
@@ -104,7 +112,7 @@ class Administration:
         )
 
     async def untag_resource(self, caller: Any, request: Request) -> None:
-        name = self._resource(request)
+        name = self._resource(caller, "UntagResource", request)
         if not request["TagKeys"]:
             raise validation("Atleast one Tag Key needs to be provided as Input.")
         await self.tables.change(
@@ -112,7 +120,7 @@ class Administration:
         )
 
     async def list_tags_of_resource(self, caller: Any, request: Request) -> Request:
-        name = self._resource(request)
+        name = self._resource(caller, "ListTagsOfResource", request)
         table = self.tables.store.read(lambda reader: self._resource_table(reader, name, request))
         tags = [{"Key": key, "Value": value} for key, value in sorted(table.record.tags.items())]
         after = request.get("NextToken") or ""
@@ -122,10 +130,15 @@ class Administration:
             answer["NextToken"] = tags[_TAGS_PAGE - 1]["Key"]
         return answer
 
-    def _resource(self, request: Request) -> str:
-        found = _ARN.fullmatch(request["ResourceArn"])
+    def _resource(self, caller: Any, operation: str, request: Request) -> str:
+        arn = request["ResourceArn"]
+        found = _ARN.fullmatch(arn)
+        if not arn.startswith("arn:"):
+            raise validation("Invalid TableArn: ARNs must start with 'arn:'")
         if found is None:
-            raise validation(f"Invalid TableArn: Invalid ResourceArn provided as input {request['ResourceArn']}")
+            raise validation(f"Invalid TableArn: Invalid ResourceArn provided as input {arn}")
+        if (found["region"], found["account"]) != (self.region, ACCOUNT):
+            raise other_account(caller.principal, operation, arn)
         return found["name"]
 
     def _resource_table(self, reader: Reader, name: str, request: Request) -> Table:
@@ -205,9 +218,6 @@ class Administration:
 
     async def list_exports(self, caller: Any, request: Request) -> Request:
         return {"ExportSummaries": []}
-
-    async def list_imports(self, caller: Any, request: Request) -> Request:
-        return {"ImportSummaryList": []}
 
     async def list_global_tables(self, caller: Any, request: Request) -> Request:
         return {"GlobalTables": []}

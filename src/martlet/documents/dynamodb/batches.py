@@ -146,7 +146,8 @@ def plan_write(request: Request) -> list[tuple[str, Write]]:
 
 
 async def batch_write(tables: Tables, request: Request) -> Request:
-    writes = plan_write(request)
+    with expressions.older_words():
+        writes = plan_write(request)
     tables.store.read(lambda reader: _check_writes(tables, reader, writes))
     groups: list[list[Write]] = [[]]
     size = 0

@@ -9,6 +9,7 @@ from martlet.clock import Clock, token_hex
 from martlet.documents.dynamodb.capacity import Capacity
 from martlet.documents.dynamodb.failures import no_resource
 from martlet.documents.dynamodb.housekeeping import Housekeeping
+from martlet.documents.dynamodb.imports import Imports
 from martlet.documents.dynamodb.streams import Streams
 from martlet.documents.dynamodb.tables import Catalog, Table
 from martlet.documents.dynamodb.writing import DATABASE, Done, Write, apply
@@ -40,14 +41,17 @@ class Tables:
         self.clock = clock
         self.region = region
         self._record = record
-        self.catalog = Catalog((lambda: store.generation) if exclusive else None)
+        self.catalog = Catalog((lambda: store.generation) if exclusive and not store.shared else None)
         self.housekeeping = Housekeeping(store, clock, self.catalog, holder or token_hex(8))
         self.streams = Streams(store, self.catalog, region)
+        self.imports = Imports(store, self.catalog, region, holder or token_hex(8))
 
     async def start(self) -> None:
         self.housekeeping.start()
+        self.imports.start()
 
     async def stop(self) -> None:
+        await self.imports.stop()
         await self.housekeeping.stop()
 
     def demand(self, reader: Reader, name: str) -> Table:

@@ -73,6 +73,8 @@ def create_table(tx: Tx, catalog: Catalog, name: str, request: Request, region: 
         protected=bool(request.get("DeletionProtectionEnabled")),
         table_class=request.get("TableClass") or "",
         settings=_settings({}, request, region),
+        policy=request.get("ResourcePolicy") or "",
+        policy_revision=str(tx.now_ms) if request.get("ResourcePolicy") else "",
     )
     stream = request.get("StreamSpecification")
     if stream is not None:

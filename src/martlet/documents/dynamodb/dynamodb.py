@@ -9,6 +9,7 @@ from martlet.documents.dynamodb import expressions, queries
 from martlet.documents.dynamodb.administration import Administration
 from martlet.documents.dynamodb.batches import batch_get, batch_write, collection_metrics
 from martlet.documents.dynamodb.capacity import Capacity, read_units
+from martlet.documents.dynamodb.constraints import check_constraints
 from martlet.documents.dynamodb.database import Tables
 from martlet.documents.dynamodb.descriptions import stream_arn, table_arn
 from martlet.documents.dynamodb.executing import Statements
@@ -34,8 +35,8 @@ from martlet.store import Reader
 __all__ = ["DynamoDb", "DynamoDbStreams"]
 
 Request = dict[str, Any]
-Authorize = Callable[[Any, str, str], None]
-_ON_TABLES: Final = frozenset(("CreateTable", "DeleteTable", "DescribeTable", "UpdateTable"))
+Authorize = Callable[..., None]
+Permission = tuple[str, str] | tuple[str, str, None, str]
 _ASKS_ITSELF: Final = frozenset(
     (
         "BatchGetItem",
@@ -66,29 +67,49 @@ class Caller(Protocol):
 
 
 class DynamoDb(Administration):
-    """The service "dynamodb". `authorize(principal, action, resource)` is asked for what a request names beyond one table."""
+    """The service "dynamodb". `authorize(principal, action, resource, context, policy)` is asked for what a request names
+    beyond one table."""
 
     def __init__(self, tables: Tables, authorize: Authorize) -> None:
         super().__init__(tables)
-        self._authorize = authorize
+        self._ask = authorize
         self._statements = Statements(tables)
 
-    def permission(self, operation: str, request: Request) -> tuple[str, str] | None:
-        """(action, resource) that a caller needs; None where each table is asked for by the operation itself."""
+    def _authorize(self, principal: Any, action: str, arn: str) -> None:
+        policy = self._policy_of(arn)
+        if policy:
+            self._ask(principal, action, arn, None, policy)
+        else:
+            self._ask(principal, action, arn)
+
+    def _policy_of(self, arn: str) -> str:
+        """The resource-based policy of the table that an ARN names, or that of which it names a part."""
+        name = table_name(arn)
+        table = self.tables.store.read(lambda reader: self.tables.catalog.table(reader, name))
+        return table.record.policy if table is not None else ""
+
+    def permission(self, operation: str, request: Request) -> Permission | None:
+        """What a caller needs: (action, resource), and for a table with a policy of its own that; None where each table is
+        asked for by the operation itself."""
+        asked = self._permission(operation, request)
+        policy = self._policy_of(asked[1]) if asked is not None and ":table/" in asked[1] else ""
+        return asked if asked is None or not policy else (*asked, None, policy)
+
+    def _permission(self, operation: str, request: Request) -> tuple[str, str] | None:
         if operation in _ASKS_ITSELF:
             return None
         name = request.get("TableName")
+        if operation == "ImportTable":
+            name = (request.get("TableCreationParameters") or {}).get("TableName")
         if isinstance(name, str):
             arn = name if name.startswith("arn:") else table_arn(self.region, name)
             index = request.get("IndexName") if operation in ("Query", "Scan") else None
             return f"dynamodb:{operation}", f"{arn}/index/{index}" if index else arn
-        return f"dynamodb:{operation}", str(request.get("ResourceArn") or "*")
+        return f"dynamodb:{operation}", str(request.get("ResourceArn") or request.get("ImportArn") or "*")
 
     def precheck(self, operation: str, request: Request) -> None:
         """What the service says before it looks at the rest of a request."""
-        name = request.get("TableName")
-        if operation in _ON_TABLES and name is not None and not name.startswith("arn:") and not 3 <= len(name) <= 255:
-            raise validation("TableName must be at least 3 characters long and at most 255 characters long")
+        check_constraints(operation, request)
 
     # --- one item
 

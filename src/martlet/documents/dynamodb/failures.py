@@ -4,12 +4,12 @@ Source: Amazon DynamoDB API reference, 2012-08-10, and what the service is known
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from martlet.errors import ServiceError
+from martlet.types import ACCOUNT
 
 __all__ = [
     "condition_failed",
@@ -18,13 +18,13 @@ __all__ = [
     "invalid",
     "no_resource",
     "no_table",
+    "other_account",
     "unsupported",
     "validation",
 ]
 
 _DETECTED: Final = "1 validation error detected: "
 # Said without the words above, though they are found before a table is looked at.
-_IN_VALUES: Final = re.compile(r"ExpressionAttributeValues contains invalid value: (.*) for key :\w+", re.DOTALL)
 _BARE: Final = ("Item size", "1 validation error", "Invalid table/index name")
 
 
@@ -50,6 +50,13 @@ def no_table(name: str) -> ServiceError:
     return ServiceError("ResourceNotFoundException", f"Requested resource not found: Table: {name} not found")
 
 
+def other_account(principal: Any, operation: str, arn: str) -> ServiceError:
+    """No account but this one is reached from here, and nothing grants what is in another."""
+    who = getattr(getattr(principal, "standing", None), "arn", "") or f"arn:aws:iam::{ACCOUNT}:root"
+    text = f"User: {who} is not authorized to perform: dynamodb:{operation} on resource: {arn}"
+    return ServiceError("AccessDeniedException", text)
+
+
 def in_use(text: str) -> ServiceError:
     return ServiceError("ResourceInUseException", text)
 
@@ -70,4 +77,4 @@ def detected() -> Iterator[None]:
     except ServiceError as error:
         if error.name != "ValidationException" or error.message.startswith(_BARE):
             raise
-        raise validation(_DETECTED + _IN_VALUES.sub(r"\1", error.message)) from error
+        raise validation(_DETECTED + error.message) from error

@@ -6,17 +6,16 @@ commit left it."""
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Final
 
 import msgspec
 
 from martlet.clock import Clock
+from martlet.documents.chores import LOOK_AGAIN_SECONDS, Chores
 from martlet.documents.dynamodb import definitions
 from martlet.documents.dynamodb.items import item_size
 from martlet.documents.dynamodb.tables import Catalog, Index, Table, numbered, pack, pack_stats, unpack, unpack_stats
 from martlet.documents.dynamodb.writing import expire, expiry_key, second_of
-from martlet.errors import MartletError
 from martlet.store import Reader, Store, Tx
 
 __all__ = ["Housekeeping"]
@@ -27,56 +26,24 @@ _BUILD_ITEMS: Final = 200
 _BUILD_BYTES: Final = 1_048_576
 _REMOVE_ROWS: Final = 500
 _EXPIRE_ITEMS: Final = 100
-_AFTER_ERROR_SECONDS: Final = 1.0
-_LOOK_AGAIN_SECONDS: Final = 60.0  # the wall clock may jump
-_LOG: Final = logging.getLogger("martlet.documents")
 
 
-class Housekeeping:
+class Housekeeping(Chores):
     """Runs while there is something to do; sleeps until the next item expires or `wake`."""
 
     def __init__(self, store: Store, clock: Clock, catalog: Catalog, holder: str) -> None:
+        super().__init__("tables")
         self._store = store
         self._clock = clock
         self._catalog = catalog
         self._holder = holder
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self._standby_until_ms = 0
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._loop(), name="dynamodb housekeeping")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-
-    def wake(self) -> None:
-        """There may be something to do."""
-        self._wake.set()
-
-    async def _loop(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                await self.run_due()
-                delay = self._delay_seconds()
-            except MartletError as error:
-                _LOG.error("housekeeping of tables pauses: %s", error)
-                delay = _AFTER_ERROR_SECONDS
-            timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
-            try:
-                await self._wake.wait()
-            finally:
-                timer.cancel()
 
     def _delay_seconds(self) -> float:
         now_ms = self._clock.now_ms()
         due = self._store.read(lambda reader: reader.scan(b"Ye", b"Yf", limit=1))
         due_at_ms = max(_second(due[0][0]) * 1000 if due else now_ms + 60_000, self._standby_until_ms)
-        return min(max(due_at_ms - now_ms + 1, 1) / 1000, _LOOK_AGAIN_SECONDS)
+        return min(max(due_at_ms - now_ms + 1, 1) / 1000, LOOK_AGAIN_SECONDS)
 
     async def run_due(self) -> None:
         """Do everything that can be done now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from martlet.documents.dynamodb.expressions import values
+from martlet.documents.dynamodb.expressions.errors import TwiceWorded
 from martlet.documents.dynamodb.failures import invalid, validation
 from martlet.documents.dynamodb.tables import HASH_BYTES, RANGE_BYTES, Index, Item, Table
 
@@ -34,7 +35,7 @@ def type_of(value: dict[str, Any]) -> str:
 def checked(item: Item) -> Item:
     """The item with its numbers in their canonical form. Raises the service's error for what is no value."""
     if "" in item:
-        raise invalid("Empty attribute name")
+        raise TwiceWorded("One or more parameter values were invalid: Empty attribute name", "Empty attribute name")
     return values.check_item(item)  # type: ignore[return-value]
 
 

@@ -85,13 +85,14 @@ def plan_query(request: Request) -> Asked:
 def plan_scan(request: Request) -> Asked:
     """Raises the service's errors for what is wrong with the request itself."""
     asked = Asked(request)
-    expressions.check_parameters(
-        request, ("ProjectionExpression", "FilterExpression"), ("AttributesToGet", "ScanFilter", "ConditionalOperator")
-    )
-    _check_select(request)
-    _plan_filter(asked, "ScanFilter")
-    _check_segment(request)
-    _plan_expressions(asked, names_of(request))
+    with expressions.older_words():
+        expressions.check_parameters(
+            request, ("ProjectionExpression", "FilterExpression"), ("AttributesToGet", "ScanFilter", "ConditionalOperator")
+        )
+        _check_select(request)
+        _plan_filter(asked, "ScanFilter")
+        _check_segment(request)
+        _plan_expressions(asked, names_of(request))
     return asked
 
 

@@ -87,6 +87,8 @@ class TableRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     protected: bool = False
     table_class: str = ""
     settings: dict[str, Any] = {}  # what is only described: SSEDescription, OnDemandThroughput, WarmThroughput
+    policy: str = ""  # the table's resource-based policy, a document
+    policy_revision: str = ""
     recovery_days: int = 0  # point-in-time recovery, as it was asked for; 0: not at all
 
 

@@ -55,7 +55,8 @@ def _reason(error: ServiceError) -> Request:
 
 
 async def transact_write(tables: Tables, request: Request) -> Request:
-    writes = [plan_transact(entry) for entry in request["TransactItems"]]
+    with expressions.older_words():
+        writes = [plan_transact(entry) for entry in request["TransactItems"]]
     return await run_writes(tables, request, writes)
 
 
@@ -190,7 +191,9 @@ def _plan_get(entry: Request) -> Get:
 
 
 async def transact_get(tables: Tables, request: Request) -> Request:
-    return await run_gets(tables, request, [_plan_get(entry) for entry in request["TransactItems"]])
+    with expressions.older_words():
+        gets = [_plan_get(entry) for entry in request["TransactItems"]]
+    return await run_gets(tables, request, gets)
 
 
 async def run_gets(tables: Tables, request: Request, gets: list[Get]) -> Request:

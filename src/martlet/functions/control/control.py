@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from martlet.errors import MartletError
 from martlet.functions.asynchronous import Asynchronous, Treatment
 from martlet.functions.control.invoke import Invoke
 from martlet.functions.control.names import LATEST
@@ -14,12 +16,14 @@ from martlet.functions.control.records import Configuration, Function, Layer, Pr
 from martlet.functions.control.settings import SettingsOperations
 from martlet.functions.control.urls import Urls
 from martlet.functions.failures import FailedEvent, Failures
-from martlet.store import Tx
+from martlet.store import Tx, keys
 from martlet.types import FunctionVersion, Invocation, Outcome
 
 __all__ = ["Control"]
 
 T = TypeVar("T")
+_FOLLOW_AGAIN_SECONDS: Final = 5.0
+_LOG: Final = logging.getLogger("martlet.control")
 
 
 class Control(Invoke, Policies, Urls, SettingsOperations):
@@ -33,6 +37,7 @@ class Control(Invoke, Policies, Urls, SettingsOperations):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """See `Desk.__init__`."""
         super().__init__(*arguments, **options)
+        self._following = asyncio.Lock()
         self._provisioning: dict[str, asyncio.Lock] = {}
         self._treatments: dict[tuple[str, str], Treatment] = {}
         self.failures = Failures(self._store)
@@ -53,14 +58,19 @@ class Control(Invoke, Policies, Urls, SettingsOperations):
     async def start(self) -> None:
         """Let everything that is stored be called, take up changes that a crash interrupted, go on with queued events."""
         await self._load_key()
+        for table in ("lambda.function", "lambda.version", "lambda.alias", "lambda.url", "lambda.events"):
+            self._store.watch(*keys.prefix_range(table), self._others_changed)
         names = [str(parts[0]) for parts, _ in self._read(lambda tables: tables.all(Function))]
         for name in names:
-            self._reconcile(name)
-            versions = self._read(lambda tables, name=name: tables.all(Configuration, name))  # type: ignore[misc]
-            if any(one.state == "Pending" or one.update == "InProgress" for _, one in versions):
-                self._in_background(self._settle(name))
+            if self._store.shared:
+                await self._follow({name})
+            else:
+                self._reconcile(name)
             if self._read(lambda tables, name=name: bool(tables.all(Provisioned, name))):  # type: ignore[misc]
                 self._in_background(self._provision(name))
+        if not self._store.others:
+            self._settle_all("")
+        self._store.on_departure(self._settle_all)
         await self.asynchronous.start()
 
     async def stop(self) -> None:
@@ -68,6 +78,55 @@ class Control(Invoke, Policies, Urls, SettingsOperations):
         await self.asynchronous.stop()
         await self.settled()
         await self.failures.close()
+
+    def _settle_all(self, departed: str) -> None:
+        """Take up changes that a crash interrupted, ours or another node's; what lives goes on by itself."""
+        for parts, one in self._read(lambda tables: tables.all(Configuration)):
+            if one.state == "Pending" or one.update == "InProgress":
+                self._in_background(self._settle(str(parts[0])))
+
+    # --- other nodes ------------------------------------------------------------------------------------------------
+
+    def _others_changed(self, changed: list[bytes] | None) -> None:
+        self._treatments.clear()
+        names = None if changed is None else {str(keys.decode(key)[1]) for key in changed}
+        self._in_background(self._follow(names))
+        if changed is None or any(keys.decode(key)[0] == "lambda.url" for key in changed):
+            self._on_urls()
+
+    async def _follow(self, names: set[str] | None) -> None:
+        async with self._following:
+            if names is None:
+                names = {str(parts[0]) for parts, _ in self._read(lambda tables: tables.all(Function))}
+                names |= {version.name for version in self._functions.all() if version.config.runtime}
+            for name in sorted(names):
+                try:
+                    await self._follow_one(name)
+                except (MartletError, OSError) as error:
+                    _LOG.error("function %s does not serve here as another node made it: %s", name, error)
+                    asyncio.get_running_loop().call_later(_FOLLOW_AGAIN_SECONDS, self._again, name)
+
+    def _again(self, name: str) -> None:
+        self._in_background(self._follow({name}))
+
+    async def _follow_one(self, name: str) -> None:
+        """Let serve here what the store says of this function."""
+
+        def look(tables: Tables) -> tuple[Function | None, list[Configuration]]:
+            return tables.get(Function, name), [one for _, one in tables.all(Configuration, name)]
+
+        function, versions = self._read(look)
+        for one in versions:
+            known = self._functions.get(name if one.version == LATEST else f"{name}:{one.version}")
+            if one.state != "Active" or one.update == "InProgress" or (known is not None and known.version == one.number):
+                continue
+            version = self._runnable(function, one)
+            await self._functions.share(version)
+            await self._functions.folders.have("zips", f"{one.zip}.zip")
+            await asyncio.to_thread(self._functions.runtimes.prepare, version)
+            if known is not None:
+                self._functions.install(version)
+        self._reconcile(name)
 
     async def _write(self, fn: Callable[[Tables], T]) -> T:
         try:

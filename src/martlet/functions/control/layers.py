@@ -49,6 +49,8 @@ class Layers(Guards):
         if not archive:
             raise invalid("Please provide a source for layer content.")
         stored = await asyncio.to_thread(self._archives.store, bytes(archive), "layer")
+        await self._functions.folders.keep("layers-lambda", stored.address)
+        await self._functions.folders.keep("zips", f"{stored.digest}.zip")
         runtimes, architectures = request.get("CompatibleRuntimes"), request.get("CompatibleArchitectures")
 
         def publish(tables: Tables) -> Layer:

@@ -234,6 +234,8 @@ class Lifecycle(Layers):
         """Let it serve; "" or why it cannot. While the old one has instances, the new one gets its first before it serves."""
         function = self._read(lambda tables: tables.get(Function, latest.name))
         version = self._runnable(function, latest)
+        await self._functions.share(version)
+        await self._functions.folders.keep("zips", f"{latest.zip}.zip")
         try:
             await asyncio.to_thread(self._functions.runtimes.prepare, version)
         except (OSError, MartletError) as error:

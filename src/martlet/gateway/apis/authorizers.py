@@ -19,6 +19,7 @@ from martlet.gateway.apis.call import Call
 from martlet.gateway.apis.events import authorizer_v1, authorizer_v2, token_event
 from martlet.gateway.apis.flight import ApiFlight
 from martlet.gateway.apis.mapping import request_value
+from martlet.gateway.apis.socket_call import SocketCall
 from martlet.gateway.apis.tokens import OwnKeys, Tokens
 from martlet.gateway.patterns import compile_pattern
 from martlet.limits import LIMITS
@@ -87,6 +88,8 @@ class Authorizers:
         self._dispatch(Invocation(function, event, uuid4_text(), done, source="http", trace_id=call.trace))
 
     def _event(self, flight: ApiFlight, authorizer: ApiAuthorizer, identity: list[str], rest: bool) -> bytes:
+        if isinstance(flight.call, SocketCall):
+            return flight.call.authorizer_event(self._region)
         if authorizer.kind == "TOKEN":
             return token_event(flight.call, self._region, identity[0] if identity else "")
         if authorizer.payload_format == "2.0":

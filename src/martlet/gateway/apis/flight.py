@@ -41,7 +41,7 @@ class Edge(Protocol):
     access_log: Callable[[str, int, str], None]  # (log group, epoch ms, line)
     ask_service: AskService | None
 
-    def count(self, status: int) -> None: ...
+    def count(self, status: int, app: str = "", size: int = 0) -> None: ...
     def spawn(self, work: Awaitable[None]) -> None: ...
     def signed_by(self, exchange: Exchange, service: str) -> Any: ...
     def permit(self, principal: Any, action: str, resource: str) -> None: ...
@@ -200,7 +200,7 @@ class ApiFlight:
         """The answer's last step."""
         self.land()
         if self.exchange.connected and not self.exchange.started:
-            self.edge.count(status)
+            self.edge.count(status, self.api.config.app, len(body))
             self.exchange.respond(status, headers, body)
             if self.stage.config.access_log_group:
                 self._log(status, len(body))

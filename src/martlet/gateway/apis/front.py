@@ -19,9 +19,12 @@ from martlet.gateway.apis.answers import ERRORS
 from martlet.gateway.apis.authorizers import Authorizers
 from martlet.gateway.apis.backend import Backend
 from martlet.gateway.apis.call import Call
+from martlet.gateway.apis.connections import Connections, management_id
 from martlet.gateway.apis.flight import AskService, Enqueue
 from martlet.gateway.apis.http_api import HttpFlight, message_answer
 from martlet.gateway.apis.rest import RestFlight, gateway_answer
+from martlet.gateway.apis.socket_call import SocketCall
+from martlet.gateway.apis.sockets import ConnectFlight
 from martlet.gateway.apis.table import CompiledApi, Plan, Stage, compile_api, find_http
 from martlet.gateway.apis.tokens import OwnKeys, no_own_keys
 from martlet.gateway.apis.urls import URL_FORBIDDEN, FunctionUrl, UrlFlight
@@ -91,8 +94,9 @@ class ApiEdge:
         self.ask_service = ask_service
         self.may_invoke = may_invoke
         self.under_way: set[Any] = set()
-        self.count: Callable[[int], None] = lambda status: None
+        self.count: Callable[..., None] = lambda status, app="", size=0: None
         self.authorizers = Authorizers(dispatch, clock, region, self.backend, own_keys)
+        self.connections = Connections(clock, region)
         self._may_invoke_url = may_invoke_url
         self._authenticate = authenticate
         self._permit = permit
@@ -103,7 +107,7 @@ class ApiEdge:
 
     # what is served
 
-    def attach(self, under_way: set[Any], count: Callable[[int], None]) -> None:
+    def attach(self, under_way: set[Any], count: Callable[..., None]) -> None:
         """Count requests and answers where the edge counts its own."""
         self.under_way = under_way
         self.count = count
@@ -115,8 +119,11 @@ class ApiEdge:
             before = self._apis.get(config.id)
             same = before is not None and before.config == config
             found[config.id] = before if before is not None and same else compile_api(config, self.clock, before)
+        gone = set(self._apis) - set(found)
         self._apis = found
         self.authorizers.forget()
+        if gone:
+            self.connections.leave(gone)
 
     def set_urls(self, configs: Iterable[dict[str, Any]]) -> None:
         """Serve these function URLs from now on. Raises `InvalidInput`; nothing changed then."""
@@ -158,7 +165,9 @@ class ApiEdge:
         now_ms = self.clock.now_ms()
         request = exchange.request
         trace = trace_id(request, request_id, now_ms)
-        call = Call(request, api_id=id, domain=domain, request_id=request_id, trace=trace, now_ms=now_ms, full_path=path)
+        known = self._apis.get(id) if kind == "api" else None
+        make = Call if known is None or known.sockets is None else SocketCall
+        call = make(request, api_id=id, domain=domain, request_id=request_id, trace=trace, now_ms=now_ms, full_path=path)
         if kind == "url":
             self._serve_url(exchange, id, call)
             return
@@ -169,6 +178,28 @@ class ApiEdge:
             self._serve_rest(exchange, api, call)
         elif api.http is not None:
             self._serve_http(exchange, api, api.http, call)
+        elif isinstance(call, SocketCall):
+            self._serve_socket(exchange, api, call)
+
+    def _serve_socket(self, exchange: Exchange, api: CompiledApi, call: SocketCall) -> None:
+        """/<stage> is a client's handshake, /<stage>/@connections/<id> a backend's request."""
+        name, _, rest = call.full_path.lstrip("/").partition("/")
+        stage = api.stages.get(name)
+        if stage is None or (rest and not rest.startswith("@connections/")):
+            self._say(exchange, *_FORBIDDEN)
+            return
+        self._enter(call, stage)
+        id = management_id(f"/{rest}".encode("ascii"))
+        if id is not None:
+            self._say(exchange, *self.connections.answer(self, exchange, id))
+            return
+        ConnectFlight.begin_on(self, exchange, api, stage, call)
+
+    def serving(self, api_id: str, stage: str) -> tuple[CompiledApi, Stage] | None:
+        """An API and its stage as they are deployed now."""
+        api = self._apis.get(api_id)
+        found = api.stages.get(stage) if api is not None and not api.config.disabled else None
+        return (api, found) if api is not None and found is not None else None
 
     def _serve_url(self, exchange: Exchange, id: str, call: Call) -> None:
         url = self._urls.get(id)

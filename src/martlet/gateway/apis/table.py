@@ -14,6 +14,7 @@ import msgspec
 from martlet.clock import Clock
 from martlet.errors import InvalidInput, LimitExceeded, MartletError
 from martlet.gateway.apis.cors import ApiCors
+from martlet.gateway.apis.selection import Selection
 from martlet.gateway.patterns import Pattern, compile_pattern
 from martlet.gateway.router import Match, RouteTable
 from martlet.gateway.schema import Schema
@@ -38,7 +39,7 @@ class Plan:
     def __init__(self, route: ApiRoute, authorizer: ApiAuthorizer | None, schemas: Mapping[str, Schema | None]) -> None:
         self.route = route
         self.authorizer = authorizer
-        self.route_key = "$default" if route.path == "$default" else f"{route.method} {route.path}"
+        self.route_key = f"{route.method} {route.path}" if route.method and route.path != "$default" else route.path
         self.names = tuple(found[1] for found in _PARAMETER.finditer(route.path))
         self.required: list[tuple[str, str]] = []
         if route.validate_parameters:
@@ -183,7 +184,7 @@ class ResourceTree:
 class CompiledApi:
     """An API, ready to be served."""
 
-    __slots__ = ("_any_binary", "_binary", "config", "cors", "http", "responses", "rest", "stages")
+    __slots__ = ("_any_binary", "_binary", "config", "cors", "http", "responses", "rest", "selection", "sockets", "stages")
 
     def __init__(self, config: ApiConfig, clock: Clock, before: CompiledApi | None = None) -> None:
         self.config = config
@@ -199,6 +200,8 @@ class CompiledApi:
         plans = _plans(config)
         self.rest = ResourceTree(plans) if config.kind == "rest" else None
         self.http = _http_table(config.id, plans) if config.kind == "http" else None
+        self.sockets = {plan.route_key: plan for plan in plans} if config.kind == "websocket" else None
+        self.selection = Selection(config.selection) if config.kind == "websocket" else None
 
     def is_binary(self, media: str) -> bool:
         """Whether this media type (without parameters) is one of the API's binary ones."""

@@ -171,7 +171,7 @@ class UrlFlight:
         exchange.on_disconnect = lambda: self._control("cancel")
         exchange.on_pause = lambda: self._control("pause")
         exchange.on_drain = lambda: self._control("resume")
-        self.edge.count(status)
+        self.edge.count(status, f"@{self.url.name}")
         exchange.start(status, self._all(headers))
 
     def chunk(self, data: bytes) -> None:
@@ -214,7 +214,7 @@ class UrlFlight:
         return [*headers, *own]
 
     def respond(self, status: int, headers: Headers, body: bytes, merge: bool = True) -> None:
-        self.edge.count(status)
+        self.edge.count(status, f"@{self.url.name}", len(body))
         self.exchange.respond(status, self._all(headers, merge), body)
 
 

@@ -35,6 +35,21 @@ class DiskBackend:
             self._unlink(path)
         self._synced: set[Path] = set()  # shelves whose own name is durable
 
+    async def claim(self, owner: str) -> str:
+        return await asyncio.to_thread(self._claim, owner)
+
+    def _claim(self, owner: str) -> str:
+        path, draft = self._folder / "owner", self.draft_path("owner")
+        with draft.open("w") as file:
+            file.write(owner)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
+        _sync_folder(self._folder)
+        return path.read_text()
+
     def draft(self, id: str) -> DiskDraft:
         return DiskDraft(self, id)
 
@@ -45,7 +60,7 @@ class DiskBackend:
     async def remove(self, id: str) -> None:
         await asyncio.to_thread(self._unlink, self.path(id))
 
-    async def ids(self) -> AsyncIterator[str]:
+    async def ids(self, before_ms: int) -> AsyncIterator[str]:  # the folder is one process's
         for shelf in await asyncio.to_thread(lambda: sorted(self._folder.iterdir())):
             if len(shelf.name) != 2:
                 continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -81,13 +81,22 @@ class Routed(msgspec.Struct, frozen=True):
 
 def signed_service(request: WireRequest) -> str:
     """The service in the credential scope, or ""."""
-    found = _HEADER_SCOPE.search(request.headers.get("authorization", ""))
+    # What precedes the signature is the same in all requests of a client; where it is not last, all of it is looked at.
+    authorization = request.headers.get("authorization", "")
+    before, _, after = authorization.partition(", Signature=")
+    found = _scoped(authorization if "Credential=" in after else before)
     if found:
-        return found["service"]
+        return found
     if b"X-Amz-Credential=" not in request.query:
         return ""
     parts = rest.parse_query(request.query).get("X-Amz-Credential", [""])[0].split("/")
     return parts[-2] if len(parts) >= 5 and parts[-1] == "aws4_request" else ""
+
+
+@lru_cache(maxsize=256)
+def _scoped(authorization: str) -> str:
+    found = _HEADER_SCOPE.search(authorization)
+    return found["service"] if found else ""
 
 
 def candidates(request: WireRequest) -> tuple[str, ...]:

@@ -127,9 +127,12 @@ def time_encoder(shape: Shape, default: str) -> Callable[[Any], Any]:
 def base64_bytes(text: str) -> bytes:
     """Raises `Malformed` for what is not base64 (RFC 4648 section 4)."""
     try:
-        return base64.b64decode(text.encode("ascii"), validate=True)
+        found = base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
         raise Malformed("the value is not valid Base64") from error
+    if text.endswith("=") and not base64.b64encode(found).endswith(text[-4:].encode()):
+        raise Malformed("the value is not valid Base64")  # its last digit says more than its bytes hold
+    return found
 
 
 def base64_text(value: Any) -> str:

@@ -75,9 +75,10 @@ def method_of(service: object, operation: OperationModel) -> Method:
     return found
 
 
-def permission_of(service: object, operation: OperationModel, request: dict[str, Any]) -> tuple[str, str] | None:
-    """(action, resource) that the caller needs; None for an operation that everybody may call."""
-    own: Callable[[str, dict[str, Any]], tuple[str, str] | None] | None = getattr(service, "permission", None)
+def permission_of(service: object, operation: OperationModel, request: dict[str, Any]) -> tuple[Any, ...] | None:
+    """(action, resource) that the caller needs, with what else `authorize` is to know; None for an operation that everybody may
+    call."""
+    own: Callable[[str, dict[str, Any]], tuple[Any, ...] | None] | None = getattr(service, "permission", None)
     if own is not None:
         return own(operation.name, request)
     name = operation.service.name

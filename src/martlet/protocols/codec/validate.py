@@ -107,23 +107,14 @@ class _Compiler:
             return None
         required = frozenset(shape.required)
         fields = []
-        for name, inner in shape.members.items():
+        for name, inner in _in_order(shape):
             checker = None if inner.event_stream else self.of(inner)
             if checker is not None or name in required:
                 fields.append((name, _camel(name), checker, name in required))
         if not fields:
             return None
 
-        def check_structure(value: Any, path: str, found: list[str]) -> None:
-            for name, camel, checker, needed in fields:
-                item = value.get(name)
-                if item is None:
-                    if needed:
-                        found.append(f"Value null at '{path}{camel}' failed to satisfy constraint: Member must not be null")
-                elif checker is not None:
-                    checker(item, f"{path}{camel}.", found)
-
-        return check_structure
+        return _structure_check(fields)
 
     def _list(self, shape: Shape) -> _Check | None:
         own = _checker(_rules(shape), bool(shape.traits.get("sensitive")))
@@ -183,7 +174,64 @@ class _Compiler:
         return check_map
 
 
+_Field = tuple[str, str, _Check | None, bool]  # name, name in a path, its check, whether it is required
+
+
+def _structure_check(fields: list[_Field]) -> _Check:
+    """Goes through what was given, which is less than what might be; tells what is wrong in the order of `fields`."""
+    checked = {name: (at, f"{camel}.", checker) for at, (name, camel, checker, _) in enumerate(fields) if checker is not None}
+    required = [(at, name, camel) for at, (name, camel, _, needed) in enumerate(fields) if needed]
+
+    def check_structure(value: Any, path: str, found: list[str]) -> None:
+        wrong: list[tuple[int, list[str]]] = []
+        for name, item in value.items():
+            field = checked.get(name)
+            if field is None or item is None:
+                continue
+            at, camel, checker = field
+            before = len(found)
+            checker(item, path + camel, found)
+            if len(found) > before:
+                wrong.append((at, found[before:]))
+                del found[before:]
+        for at, name, camel in required:
+            if value.get(name) is None:
+                wrong.append((at, [f"Value null at '{path}{camel}' failed to satisfy constraint: Member must not be null"]))
+        for _, texts in sorted(wrong):
+            found += texts
+
+    return check_structure
+
+
 _NOT_NULL: Final = "Member must not be null"
+
+# The order in which a service tells of members, where that is not the model's: recorded. Members that are not named come last.
+_ORDER: Final = {
+    name: members.split()
+    for name, members in (
+        ("BatchGetItemInput", "RequestItems ReturnConsumedCapacity"),
+        ("BatchWriteItemInput", "ReturnConsumedCapacity ReturnItemCollectionMetrics RequestItems"),
+        ("CreateTableInput", "AttributeDefinitions TableName BillingMode KeySchema GlobalSecondaryIndexes"),
+        (
+            "DeleteItemInput",
+            "ReturnConsumedCapacity TableName ReturnValues ReturnItemCollectionMetrics Key ConditionalOperator Expected",
+        ),
+        ("GetItemInput", "ReturnConsumedCapacity AttributesToGet TableName Key"),
+        ("PutItemInput", "ReturnConsumedCapacity TableName Item ConditionalOperator Expected ReturnValues"),
+        ("QueryInput", "Select IndexName ReturnConsumedCapacity QueryFilter TableName ConditionalOperator"),
+        ("ScanInput", "Select IndexName TotalSegments ReturnConsumedCapacity TableName ConditionalOperator ScanFilter"),
+        ("TransactWriteItemsInput", "ClientRequestToken"),
+        (
+            "UpdateItemInput",
+            "ReturnConsumedCapacity TableName ReturnItemCollectionMetrics ReturnValues ConditionalOperator Key Expected",
+        ),
+    )
+}
+
+
+def _in_order(shape: Shape) -> list[tuple[str, Shape]]:
+    first = [name for name in _ORDER.get(shape.name, ()) if name in shape.members]
+    return [(name, shape.members[name]) for name in (*first, *(name for name in shape.members if name not in first))]
 
 
 def _rules(shape: Shape, *, element: bool = False) -> list[tuple[str, _Rule]]:
@@ -243,9 +291,10 @@ _TABLE_NAME: Final = re.compile(r"[a-zA-Z0-9_.-]+")
 _TABLE_RULES: Final[list[tuple[str, _Rule]]] = [
     (
         "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+",
-        lambda value: value.startswith("arn:") or bool(_TABLE_NAME.fullmatch(value)),
+        lambda value: not value or value.startswith("arn:") or bool(_TABLE_NAME.fullmatch(value)),
     ),
-    ("Member must have length greater than or equal to 3", lambda value: len(value) >= 3),
+    ("Member must have length greater than or equal to 1", bool),
+    ("Member must have length greater than or equal to 3", lambda value: not value or len(value) >= 3),
     ("Member must have length less than or equal to 255", lambda value: value.startswith("arn:") or len(value) <= 255),
 ]
 
@@ -276,8 +325,13 @@ def _checker(rules: list[tuple[str, _Rule]], hidden: bool) -> _Check:
 
 
 def _text(value: Any, path: str, constraint: str, hidden: bool) -> str:
-    shown = "" if hidden else f" '{_shown(value)[:_SHOWN]}'"
+    shown = "" if hidden else f" '{_cut(_shown(value))}'"
     return f"Value{shown} at '{path.removesuffix('.')}' failed to satisfy constraint: {constraint}"
+
+
+def _cut(shown: str) -> str:
+    """So much of a value as an error repeats; of a list or map the end as well."""
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}{shown[-1] if shown[-1] in ']}' else ''}"
 
 
 def _shown(value: Any) -> str:

@@ -15,6 +15,7 @@ import orjson
 
 from martlet.errors import Unsupported
 from martlet.protocols.codec import cbor_body, form_body, json_body, rest, xml_body
+from martlet.protocols.codec.dynamodb_texts import mistyped
 from martlet.protocols.codec.eventstream import CONTENT_TYPE, EventEncoder
 from martlet.protocols.codec.model import OperationModel, ServiceModel, Shape
 from martlet.protocols.codec.wire import Malformed, WireAnswer, WireRequest
@@ -117,14 +118,21 @@ class JsonWire(Wire):
 
     def decoder(self, operation: OperationModel) -> Decode:
         _no_events_in(operation)
-        convert = None if operation.input is None else self._in.of(operation.input)
+        shape = operation.input
+        convert = None if shape is None else self._in.of(shape)
+        own_words = self.service.name == "dynamodb"
 
         def decode(request: WireRequest, labels: Mapping[str, str]) -> dict[str, Any]:
             value = self.parse(request.body) if request.body else None
             if value is None:
                 value = {}
-            if convert is not None:
-                found: dict[str, Any] = convert(value)
+            if convert is not None and shape is not None:
+                try:
+                    found: dict[str, Any] = convert(value)
+                except Malformed as error:
+                    if not own_words:
+                        raise
+                    raise Malformed(mistyped(shape, value) or error.message) from error
                 return found
             if type(value) is not dict:
                 raise Malformed("Unexpected value type in payload")

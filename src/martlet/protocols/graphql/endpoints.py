@@ -5,7 +5,8 @@
 
 A request that cannot be executed is answered 4xx; but 200 to a client that asks for application/json by name, since clients
 from before application/graphql-response+json expect that. `Accept: text/event-stream` asks for Server-Sent Events as
-graphql-sse's distinct connections mode has them: the answers as `next`, then `complete`. Whoever asks is authorized by the
+graphql-sse's distinct connections mode has them: the answers as `next`, then `complete`. A WebSocket with the subprotocol
+graphql-transport-ws is taken at the same addresses (`sockets`). Whoever asks is authorized by the
 collections that are touched, as the REST face does: documents:Get by id, :List for lists and indexes, :Put, :Delete, :Define
 for schemas.
 """
@@ -14,23 +15,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from martlet.errors import AccessDenied, InvalidInput, MartletError, MethodNotAllowed, NotFound, Unsupported
+from martlet.auth.acts import Act
+from martlet.clock import uuid4_text
+from martlet.errors import AccessDenied, InvalidInput, MartletError, MethodNotAllowed, NotFound, Unauthenticated, Unsupported
 from martlet.limits import LIMITS, exceeded
 from martlet.protocols import asgi
 from martlet.protocols.asgi import Answer, Operation, Request
 from martlet.protocols.documents import app_of
+from martlet.protocols.graphql.asked import asked_of, decoded
 from martlet.protocols.graphql.model import STATE, state_of
 from martlet.protocols.rooms import Rooms
 from martlet.types import Principal
 
 if TYPE_CHECKING:
-    from martlet.protocols.graphql.service import Asking, Ready, Service
+    from martlet.protocols.graphql.reader import Permit
+    from martlet.protocols.graphql.service import Ready, Service
 
 __all__ = ["GraphqlEndpoints"]
 
@@ -40,10 +46,8 @@ _RESPONSE, _JSON, _EVENTS = "application/graphql-response+json", "application/js
 _ANY: Final = "*/*"  # and no Accept at all: application/json, which every tool reads, with the status that says what happened
 _REQUEST: Final = "graphql_request_bytes"
 _LINE: Final = "request_line_bytes"
-_DEPTH: Final = 100  # of a request's JSON
 _SOURCE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _QUIET_SECONDS: Final = 12.0  # then a comment shows that the stream lives
-_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 
 class GraphqlEndpoints:
@@ -80,17 +84,14 @@ class GraphqlEndpoints:
     # requests
 
     async def get(self, request: Request) -> Answer:
-        if "upgrade" in request.headers:
-            raise Unsupported(
-                "this listener speaks no WebSocket: subscriptions are Server-Sent Events (Accept: text/event-stream)",
-                field="Upgrade",
-            )
+        if request.is_socket:
+            return await self._socket(request)
         principal, _ = await self._identify(request, _LINE)
         given = request.query(("app", "query", "operationName", "variables", "extensions"))
         body: dict[str, Any] = {name: given[name] for name in ("query", "operationName") if name in given}
         for name in ("variables", "extensions"):
             if name in given:
-                body[name] = _decoded(given[name].encode(), name)
+                body[name] = decoded(given[name].encode(), name)
         return await self._answer(request, principal, self._database(request, principal, given), body)
 
     async def post(self, request: Request) -> Answer:
@@ -100,7 +101,7 @@ class GraphqlEndpoints:
         if kind.strip().lower() != _JSON or (charset is not None and charset[1].lower() != "utf-8"):
             return _refused(415, "the request's Content-Type must be application/json, in UTF-8", _accepted(request))
         database = self._database(request, principal, request.query(("app",)))
-        return await self._answer(request, principal, database, _decoded(raw, "body"))
+        return await self._answer(request, principal, database, decoded(raw, "body"))
 
     def _database(self, request: Request, principal: Principal, query: dict[str, str]) -> str:
         named = request.parameters.get("database")
@@ -118,7 +119,7 @@ class GraphqlEndpoints:
         from martlet.protocols.graphql.faults import Refusal, shown
 
         try:
-            asked = _asked(body)
+            asked = asked_of(body)
             ready = await service.ready(database, asked, request.headers.get("idempotency-key", ""))
             if request.method == "GET" and ready.kind == "mutation":
                 raise MethodNotAllowed("a mutation is sent by POST", methods=("POST",))
@@ -147,6 +148,37 @@ class GraphqlEndpoints:
 
         answers = await subscribe(service, ready, permit)  # what is wrong with it is said before the stream begins
         return Answer(200, _events(answers), _event_headers())
+
+    # sockets
+
+    async def _socket(self, request: Request) -> Answer:
+        """A WebSocket. Credentials come with the handshake, or in what the client says first."""
+        query = request.query(("app",))
+        signed = "authorization" in request.headers or b"x-amz-signature" in request.raw_query.lower()
+        known: Principal | None = None
+        if request.context is not None or signed:
+            known, _ = await self._identify(request, _LINE)
+            self._database(request, known, query)  # what is wrong with it is said as an answer to the handshake
+        service = await self._open()
+        from martlet.protocols.graphql.sockets import Session
+
+        async def enter(authorization: str) -> tuple[str, Permit]:
+            principal = known
+            if principal is None:
+                if not authorization.lower().startswith("bearer "):
+                    raise Unauthenticated("connection_init's payload has no `authorization` of the form `Bearer TOKEN`")
+                request.add_header("authorization", authorization)
+                principal, _ = await self._identify(request, _LINE)
+            database = self._database(request, principal, query)
+            return database, self._permit(principal, database)
+
+        async def note(acts: list[Act], status: int, error: MartletError | None) -> None:
+            if self._rooms.audit is not None:
+                told = copy.copy(request)
+                told.id, told.error = uuid4_text(), error
+                await self._rooms.audit(told, acts, status)
+
+        return Answer(talk=lambda socket: Session(service, socket, enter, note).run())
 
     def _permit(self, principal: Principal, database: str) -> Callable[[str, str], None]:
         authorize = self._rooms.auth.authorize
@@ -270,40 +302,6 @@ def _accepted(request: Request) -> str:
         if name in (_RESPONSE, _JSON, _EVENTS, _ANY) and weight > most:
             best, most = name, weight
     return best
-
-
-def _decoded(raw: bytes, field: str) -> Any:
-    depth = 0
-    for match in _BRACKETS.finditer(raw):
-        sign = match[0]
-        depth += (sign in b"[{") - (sign in b"]}")
-        if depth > _DEPTH:
-            raise InvalidInput(f"the request's {field} is nested deeper than {_DEPTH} levels", field=field)
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"the request's {field} is not JSON in UTF-8: {error}", field=field) from None
-
-
-def _asked(body: Any) -> Asking:
-    from martlet.protocols.graphql.faults import Refusal
-    from martlet.protocols.graphql.service import Asking
-
-    if isinstance(body, list):
-        raise Refusal(
-            [{"message": "batching is not supported: send one operation in a request", "extensions": {"code": "unsupported"}}]
-        )
-    if not isinstance(body, dict):
-        raise Refusal([{"message": "the request is an object with `query`"}])
-    found: dict[str, Any] = {}
-    for name, kind in (("query", str), ("operationName", str), ("variables", dict), ("extensions", dict)):
-        value = body.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, kind):
-            raise Refusal([{"message": f"`{name}` of the request must be {'a text' if kind is str else 'an object'}"}])
-        found["operation_name" if name == "operationName" else name] = value
-    return Asking(**found)
 
 
 def _shown(status: int, body: dict[str, Any], accepted: str, headers: asgi.Headers = ()) -> Answer:

@@ -20,7 +20,7 @@ from martlet.protocols.graphql.filters import filter_of
 from martlet.protocols.graphql.reader import Permit, Reader
 from martlet.protocols.graphql.service import Ready, Service
 
-__all__ = ["subscribe"]
+__all__ = ["Answers", "subscribe"]
 
 _CHANGE: Final = msgspec.json.Decoder(Change).decode
 _OPERATIONS: Final = {"put": "PUT", "delete": "DELETE", "expire": "EXPIRE"}

@@ -62,7 +62,8 @@ def body_of(
 
 def decoded_encoding(text: str) -> str:
     """Content-Encoding as the object has it: aws-chunked is not part of it."""
-    return re.sub(r"(?i)^\s*aws-chunked\s*(,\s*|$)|\s*,\s*aws-chunked\s*(?=,|$)", "", text)
+    codings = [coding.strip() for coding in text.split(",")]
+    return ", ".join(coding for coding in codings if coding and coding.lower() != "aws-chunked")
 
 
 class PlainBody:

@@ -311,6 +311,7 @@ class PostgresEngine:
             [entry.body for entry in entries],
             group.trim_through,
             _pack(list(group.writes)),
+            group.absent,
         )
 
     @contextlib.asynccontextmanager

@@ -99,10 +99,12 @@ UNION ALL SELECT 4, s.i, 0, 0, NULL, r.key, r.value
 """
 
 # One statement, so that the head's lock is held by the server alone: a node that stops between two messages stops nobody else.
-# Everything joins `h`: when the head has moved on, nothing at all is written.
+# Everything joins `h`: when the head has moved on, or a row is there that was taken for absent, nothing at all is written. (If
+# the head is still at $1, the statement's snapshot is that of $1: no other commit came between them.)
 _COMMIT: Final = """
 WITH h AS (
-  UPDATE {s}.head SET n = n + 1, seq = $2, first = greatest(first, $3) WHERE shard = 0 AND n = $1 RETURNING n
+  UPDATE {s}.head SET n = n + 1, seq = $2, first = greatest(first, $3)
+  WHERE shard = 0 AND n = $1 AND NOT EXISTS (SELECT 1 FROM {s}.kv WHERE key = ANY($16::bytea[])) RETURNING n
 ), put AS (
   INSERT INTO {s}.kv (key, value) SELECT t.k, t.v FROM h, unnest($6::bytea[], $7::bytea[]) AS t(k, v)
   ON CONFLICT (key) DO UPDATE SET value = excluded.value

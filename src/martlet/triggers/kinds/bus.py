@@ -32,6 +32,7 @@ from martlet.types import ACCOUNT
 
 __all__ = ["BusSource", "backoff_ms", "dead_attributes"]
 
+_SERVICE: Final = "events.amazonaws.com"
 _HOPS: Final = LIMITS["bus_hops"].default
 _BACKOFF_MS: Final = (1_000, 300_000)
 _RETRIES: Final = 185  # EventBridge: within 24 hours
@@ -86,6 +87,9 @@ class BusSource:
         self._notify = notify
 
     # --- which
+
+    def anew(self) -> None:
+        self._rulebook.forget_all()
 
     def match(self, entry: LogEntry) -> Sequence[Event] | None:
         if entry.topic == CHANGED:
@@ -189,7 +193,7 @@ class BusSource:
         if service == "archive":
             keep(tx, details.rule, int(event.target.rpartition(":")[2]), text.encode(), details.at_ms, details.seq)
         elif service == "sqs":
-            return self._to.put(tx, event.target, _message(details, text))
+            return self._to.put(tx, event.target, _message(details, text), by=(_SERVICE, details.rule))
         elif service == "sns":
             self._notify.put(tx, event.target, text, attributes=_dead(details))
         elif service == "events" and ":event-bus/" in event.target:
@@ -210,9 +214,7 @@ class BusSource:
         details = _DETAILS(event.details)
         if ":lambda:" in event.target:
             payload = msgspec.json.decode(event.payload, type=str).encode()
-            await self._to.invoke(
-                event.target, payload, event.id, "events.amazonaws.com", details.rule, trusted=details.trusted
-            )
+            await self._to.invoke(event.target, payload, event.id, _SERVICE, details.rule, trusted=details.trusted)
         elif ":logs:" in event.target:
             await self._to.log(event.target, msgspec.json.decode(event.payload, type=str))
         elif found := _ENDPOINT.fullmatch(event.target):
@@ -266,6 +268,9 @@ def backoff_ms(attempt: Attempt, policy: Mapping[str, Any], retries: int, age_se
     if attempt.attempts > (retries if most is None else most):
         return None
     delay_ms = int(min(least_ms << min(attempt.attempts - 1, 20), most_ms) * random.uniform(0.5, 1.0))
+    asked_ms = attempt.error.details.get("retry_after_ms")  # by the endpoint
+    if isinstance(asked_ms, int):
+        delay_ms = max(delay_ms, asked_ms)
     return delay_ms if attempt.age_ms + delay_ms <= age * 1000 else None
 
 

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import msgspec
 
-from martlet.buses import Events, Scheduler, Sns
+from martlet.buses import Events, Scheduler, Services, Sns
 from martlet.buses.publishing import Published, event_text, stamp
 from martlet.buses.rows import Bus, Schedule, Tables
-from martlet.buses.scheduler import OWNER
-from martlet.errors import MartletError, NotFound, Unsupported
+from martlet.buses.scheduler import OWNER, UNIVERSAL
+from martlet.errors import InvalidInput, MartletError, NotFound, Unsupported
 from martlet.store import LogEntry, Store, Tx
 from martlet.triggers.destinations import Destinations, Message
 from martlet.triggers.event import Event, event_id
@@ -25,7 +25,7 @@ __all__ = ["ScheduleSource"]
 
 _RETRIES: Final = 185
 _AGE_SECONDS: Final = 86_400
-_KEPT: Final = ("EventBridgeParameters", "SqsParameters", "RetryPolicy", "DeadLetterConfig")
+_KEPT: Final = ("EventBridgeParameters", "SqsParameters", "RetryPolicy", "DeadLetterConfig", "RoleArn")
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -48,12 +48,18 @@ class ScheduleSource:
     name = "scheduler"
     topics = (schedule.FIRED,)
 
-    def __init__(self, store: Store, scheduler: Scheduler, events: Events, sns: Sns, destinations: Destinations) -> None:
+    def __init__(
+        self, store: Store, scheduler: Scheduler, events: Events, sns: Sns, destinations: Destinations, services: Services
+    ) -> None:
         self._store = store
         self._scheduler = scheduler
         self._events = events
         self._sns = sns
         self._to = destinations
+        self._services = services
+
+    def anew(self) -> None:
+        """Nothing is kept."""
 
     def match(self, entry: LogEntry) -> Sequence[Event] | None:
         fired = schedule.fired_in(entry)
@@ -100,7 +106,8 @@ class ScheduleSource:
         if service == "sqs":
             group = (details.target.get("SqsParameters") or {}).get("MessageGroupId") or ""
             attributes = {name: ("String", value) for name, value in details.dead.items()}
-            return self._to.put(tx, event.target, Message(text, attributes, group, "", "AROA0SCHEDULER"))
+            # The schedule's role says so, as for a function.
+            return self._to.put(tx, event.target, Message(text, attributes, group, "", "AROA0SCHEDULER"), by=None)
         if service == "sns":
             self._sns.put(tx, event.target, text)
         elif service == "events":
@@ -132,9 +139,25 @@ class ScheduleSource:
             payload = msgspec.json.decode(event.payload, type=str).encode()
             # The schedule's role says so, not the function's policy: who made the schedule gave it that role.
             await self._to.invoke(event.target, payload, event.id, "scheduler.amazonaws.com", details.arn, trusted=True)
-            if details.ends[1]:
-                await self._store.transact(lambda tx: self._end(tx, details))
+        elif universal := UNIVERSAL.fullmatch(event.target):
+            await self._call(universal["service"], universal["action"], event, details)
+        else:
+            await self._bring(event, details)
             return
+        if details.ends[1]:
+            await self._store.transact(lambda tx: self._end(tx, details))
+
+    async def _call(self, service: str, action: str, event: Event, details: Details) -> None:
+        """A universal target, by the schedule's role: what that may do is looked up now."""
+        text = msgspec.json.decode(event.payload, type=str)
+        try:
+            parameters = msgspec.json.decode(text, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise InvalidInput(f"the input of {details.arn} is no JSON object: {error}") from error
+        await self._services(service, action, str(details.target.get("RoleArn")), parameters)
+
+    async def _bring(self, event: Event, details: Details) -> None:
+        """A target that takes it in a transaction, which `place` could not do."""
 
         def place(tx: Tx) -> Callable[[], None]:
             done = self._place(tx, event)

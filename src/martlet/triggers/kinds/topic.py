@@ -18,7 +18,7 @@ import msgspec
 from martlet.buses import Sns, notices
 from martlet.buses.filters import compiled
 from martlet.buses.notices import NOTICED, SUBSCRIBED, Notice
-from martlet.buses.rows import CHANGED, Subscription, Tables, Topic
+from martlet.buses.rows import CHANGED, Subscription, Tables, Token, Topic
 from martlet.buses.topics import delivery_policy
 from martlet.clock import uuid4_text
 from martlet.errors import MartletError, Throttled, Unsupported
@@ -35,10 +35,15 @@ _RETRIES: Final = 100_015  # SNS: to queues and functions, over 23 days
 _AGE_SECONDS: Final = 23 * 86_400
 _SECONDS: Final = 15.0  # SNS: an endpoint that has not answered by then has failed
 _AGENT: Final = "Amazon Simple Notification Service Agent"
+_SERVICE: Final = "sns.amazonaws.com"
 _SENDER: Final = "AIDAIT2UOQQY3AUEKVGXU"
 _CONFIRM: Final = (
     "You have chosen to subscribe to the topic {arn}.\n"
     "To confirm the subscription, visit the SubscribeURL included in this message."
+)
+_FAREWELL: Final = (
+    "You have chosen to deactivate subscription {arn}.\n"
+    "To cancel this operation and restore the subscription, visit the SubscribeURL included in this message."
 )
 _DECODE: Final = msgspec.json.Decoder(Notice).decode
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -55,6 +60,7 @@ class Details(msgspec.Struct, frozen=True, omit_defaults=True):
     attributes: dict[str, tuple[str, str]] = {}
     group: str = ""
     deduplication_id: str = ""
+    trace: str = ""
     retry: dict[str, Any] = {}
     content_type: str = ""
     dead_letter: str = ""
@@ -83,6 +89,9 @@ class TopicSource:
         self._readers: dict[str, tuple[Topic | None, list[_Reader]]] = {}
 
     # --- which
+
+    def anew(self) -> None:
+        self._readers.clear()
 
     def match(self, entry: LogEntry) -> Sequence[Event] | None:
         if entry.topic == CHANGED:
@@ -149,6 +158,7 @@ class TopicSource:
             attributes=notice.attributes if raw else {},
             group=notice.group,
             deduplication_id=notice.deduplication_id,
+            trace=notice.trace,
             retry=policy.get("defaultHealthyRetryPolicy", {}),
             content_type=str(policy.get("defaultRequestPolicy", {}).get("headerContentType", "")),
             dead_letter=str(redrive.get("deadLetterTargetArn", "")),
@@ -168,22 +178,22 @@ class TopicSource:
         )
 
     def _confirmation(self, entry: LogEntry) -> Sequence[Event]:
-        """An endpoint is asked whether it wants to hear."""
+        """An endpoint is asked whether it wants to hear, or told that it does not any more."""
         name, _, id = entry.key.decode().partition(":")
-        one, topic = self._store.read(
-            lambda reader: (Tables(reader).get(Subscription, name, id), Tables(reader).get(Topic, name))
-        )
-        if one is None or topic is None or one.confirmed:
+        token = entry.body.decode()
+        one, topic = self._store.read(lambda reader: _asked(Tables(reader), name, id, token))
+        if one is None or topic is None or (one.confirmed and not token):
             return ()
-        arn = self._sns.topic_arn(name)
-        topic_arn = quote(arn, safe=":")
+        arn, subscription = self._sns.topic_arn(name), self._sns.subscription_arn(one)
+        kind = "UnsubscribeConfirmation" if token else "SubscriptionConfirmation"
+        token = token or one.token
         members = {
-            "Type": "SubscriptionConfirmation",
+            "Type": kind,
             "MessageId": uuid4_text(),
-            "Token": one.token,
+            "Token": token,
             "TopicArn": arn,
-            "Message": _CONFIRM.format(arn=arn),
-            "SubscribeURL": f"{self._sns.endpoint()}/?Action=ConfirmSubscription&TopicArn={topic_arn}&Token={one.token}",
+            "Message": _FAREWELL.format(arn=subscription) if one.confirmed else _CONFIRM.format(arn=arn),
+            "SubscribeURL": f"{self._sns.endpoint()}/?Action=ConfirmSubscription&TopicArn={quote(arn, safe=':')}&Token={token}",
             "Timestamp": notices.stamp(entry.at_ms),
         }
         signer, version = self._sns.signer, topic.attributes.get("SignatureVersion", "1")
@@ -191,9 +201,9 @@ class TopicSource:
         policy = delivery_policy(topic, one)["http"]
         details = Details(
             topic=arn,
-            subscription=self._sns.subscription_arn(one),
+            subscription=subscription,
             id=members["MessageId"],
-            kind="SubscriptionConfirmation",
+            kind=kind,
             retry=policy["defaultHealthyRetryPolicy"],
             content_type=policy["defaultRequestPolicy"]["headerContentType"],
         )
@@ -205,7 +215,7 @@ class TopicSource:
         if not event.target.startswith("arn:") or event.target.split(":")[2] != "sqs":
             return None
         try:
-            return self._to.put(tx, event.target, _message(event))
+            return self._to.put(tx, event.target, _message(event), by=(_SERVICE, _DETAILS(event.details).topic))
         except MartletError:
             return None  # `carry` finds out again, and says so
 
@@ -217,9 +227,9 @@ class TopicSource:
             await self._calls.call("POST", event.target, headers, text.encode(), _SECONDS)
         elif ":lambda:" in event.target:
             payload = notices.function_event(text, details.subscription)
-            await self._to.invoke(event.target, payload, event.id, "sns.amazonaws.com", details.topic, trusted=details.trusted)
+            await self._to.invoke(event.target, payload, event.id, _SERVICE, details.topic, trusted=details.trusted)
         elif ":sqs:" in event.target:
-            await self._to.send(event.target, _message(event))
+            await self._to.send(event.target, _message(event), by=(_SERVICE, details.topic))
         else:
             raise Unsupported(f"the endpoint {event.target} is not supported")
 
@@ -246,6 +256,12 @@ class TopicSource:
         )
 
 
+def _asked(tables: Tables, topic: str, id: str, token: str) -> tuple[Subscription | None, Topic | None]:
+    """The subscription that is asked or, with the token that brings it back, that has ended; and its topic."""
+    found = tables.get(Token, token) if token else None
+    return found.lost if found else tables.get(Subscription, topic, id), tables.get(Topic, topic)
+
+
 def _message(event: Event) -> Message:
     details = _DETAILS(event.details)
     fifo = event.target.endswith(".fifo")
@@ -254,7 +270,8 @@ def _message(event: Event) -> Message:
         for name, (kind, value) in details.attributes.items()
     }
     text = msgspec.json.decode(event.payload, type=str)
-    return Message(text, attributes, details.group, details.deduplication_id if fifo else "", _SENDER)
+    group = details.group if fifo or not details.topic.endswith(".fifo") else ""  # whose order a standard queue cannot keep
+    return Message(text, attributes, group, details.deduplication_id if fifo else "", _SENDER, details.trace)
 
 
 def _headers(event: Event, details: Details) -> list[tuple[str, str]]:

@@ -20,8 +20,9 @@ from martlet.apps.stacks.records import State
 from martlet.errors import NotFound
 from martlet.types import ACCOUNT
 
-__all__ = ["ApiGroup", "ApiPart", "Apis", "api_providers"]
+__all__ = ["SOCKETS", "ApiGroup", "ApiPart", "Apis", "api_providers"]
 
+SOCKETS: Final = "ws"  # ids of WebSocket APIs begin so, no others: their https address is for backends, in sandboxes too
 _PENDING: Final = re.compile(r"\{\{changeSet:KNOWN_AFTER_APPLY:[^}]*\}\}")
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 Warn = Callable[[str], None]
@@ -141,6 +142,13 @@ _KINDS: Final[dict[str, tuple[dict[str, Property], tuple[str, ...]]]] = {
         ),
         ("RouteId",),
     ),
+    _HTTP + "RouteResponse": (
+        _names(
+            "ModelSelectionExpression ResponseModels ResponseParameters RouteId RouteResponseKey",
+            ApiId=fixed(required=True),
+        ),
+        ("RouteResponseId",),
+    ),
     _HTTP + "Integration": (
         _names(
             "ConnectionId ConnectionType ContentHandlingStrategy CredentialsArn Description IntegrationMethod "
@@ -185,16 +193,21 @@ class _Part:
     def identify(self, context: Context, properties: Mapping[str, Any]) -> Physical:
         name = self.kind.type.rpartition("::")[2]
         if self._is_api:
-            return self._api(context)
+            return self._api(context, properties)
         if name == "Stage":
             return Physical(str(properties.get("StageName") or "prod"))
         if name == "Model":
             return Physical(str(properties.get("Name") or generated_name(context, 64).replace("-", "")))
-        id = _made_of(context, 7 if name in ("Route", "Integration") else 6)
+        id = _made_of(context, 7 if name in ("Route", "Integration", "RouteResponse") else 6)
         return Physical(id, dict.fromkeys(self.kind.attributes, id))
 
-    def _api(self, context: Context) -> Physical:
+    def _api(self, context: Context, properties: Mapping[str, Any]) -> Physical:
         id = _made_of(context, 10)
+        if str(properties.get("ProtocolType", "")).upper() == "WEBSOCKET":
+            id = SOCKETS + id[len(SOCKETS) :]
+            return Physical(id, {"ApiId": id, "ApiEndpoint": f"wss://{id}.execute-api.{context.region}.amazonaws.com"})
+        if id.startswith(SOCKETS):
+            id = "h" + id[1:]
         if self.kind.type == _REST + "RestApi":
             return Physical(id, {"RestApiId": id, "RootResourceId": id})
         return Physical(id, {"ApiId": id, "ApiEndpoint": f"https://{id}.execute-api.{context.region}.amazonaws.com"})

@@ -84,7 +84,7 @@ class TableProvider:
                 }
             ),
             "ProvisionedThroughput": _UNITS,
-            "ResourcePolicy": refused("tables have no policies of their own"),
+            "ResourcePolicy": refused("set it with PutResourcePolicy"),
             "SSESpecification": object_of({"KMSMasterKeyId": value(), "SSEEnabled": value("boolean"), "SSEType": value()}),
             "StreamSpecification": object_of(
                 {"ResourcePolicy": refused("streams have no policies"), "StreamViewType": value()}

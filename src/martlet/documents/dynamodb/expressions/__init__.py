@@ -8,7 +8,7 @@ compiled once and remembered (`memory`); what it costs to parse or to evaluate o
 
 from martlet.documents.dynamodb.expressions import numbers, values
 from martlet.documents.dynamodb.expressions.conditions import Condition, parse_condition
-from martlet.documents.dynamodb.expressions.errors import invalid
+from martlet.documents.dynamodb.expressions.errors import invalid, older_words
 from martlet.documents.dynamodb.expressions.keys import (
     KeyCondition,
     KeyExpression,
@@ -39,6 +39,7 @@ __all__ = [
     "key_condition",
     "numbers",
     "of_attributes",
+    "older_words",
     "parse_condition",
     "parse_key_condition",
     "parse_key_expression",

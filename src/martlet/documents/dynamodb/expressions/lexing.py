@@ -46,7 +46,8 @@ class Tokens:
             raise self.fail("The expression can not be empty;")
         length = len(text.encode("utf-8", "surrogatepass")) if len(text) > BYTES // 4 else len(text)
         if length > BYTES:
-            raise self.fail(f"Expression size has exceeded the maximum allowed size; expression size: {length}")
+            size = "" if expression == "UpdateExpression" else f" expression size: {length}"
+            raise self.fail(f"Expression size has exceeded the maximum allowed size;{size}")
         self.tokens = _split(text)
         self.at = 0
         self.here = self.tokens[0]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from martlet.documents.dynamodb.expressions import values as attribute_values
-from martlet.documents.dynamodb.expressions.errors import invalid
+from martlet.documents.dynamodb.expressions.errors import TwiceWorded, invalid
 from martlet.documents.dynamodb.expressions.values import AV
 from martlet.errors import ServiceError
 
@@ -28,8 +28,10 @@ class Names:
     def __init__(self, names: Mapping[str, str] | None = None, values: Mapping[str, AV] | None = None) -> None:
         self.names: dict[str, str] = {} if names is None else _checked_names(names)
         self.values: dict[str, AV] = {} if values is None else _checked_values(values)
-        self.key = tuple(self.names.items())
-        self.weight = sum(map(len, self.names.values()))  # characters that a remembered expression holds because of them
+        self.key = tuple(self.names.items()) if names else ()
+        self.weight = (
+            sum(map(len, self.names.values())) if names else 0
+        )  # characters that a remembered expression holds because of them
         self.used_names: set[str] = set()
         self.used_values: set[str] = set()
 
@@ -64,10 +66,8 @@ def check_parameters(request: Mapping[str, Any], expressions: Sequence[str], oth
         raise invalid("ExpressionAttributeNames can only be specified when using expressions")
     takers = [name for name in expressions if name != "ProjectionExpression"]
     if takers and request.get("ExpressionAttributeValues") is not None and not set(takers) & set(given):
-        raise invalid(
-            "ExpressionAttributeValues can only be specified when using expressions: "
-            f"{' and '.join(takers)} {'are' if len(takers) > 1 else 'is'} null"
-        )
+        text = "ExpressionAttributeValues can only be specified when using expressions"
+        raise TwiceWorded(text, f"{text}: {' and '.join(takers)} {'are' if len(takers) > 1 else 'is'} null")
 
 
 def _refuse_unused(parameter: str, given: Mapping[str, object], used: set[str]) -> None:
@@ -105,8 +105,9 @@ def _checked_values(values: Mapping[str, AV]) -> dict[str, AV]:
         except ServiceError as error:
             if error.name != "ValidationException":
                 raise
-            text = f"ExpressionAttributeValues contains invalid value: {error.message} for key {placeholder}"
-            raise invalid(text) from None
+            said = error.older if isinstance(error, TwiceWorded) else error.message
+            older = f"ExpressionAttributeValues contains invalid value: {said} for key {placeholder}"
+            raise TwiceWorded(error.message, older) from None
     if attribute_values.item_size(checked) > _TOTAL_BYTES:
         raise invalid(f"ExpressionAttributeValues are too large: all of them together may take {_TOTAL_BYTES} bytes")
     return checked

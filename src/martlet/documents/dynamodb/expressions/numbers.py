@@ -10,16 +10,20 @@ import re
 from decimal import Context, Decimal
 from typing import Final
 
-from martlet.documents.dynamodb.expressions.errors import invalid
+from martlet.documents.dynamodb.expressions.errors import TwiceWorded, invalid
 
 __all__ = ["DIGITS", "add", "canonical", "decimal", "size", "subtract"]
 
 DIGITS: Final = 38
 _HIGHEST: Final = 125
+_LONG: Final = 1 << 63  # an exponent beyond is none
+_INTEGER: Final = (1 << 31) - 1
+_FAR: Final = 1_000_000_000  # beyond any mantissa that a request has room for
+_EXPONENT_TEXT: Final = 40
 _LOWEST: Final = -130
 
 _PLAIN: Final = re.compile(r"0|-?[1-9][0-9]{0,37}")
-_ANY: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,10}))?")
+_ANY: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]+))?")
 _EXACT: Final = Context(prec=600, Emax=999_999, Emin=-999_999)
 
 OVERFLOW: Final = "Number overflow. Attempting to store a number with magnitude larger than supported range"
@@ -33,12 +37,26 @@ def canonical(text: str) -> str:
     if _PLAIN.fullmatch(text):
         return text
     if not text:
-        raise invalid(_NOT_A_NUMBER)
+        raise TwiceWorded(f"{_NOT_A_NUMBER}: ", _NOT_A_NUMBER)
     found = _ANY.fullmatch(text)
-    if found is None:
+    if found is None or len(found[1] or "") > _EXPONENT_TEXT:
+        raise invalid(f"{_NOT_A_NUMBER}: {text}")
+    exponent = int(found[1] or 0)
+    if not -_LONG <= exponent < _LONG:
         raise invalid(f"{_NOT_A_NUMBER}: {text}")
     mantissa = text if found[1] is None else text[: found.start(1) - 1]
-    return _checked(mantissa, int(found[1] or 0))
+    if abs(exponent) > _FAR:
+        raise TwiceWorded(OVERFLOW if exponent > 0 else UNDERFLOW, _older(text, mantissa, exponent))
+    return _checked(mantissa, exponent)
+
+
+def _older(text: str, mantissa: str, exponent: int) -> str:
+    """What the older layer says of an exponent that is far out: it keeps it, and the number's magnitude, in 32 bits."""
+    if abs(exponent) > _INTEGER:
+        return f"{_NOT_A_NUMBER}: {text}"
+    whole, _, fraction = mantissa.lstrip("+-").partition(".")
+    wraps = len((whole + fraction).lstrip("0") or "0") - len(fraction) + exponent > _INTEGER
+    return UNDERFLOW if wraps or exponent < 0 else OVERFLOW
 
 
 def decimal(text: str) -> Decimal:
@@ -89,15 +107,14 @@ def _checked(mantissa: str, exponent: int) -> str:
     negative = mantissa.startswith("-")
     whole, _, fraction = mantissa.lstrip("+-").partition(".")
     digits = (whole + fraction).lstrip("0")
-    if not digits:
-        return "0"
-    exponent -= len(fraction)
-    magnitude = exponent + len(digits) - 1
+    magnitude = exponent if not digits else exponent - len(fraction) + len(digits) - 1  # of zero it is the exponent's alone
     trimmed = digits.rstrip("0")
     if magnitude > _HIGHEST:
         raise invalid(OVERFLOW)
     if magnitude < _LOWEST:
         raise invalid(UNDERFLOW)
+    if not digits:
+        return "0"
     if len(trimmed) > DIGITS:
         raise invalid(PRECISION)
     return ("-" if negative else "") + _plain(trimmed, magnitude)

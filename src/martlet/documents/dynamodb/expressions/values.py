@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from martlet.documents.dynamodb.expressions import numbers
-from martlet.documents.dynamodb.expressions.errors import invalid
+from martlet.documents.dynamodb.expressions.errors import TwiceWorded, invalid
 from martlet.errors import ServiceError
 
 __all__ = [
@@ -171,7 +171,9 @@ def _text_set(content: Any, level: int) -> list[str]:
     if not members:
         raise invalid(_PARAMETERS + "An string set  may not be empty")
     if len(set(members)) != len(members):
-        raise invalid(f"{_PARAMETERS}Input collection [{', '.join(members)}] contains duplicates.")
+        shown = ", ".join(f'"{member}"' for member in _up_to_the_repeat(members))
+        older = f"{_PARAMETERS}Input collection [{', '.join(members)}] contains duplicates."
+        raise TwiceWorded(f"{_PARAMETERS}Input collection [{shown}] contains duplicates.", older)
     return members
 
 
@@ -180,7 +182,8 @@ def _number_set(content: Any, level: int) -> list[str]:
     if not members:
         raise invalid(_PARAMETERS + "An number set  may not be empty")
     if len(set(members)) != len(members):
-        raise invalid("Input collection contains duplicates")
+        text = "Input collection contains duplicates"
+        raise TwiceWorded(f"{_PARAMETERS}{text}.", text)
     return members
 
 
@@ -189,9 +192,27 @@ def _bytes_set(content: Any, level: int) -> list[bytes]:
     if not members:
         raise invalid(_PARAMETERS + "Binary sets should not be empty")
     if len(set(members)) != len(members):
-        shown = ", ".join(base64.b64encode(member).decode() for member in members)
-        raise invalid(f"{_PARAMETERS}Input collection [{shown}]of type BS contains duplicates.")
+        shown = ",".join(f'"{base64.b64encode(member).decode()}"' for member in _up_to_the_repeat(members))
+        plain = ", ".join(base64.b64encode(member).decode() for member in members)
+        raise TwiceWorded(
+            f"{_PARAMETERS}Input collection [{shown}]of type BS contains duplicates.",
+            f"{_PARAMETERS}Input collection [{plain}]of type BS contains duplicates.",
+        )
     return members
+
+
+def _up_to_the_repeat(members: list[Any]) -> list[Any]:
+    """As the newer layer lists a set with a repeat: what is before it in order, then it, then the rest as it was sent."""
+    seen: set[Any] = set()
+    for number, member in enumerate(members):
+        if member in seen:
+            return [*sorted(seen, key=_sorting), *members[number:]]
+        seen.add(member)
+    return members
+
+
+def _sorting(member: Any) -> bytes:
+    return member.encode("utf-8", "surrogatepass") if isinstance(member, str) else bytes(member)
 
 
 def _map(content: Any, level: int) -> dict[str, AV]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from martlet.documents.dynamodb.expressions import syntax, values
-from martlet.documents.dynamodb.expressions.errors import invalid
+from martlet.documents.dynamodb.expressions.errors import invalid, older_words
 from martlet.documents.dynamodb.expressions.memory import Memory
 from martlet.documents.dynamodb.expressions.values import AV
 from martlet.documents.dynamodb.partiql.parsing import Column, Order, Parser
@@ -70,7 +70,8 @@ _statements: Memory[Any] = Memory()
 
 def checked_parameters(parameters: Sequence[AV] | None) -> list[AV]:
     """Parameters with canonical numbers. The service looks at them before it reads the statement."""
-    return [values.check(parameter) for parameter in parameters or ()]
+    with older_words():
+        return [values.check(parameter) for parameter in parameters or ()]
 
 
 def parse(text: str, parameters: Sequence[AV]) -> Statement:
