@@ -231,6 +231,7 @@ _ALL = (
     Limit("users_session_days", 30, "days", "how long an end user's session lasts that nobody refreshes"),
     Limit("users_sessions", 50, "sessions", "sessions of one end user; the one refreshed longest ago ends first"),
     Limit("users_groups", 50, "groups", "groups of one end user"),
+    Limit("rules_examined", 1_000, "documents", "documents that one list of an end user looks at; it goes on by its cursor"),
     Limit("users_request_bytes", 16_384, "bytes", "body of one request to the endpoints of an app's users"),
 )
 

@@ -44,6 +44,7 @@ from martlet.config import Settings, environment
 from martlet.documents import Documents, Usage
 from martlet.documents.declared import Declared as DeclaredCollections
 from martlet.documents.dynamodb import DynamoDb, DynamoDbStreams, Tables
+from martlet.documents.rules import Rules
 from martlet.errors import AccessDenied, DeployFailed, InvalidInput, MartletError, StartFailed
 from martlet.functions import Functions
 from martlet.functions.control import Control
@@ -70,6 +71,7 @@ from martlet.protocols.documents import CheckedDocuments
 from martlet.protocols.graphql.deploying import AppSchemas
 from martlet.protocols.hosts import guarded
 from martlet.protocols.universal import Universal
+from martlet.protocols.user_documents import UserDocuments
 from martlet.protocols.users import public as users_face
 from martlet.queues import Queues, Sqs
 from martlet.secrets import Secrets, Ssm, Vault, key_source
@@ -119,6 +121,7 @@ class Server:
         self._principals: dict[tuple[str, int, int], Principal] = {}
         self._unlock: Callable[[], None] = lambda: None  # the data folder, of a node of a shared database
         self._results = Results()
+        self._rules: dict[str, dict[str, Rules]] = {}
         self._forward: Forward | None = None
         self._stored_code: Callable[[str, str, str], Awaitable[bytes]] | None = None
         self._started_at_ms = self.clock.now_ms()
@@ -296,6 +299,9 @@ class Server:
             say=lambda text: self.logs.platform("_platform", text),
         )  # fmt: skip
         self._closers.append(self.users.stop)
+
+    def _user_documents(self) -> UserDocuments:
+        return UserDocuments(self.users, self.documents, lambda app: self._rules.get(app, {}))
 
     def _issuer(self, app: str, config: UsersConfig) -> str:
         """What the tokens of an app's end users name: the public URL of their endpoints."""
@@ -507,7 +513,9 @@ class Server:
         self._closers.append(self.edge.close)
         self.api_edge = self._make_api_edge()
         self.edge.set_apis(self.api_edge)
-        self.edge.set_visitors(Visitors(users_face(self.users), lambda *asked: self.users.identify(*asked).claims))
+        self.edge.set_visitors(
+            Visitors(users_face(self.users, self._user_documents()), lambda *asked: self.users.identify(*asked).claims)
+        )
         proxied: dict[str, Any] = {"streams": self.edge.takes_streams, "stream_body_bytes": LIMITS["proxy_body_bytes"].default}
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)", **proxied)
         inner = archives.beside(self.control.download, protocols_app(self._rooms()))
@@ -616,6 +624,9 @@ class Server:
     def _on_routes(self) -> None:
         """Routes changed: the edge takes them, and its default app when there is only one to mean."""
         self.users.declare({(one.name, users.name): users for one in self.apps.list() for users in one.graph.users})
+        self._rules = {
+            app.name: {one.collection: Rules(one.read, one.write) for one in app.graph.rules} for app in self.apps.list()
+        }
         routes = self.apps.routes()
         self.edge.set_routes(routes)
         apps = {app for app, _, _ in routes}

@@ -35,6 +35,7 @@ __all__ = [
     "Principal",
     "QueueConfig",
     "Route",
+    "RulesConfig",
     "ScheduleConfig",
     "SubscriptionConfig",
     "Throttle",
@@ -373,6 +374,14 @@ class UsersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     issuer: str = ""
 
 
+class RulesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which documents of a collection the app's end users may `read` and `write`: expressions (`documents.rules`), "": none."""
+
+    collection: str
+    read: str = ""
+    write: str = ""
+
+
 class AppGraph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An app as a graph of typed resources; every source (decorators, templates) yields this."""
 
@@ -389,6 +398,7 @@ class AppGraph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     topics: tuple[str, ...] = ()
     listeners: tuple[ListenerConfig, ...] = ()
     users: tuple[UsersConfig, ...] = ()
+    rules: tuple[RulesConfig, ...] = ()
 
 
 class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,6 +37,13 @@ def test_from_sign_up_to_a_route_and_out_again(client: httpx.Client) -> None:
     assert (me["email"], me["groups"]) == (ADA, [])
     claims = client.get("/claims", headers=bearer).json()["jwt"]["claims"]
     assert (claims["sub"], claims["email_verified"], claims["groups"]) == (me["id"], "true", "[]")
+    own, others = {"owner": me["id"], "text": "mine"}, {"owner": "somebody"}
+    assert client.put("/auth/documents/notes/a%2F1", json=own, headers=bearer).status_code == 201
+    assert client.put("/auth/documents/notes/b", json=others, headers=bearer).json()["reason"] == "rule"
+    listed = client.get("/auth/documents/notes", headers=bearer).json()
+    assert listed == {"items": [{"id": "a/1", "version": 1, "value": own}], "next": None}
+    assert client.get("/auth/documents/box", headers=bearer).status_code == 404  # it has no rules
+    assert client.get("/auth/documents/notes").status_code == 401
     assert client.post(f"/promote/{me['id']}").json()["groups"] == ["admins"]
     assert client.post(f"/meddle/{me['id']}").json()["email"] == ADA
     assert "users:Write" in client.post(f"/meddle/{me['id']}").json()["refused"]

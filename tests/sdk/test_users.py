@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from martlet import App, DeclarationError, Queue, Request, User, Users
+from martlet import App, Collection, DeclarationError, Queue, Request, User, Users
 from martlet.apps.graph import check
 from martlet.errors import DeployFailed
 from martlet.sdk import graph
@@ -139,6 +139,71 @@ def test_the_platform_does_not_trust_what_the_app_says(change: dict[str, Any]) -
     assert check("shop", sound, nothing).users
     with pytest.raises(DeployFailed):
         check("shop", {**sound, **change}, nothing)
+
+
+RULES = {"read": "document.owner == user.sub", "write": '"admins" in user.groups'}
+
+
+def test_rules_of_a_collection_are_declared() -> None:
+    app = App("shop")
+    app.mount_users("/auth", Users("people"))
+    found = declared(app, notes=Collection("notes", rules=RULES), plain=Collection("plain"))
+    assert found["rules"] == [{"collection": "notes", **RULES}]
+    del found["app"]
+    assert check("shop", found, nothing).rules[0].read == RULES["read"]
+
+
+@pytest.mark.parametrize("rules", [{}, {"reads": "true"}, {"read": ""}, {"read": True}, "true", []])
+def test_rules_that_are_none_are_named(rules: Any) -> None:
+    app = App("shop")
+    app.mount_users("/auth", Users("people"))
+    with pytest.raises(DeclarationError, match="rules="):
+        declared(app, notes=Collection("notes", rules=rules))
+
+
+def test_rules_are_for_one_users() -> None:
+    app = App("shop")
+
+    @app.get("/")
+    def index() -> None: ...
+
+    with pytest.raises(DeclarationError, match="mount one Users, not 0"):
+        declared(app, notes=Collection("notes", rules=RULES))
+    app.mount_users("/auth", Users("people"))
+    with pytest.raises(DeclarationError, match="whose rules differ"):
+        declared(app, notes=Collection("notes", rules=RULES), again=Collection("notes", rules={"read": "true"}))
+    app.mount_users("/staff", Users("staff"))
+    with pytest.raises(DeclarationError, match="mount one Users, not 2"):
+        declared(app, notes=Collection("notes", rules=RULES))
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [{"collection": "notes", "read": "owner == user.sub"}],
+        [{"collection": "notes", "read": "document.x == user.team"}],
+        [{"collection": "notes", "read": "((("}],
+        [{"collection": "no/name", "read": "true"}],
+        [{"collection": "notes", "read": "true"}, {"collection": "notes", "read": "false"}],
+    ],
+)
+def test_the_platform_checks_rules_again(rules: Any) -> None:
+    sound: dict[str, Any] = {
+        "routes": [{"method": "ANY", "path": "/auth/{proxy+}", "users": "people"}],
+        "users": [{"name": "people", "path": "/auth"}],
+    }
+    with pytest.raises(DeployFailed):
+        check("shop", {**sound, "rules": rules}, nothing)
+    with pytest.raises(DeployFailed, match="0 users"):
+        check(
+            "shop",
+            {
+                "functions": [{"name": "f", "handler": "app:f"}],
+                "routes": [{"method": "GET", "path": "/", "function": "f"}],
+                "rules": [{"collection": "notes", "read": "true"}],
+            },
+            nothing,
+        )
 
 
 def test_a_user_is_read_from_the_claims() -> None:

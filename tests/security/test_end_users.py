@@ -146,6 +146,27 @@ async def test_an_rsa_token_of_somebody_else_is_refused(stage: Stage) -> None:
     assert "header" in refused(stage, forged)
 
 
+async def test_a_stolen_key_is_worth_nothing_soon_after_its_rotation(stage: Stage) -> None:
+    from martlet.users import rows
+
+    tokens = await stage.member()
+    pool = await stage.pool()
+    header, claims, _ = parts(tokens.access_token)
+    key = stage.store.read(lambda reader: rows.get(reader, rows.SigningKey, "shop", "people", header["kid"]))
+    assert key is not None
+    stolen = ECKey.import_key(orjson.loads(stage.users._vault.unseal(key.private, "shop", "people", header["kid"])))
+    assert "so long" in refused(stage, jwt.encode(header, {**claims, "exp": claims["exp"] + 1}, stolen))
+    forged = jwt.encode(header, {**claims, "groups": ["admins"]}, stolen)
+    assert stage.users.identify("shop", "people", forged).groups == ("admins",)
+    await stage.users.rotate(pool)
+    stage.clock.advance(LIMITS["users_access_seconds"].default + 60)
+    assert "expired" in refused(stage, forged)
+    later = {**claims, "exp": stage.clock.now_ms() // 1000 + 600}
+    assert "key" in refused(stage, jwt.encode(header, later, stolen))
+    assert header["kid"] not in str(stage.users.keys(pool))
+    stage.who(await stage.users.refresh(pool, tokens.refresh_token, HERE))
+
+
 # --- refresh tokens
 
 

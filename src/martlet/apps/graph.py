@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from martlet.apps.ports import CheckSchedule
-from martlet.errors import DeployFailed, InvalidInput
+from martlet.documents.rules import Rules
+from martlet.errors import DeployFailed, InvalidInput, MartletError
 from martlet.functions.egress import permission, refused_host
 from martlet.limits import LIMITS, exceeded
 from martlet.types import (
@@ -150,6 +151,21 @@ def _users(graph: AppGraph, names: frozenset[str]) -> None:
         if [route.path for route in mounted] != [f"{one.path}/{{proxy+}}"]:
             raise _refuse(where, f"is not mounted at {one.path}")
     _who_may(graph, known)
+    _rules(graph)
+
+
+def _rules(graph: AppGraph) -> None:
+    _unique((one.collection for one in graph.rules), "rules of collection")
+    for one in graph.rules:
+        where = f"rules of collection {one.collection!r}"
+        if not _COLLECTION.fullmatch(one.collection):
+            raise _refuse(where, "is not a collection's name")
+        if len(graph.users) != 1:
+            raise _refuse(where, f"need to know whose: the app mounts {len(graph.users)} users, not one")
+        try:
+            Rules(one.read, one.write)
+        except MartletError as error:
+            raise _refuse(where, error.message, error.remedy) from error
 
 
 def _who_may(graph: AppGraph, known: frozenset[str]) -> None:

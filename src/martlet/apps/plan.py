@@ -19,6 +19,7 @@ from martlet.types import (
     ListenerConfig,
     QueueConfig,
     Route,
+    RulesConfig,
     ScheduleConfig,
     SubscriptionConfig,
     UsersConfig,
@@ -171,9 +172,11 @@ class PutUsers(msgspec.Struct, frozen=True, tag="put_users"):
     """Say who the app's end users are and where they sign in. Accounts of users that the app no longer has stay."""
 
     users: tuple[UsersConfig, ...]
+    rules: tuple[RulesConfig, ...] = ()
 
     def text(self) -> str:
         told = [f"{one.name} at {one.path}" + ("" if one.sender else " (no sender: codes go to the log)") for one in self.users]
+        told += [f"rules of {one.collection}" for one in self.rules]
         return f"put users         {', '.join(told) or 'none'}"
 
 
@@ -232,8 +235,8 @@ def plan(
         steps.append(PutBuckets(graph.buckets, graph.subscriptions))
     if _heard(graph) != _heard(old):
         steps.append(PutListeners(_heard(graph)[0], graph.listeners))
-    if graph.users != old.users:
-        steps.append(PutUsers(graph.users))
+    if (graph.users, graph.rules) != (old.users, old.rules):
+        steps.append(PutUsers(graph.users, graph.rules))
     wanted = {full_name(app, config.name) for config in graph.functions}
     steps.extend(RemoveFunction(name) for name, version in sorted(serving.items()) if version.app == app and name not in wanted)
     return tuple(steps)

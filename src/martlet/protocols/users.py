@@ -14,6 +14,7 @@ from martlet.errors import InvalidInput, MartletError, MethodNotAllowed, NotFoun
 from martlet.protocols import asgi
 from martlet.protocols.asgi import Answer, ASGIApp, Operation, Receive, Request, Scope, Send, json_answer, problem_answer
 from martlet.protocols.rooms import Rooms
+from martlet.protocols.user_documents import PREFIX, UserDocuments
 from martlet.types import Principal
 from martlet.users import Caller, Pool, Users
 
@@ -66,10 +67,15 @@ _PUBLIC: Final = (("cache-control", "public, max-age=300"),)
 
 
 class _Face:
-    def __init__(self, users: Users) -> None:
+    def __init__(self, users: Users, documents: UserDocuments | None) -> None:
         self._users = users
+        self._documents = documents
 
     async def respond(self, request: Request, mounted: Mounted) -> Answer:
+        if self._documents is not None and mounted.path.startswith(PREFIX):
+            pool = await self._users.pool(mounted.app, mounted.users)
+            caller = self._users.identify(*pool.place, bearer(request.headers.get("authorization", "")))
+            return await self._documents.respond(request, pool, caller, mounted.path.removeprefix(PREFIX))
         methods = _ENDPOINTS.get(mounted.path)
         if methods is None:
             raise NotFound("there is no such endpoint", remedy=f"there are {', '.join(sorted(_ENDPOINTS))}")
@@ -204,9 +210,9 @@ def _shown(account: Any) -> dict[str, Any]:
     }
 
 
-def public(users: Users) -> ASGIApp:
+def public(users: Users, documents: UserDocuments | None = None) -> ASGIApp:
     """The app behind the edge's routes to users; `scope["martlet.context"]` is a `Mounted`."""
-    face = _Face(users)
+    face = _Face(users, documents)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         mounted: Mounted = scope["martlet.context"]

@@ -81,7 +81,8 @@ class Collection:
     `indexes`: by name a term, several, or an `Index`. `unique`: fields that no two documents share. `schema`: by field a type,
     a `DocumentField` or a `Reference`; `additional=False` allows no others. `checks`: by name an expression that every document
     must meet. `ttl`: a field with the second at which a document expires. `history`: seconds for which old versions are kept
-    (the default is a day, 0 keeps none). `changes`: what the change feed carries, "keys", "new" or "new_and_old".
+    (the default is a day, 0 keeps none). `changes`: what the change feed carries, "keys", "new" or "new_and_old". `rules`: what
+    the app's end users may do, {"read": 'document.owner == user.sub', "write": ...}; without it they may do nothing.
     """
 
     def __init__(
@@ -96,8 +97,10 @@ class Collection:
         ttl: str = "",
         history: int | None = None,
         changes: str = "new",
+        rules: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
+        self.rules = rules
         self.declared = (indexes or {}, unique, schema or {}, checks or {}, additional, ttl, history, changes)
 
     def __repr__(self) -> str:

@@ -114,6 +114,7 @@ class _Emission:
         self.buckets: dict[str, dict[str, Any]] = {}
         self.buses: dict[str, None] = {}
         self.topics: dict[str, None] = {}
+        self.rules: dict[str, dict[str, str]] = {}
         self.users = {id(route.users): route for route in self.app.users}
 
     def graph(self) -> dict[str, Any]:
@@ -146,6 +147,8 @@ class _Emission:
             graph |= {"buses": list(self.buses), "topics": list(self.topics), "listeners": listeners}
         if self.app.users:
             graph["users"] = self._all_users()
+        if self.rules:
+            graph["rules"] = list(self.rules.values())
         if self.problems:
             raise DeclarationError("\n".join(self.problems))
         return graph
@@ -397,11 +400,28 @@ class _Emission:
         except (TypeError, ValueError, AttributeError) as error:
             wrong(f"collection {name}: {error}")
             return name
+        if collection.rules is not None:
+            self._rules(collection, wrong)
         before = self.collections.get(name) or settings
         if settings and before != settings:
             wrong(f"there are two collections {name} that differ")
         self.collections[name] = before
         return name
+
+    def _rules(self, collection: Collection, wrong: Callable[[str], None]) -> None:
+        said: Any = collection.rules
+        sound = isinstance(said, dict) and said and set(said) <= {"read", "write"}
+        if not sound or not all(isinstance(text, str) and text.strip() for text in said.values()):
+            wrong(f'collection {collection.name}: rules={said!r}: it is {{"read": expression, "write": expression}}')
+        elif len(self.app.users) != 1:
+            wrong(
+                f"collection {collection.name}: rules are for the app's end users: mount one Users, not {len(self.app.users)}"
+            )
+        elif self.rules.setdefault(collection.name, {"collection": collection.name, **said}) != {
+            "collection": collection.name,
+            **said,
+        }:
+            wrong(f"there are two collections {collection.name} whose rules differ")
 
     def _follower(self, function: Function, consumer: Consumer) -> dict[str, Any]:
         said = consumer.of_stream

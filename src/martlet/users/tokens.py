@@ -21,7 +21,7 @@ from martlet.users.rows import Account, SigningKey
 __all__ = ["Issuer"]
 
 _KEY_MS: Final = 90 * 86_400_000
-_RETIRED_MS: Final = 86_400_000  # longer than any token lives, and any verifier keeps keys
+_RETIRED_MS: Final = (LIMITS["users_access_seconds"].default + 60) * 1_000  # as long as what it signed may hold
 _REMEMBERED: Final = 10_000
 _ACCESS: Final = "access"
 
@@ -68,11 +68,10 @@ class Issuer:
 
     async def expire(self) -> None:
         """Forget keys that signed nothing which could still hold."""
-        now = self._clock.now_ms()
 
         def write(tx: Tx) -> None:
             for place, key in rows.every(tx, SigningKey):
-                if key.retired_at_ms and now - key.retired_at_ms >= _RETIRED_MS:
+                if not self._holds(key):
                     rows.delete(tx, SigningKey, *place)
 
         await self._store.transact(write)
@@ -80,8 +79,13 @@ class Issuer:
 
     def key_set(self, app: str, pool: str) -> dict[str, Any]:
         """Public keys, the newest first (RFC 7517 section 5)."""
-        found = self._store.read(lambda reader: rows.every(reader, SigningKey, app, pool))
-        return {"keys": [key.public for _, key in sorted(found, key=lambda one: -one[1].created_at_ms)]}
+        found = [key for _, key in self._store.read(lambda reader: rows.every(reader, SigningKey, app, pool))]
+        holding = [key for key in found if self._holds(key)]
+        return {"keys": [key.public for key in sorted(holding, key=lambda key: -key.created_at_ms)]}
+
+    def _holds(self, key: SigningKey) -> bool:
+        """Whether what it signed may hold: one that was stolen is worth nothing soon after it was replaced."""
+        return not key.retired_at_ms or self._clock.now_ms() - key.retired_at_ms < _RETIRED_MS
 
     async def access_token(self, pool: Pool, account: Account, session: str) -> str:
         kid, private = await self.ensure_key(pool)
@@ -130,11 +134,13 @@ class Issuer:
             return rows.get(reader, SigningKey, app, pool, kid) if len(kid) <= 64 and kid.isalnum() else None
 
         key = self._store.read(find)
-        if key is None:
+        if key is None or not self._holds(key):
             raise signing.refuse("its key is none of this issuer's")
         claims = signing.verified(text, key)
         if claims.get("iss") != issuer or claims.get("aud") != app or claims.get("client_id") != pool:
             raise signing.refuse("it was made for somebody else")
         if claims.get("token_use") != _ACCESS or not isinstance(claims.get("exp"), int):
             raise signing.refuse("it is no access token")
+        if claims["exp"] - self._clock.now_ms() // 1000 > LIMITS["users_access_seconds"].default:
+            raise signing.refuse("no access token lives so long")  # so none is remembered for longer than its key holds
         return claims

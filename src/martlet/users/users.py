@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from martlet.clock import Clock, token_hex
-from martlet.errors import AccessDenied, InvalidInput, NotFound, Unauthenticated
+from martlet.errors import AccessDenied, InvalidInput, NotFound, StoreFailed, Unauthenticated
 from martlet.limits import LIMITS, exceeded
 from martlet.store import Store, Tx
 from martlet.types import UsersConfig
@@ -488,6 +488,21 @@ class Users:
         """A user deletes the own account. Raises `Unauthenticated` for a wrong password."""
         await self._confirmed(pool, caller, password, address)
         await self.delete(pool, caller.sub)
+
+    # --- cursors
+
+    def conceal(self, pool: Pool, text: str, *place: str) -> str:
+        """A text that its holder gives back but cannot read, bound to a place."""
+        sealed = self._vault.seal(text.encode(), *pool.place, *place, "cursor")
+        return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+
+    def reveal(self, pool: Pool, sealed: str, *place: str) -> str:
+        """What was concealed. Raises `InvalidInput`."""
+        try:
+            raw = base64.b64decode(sealed + "=" * (-len(sealed) % 4), altchars=b"-_", validate=True)
+            return self._vault.unseal(raw, *pool.place, *place, "cursor").decode()
+        except (ValueError, StoreFailed):
+            raise InvalidInput("after is no cursor of this list", field="after") from None
 
     async def expire(self) -> None:
         """Remove codes, sessions and keys that are past their time, some hundreds at a time."""

@@ -17,6 +17,9 @@ users = Users("members", sender=mail)
 app.mount_users("/auth", users, cors="https://spa.example")
 
 
+notes = Collection("notes", rules={"read": "document.owner == user.sub", "write": "document.owner == user.sub"})
+
+
 @app.get("/box/{id}", uses=[box.read])
 def sent(id: str) -> dict[str, Any]:
     found = box.get(id)
