@@ -245,4 +245,4 @@ async def test_a_node_without_the_bytes_says_who_has_them() -> None:
     with pytest.raises(Unsupported, match="in the data folder of node a1b2"):
         await backend.open("0" * 32)
     await backend.remove("0" * 32)
-    assert [id async for id in backend.ids()] == []
+    assert [id async for id in backend.ids(0)] == []
