@@ -163,6 +163,61 @@ async def test_lists_go_on_by_cursors_that_tell_nothing(face: Face) -> None:
         assert (await face.ask("eve", "GET", "documents/notes", query=f"after={wrong}"))[0] == 400
 
 
+async def test_changes_are_told_as_far_as_they_may_be_read(face: Face) -> None:
+    ada, eve = face.sub("ada"), face.sub("eve")
+    assert (await face.ask("eve", "GET", "changes/notes"))[0] == 501  # without what was there before, who could be told?
+    await face.documents.define_collection("shop", "notes", CollectionConfig(changes="new_and_old"))
+    await face.documents.put("shop", "notes", "before", {"owner": eve})
+    _, begun, _ = await face.ask("eve", "GET", "changes/notes")
+    assert begun["items"] == []
+    for id, value in (
+        ("a", {"owner": ada}),
+        ("e", {"owner": eve, "n": 1}),
+        ("p", {"owner": ada, "public": True}),
+        ("p", {"owner": ada}),  # it is not public any more
+        ("before", None),
+        ("a", None),
+    ):
+        await (face.documents.put("shop", "notes", id, value) if value else face.documents.delete("shop", "notes", id))
+    _, found, _ = await face.ask("eve", "GET", "changes/notes", query=f"cursor={begun['cursor']}")
+    assert found["items"] == [
+        {"operation": "put", "id": "e", "version": 1, "value": {"owner": eve, "n": 1}},
+        {"operation": "put", "id": "p", "version": 1, "value": {"owner": ada, "public": True}},
+        {"operation": "gone", "id": "p"},
+        {"operation": "gone", "id": "before"},
+    ]
+    _, rest, _ = await face.ask("eve", "GET", "changes/notes", query=f"cursor={found['cursor']}")
+    assert rest["items"] == []
+    assert (await face.ask("ada", "GET", "changes/notes", query=f"cursor={found['cursor']}"))[0] == 400
+    assert (await face.ask("eve", "GET", "changes/orders"))[0] == 404
+    assert (await face.ask("eve", "GET", "changes/notes/a"))[0] == 404
+    assert (await face.ask("", "GET", "changes/notes"))[0] == 401
+    assert (await face.ask("eve", "GET", "changes/notes", query="wait_seconds=21"))[0] == 400
+
+
+async def test_a_poll_waits_for_what_is_the_users_and_not_for_others(face: Face) -> None:
+    ada, eve = face.sub("ada"), face.sub("eve")
+    await face.documents.define_collection("shop", "notes", CollectionConfig(changes="new_and_old"))
+    _, begun, _ = await face.ask("eve", "GET", "changes/notes")
+    poll = asyncio.ensure_future(face.ask("eve", "GET", "changes/notes", query=f"cursor={begun['cursor']}&wait_seconds=20"))
+    await face.documents.put("shop", "notes", "a", {"owner": ada})
+    await face.documents.put("shop", "notes", "e", {"owner": eve})
+    _, found, _ = await poll
+    assert [one["id"] for one in found["items"]] == ["e"]
+
+
+async def test_a_poll_that_outlives_its_session_tells_nothing(face: Face) -> None:
+    eve = face.sub("eve")
+    await face.documents.define_collection("shop", "notes", CollectionConfig(changes="new_and_old"))
+    _, begun, _ = await face.ask("eve", "GET", "changes/notes")
+    poll = asyncio.ensure_future(face.ask("eve", "GET", "changes/notes", query=f"cursor={begun['cursor']}&wait_seconds=20"))
+    await asyncio.sleep(0)  # it is under way
+    await face.stage.users.change(await face.stage.pool(), eve, disabled=True)
+    await face.documents.put("shop", "notes", "e", {"owner": eve})
+    status, problem, _ = await poll
+    assert (status, problem["reason"]) == (401, "invalid_token")
+
+
 async def test_a_conflict_does_not_say_with_what(face: Face) -> None:
     unique = CollectionConfig(indexes={"email": IndexConfig(terms=(Term("email"),), unique=True)})
     await face.documents.define_collection("shop", "notes", unique)

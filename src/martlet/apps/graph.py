@@ -384,8 +384,10 @@ def _route(route: Route, names: frozenset[str], called_hosts: Collection[str]) -
 
 
 def _leads(where: str, route: Route, names: frozenset[str], called_hosts: Collection[str]) -> None:
-    if sum((bool(route.function), route.upstream is not None, bool(route.users))) > 1:
-        raise _refuse(where, "leads to more than one of a function, another server and users")
+    if route.function and (route.upstream is not None or route.users):
+        raise _refuse(where, f"leads to a function and to {'another server' if route.upstream is not None else 'users'}")
+    if route.upstream is not None and route.users:
+        raise _refuse(where, "leads to another server and to users")
     if route.upstream is not None:
         _upstream(where, route.upstream, called_hosts)
     elif not route.users and route.function not in names:

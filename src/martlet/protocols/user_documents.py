@@ -1,4 +1,5 @@
-"""Documents for end users, below the path of their endpoints: `documents/<collection>[/<id>]`, as far as row rules let them.
+"""Documents for end users, below the path of their endpoints: `documents/<collection>[/<id>]` and `changes/<collection>`, as
+far as row rules let them.
 
 A document that may not be read is not there: it is missing from lists, 404 by its id, and no cursor, conflict or count tells of
 it. Rules of a write are judged within its transaction."""
@@ -11,18 +12,20 @@ from typing import Any, Final
 
 import msgspec
 
-from martlet.documents import Documents, Transaction
+from martlet.documents import Change, Documents, Transaction, values
+from martlet.documents.feed import Changed, changes
 from martlet.documents.rules import Rules
-from martlet.errors import AccessDenied, Conflict, InvalidInput, MethodNotAllowed, NotFound, PreconditionFailed
+from martlet.errors import AccessDenied, Conflict, InvalidInput, MethodNotAllowed, NotFound, PreconditionFailed, Unsupported
 from martlet.limits import LIMITS
 from martlet.protocols import asgi
 from martlet.protocols.asgi import Answer, Request, json_answer
 from martlet.users import Caller, Pool, Users
 
-__all__ = ["PREFIX", "UserDocuments"]
+__all__ = ["PREFIXES", "UserDocuments"]
 
-PREFIX: Final = "documents/"
+PREFIXES: Final = ("documents/", "changes/")
 _PAGE: Final = 200
+_WAIT_SECONDS: Final = 20  # of a long poll: below the half minute after which proxies give up
 RulesOf = Callable[[str], Mapping[str, Rules]]
 """`rules_of(app)`: the rules of its collections, by their names."""
 
@@ -34,16 +37,21 @@ class UserDocuments:
         self._rules_of = rules_of
 
     async def respond(self, request: Request, pool: Pool, caller: Caller, path: str) -> Answer:
-        """`path` is what follows `documents/`."""
-        collection, slash, id = path.partition("/")
+        """`path` begins with one of `PREFIXES`."""
+        kind, _, rest = path.partition("/")
+        collection, slash, id = rest.partition("/")
         rules = self._rules_of(pool.app).get(collection)
         if rules is None or (slash and not id):
             raise NotFound("there is no such collection for end users", remedy="give the collection rules=")
         if "\ufffd" in id:
             raise InvalidInput("the id is not UTF-8")
         user = {"sub": caller.sub, "email": caller.email, "groups": list(caller.groups)}
+        if kind == "changes" and id:
+            raise NotFound("there is no such endpoint", remedy="changes are of a whole collection")
         if not id:
             _only(request, "GET")
+            if kind == "changes":
+                return await self._changes(request, pool, collection, rules, user)
             return await self._list(request, pool, collection, rules, user)
         _only(request, "GET", "PUT", "DELETE")
         request.query(())
@@ -88,6 +96,29 @@ class UserDocuments:
         cursor = None if after is None else self._users.conceal(pool, after, *place)
         return json_answer({"items": items, "next": cursor}, 200, (("cache-control", "no-store"),))
 
+    async def _changes(self, request: Request, pool: Pool, collection: str, rules: Rules, user: dict[str, Any]) -> Answer:
+        """Changes after a cursor that the user may know of, as a long poll; without a cursor only the one to begin with."""
+        query = request.query(("cursor", "wait_seconds", "limit"))
+        limit = asgi.whole(query, "limit", 100, low=1, high=_PAGE)
+        wait = asgi.whole(query, "wait_seconds", 0, high=_WAIT_SECONDS)
+        found = self._room.collection(pool.app, collection)
+        if found is None or found.config.changes != "new_and_old":
+            raise Unsupported(f"changes of {collection} are not for end users", remedy='declare it with changes="new_and_old"')
+        place = (collection, str(user["sub"]), "changes")
+        cursor = self._users.reveal(pool, query["cursor"], *place) if "cursor" in query else ""
+        items: list[dict[str, Any]] = []
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait
+        while True:
+            left = max(0.0, until - loop.time()) if cursor else 0.0
+            page = await changes(self._room, pool.app, collection, cursor=cursor, limit=limit, wait_seconds=left)
+            items += [told for one in page.changes if (told := _told(one, rules, user)) is not None]
+            if items or not cursor or loop.time() >= until:
+                break
+            cursor = page.cursor  # none of these is this user's to know: on to the next, as long as there is time
+        following = self._users.conceal(pool, page.cursor, *place)
+        return json_answer({"items": items, "cursor": following}, 200, (("cache-control", "no-store"),))
+
     async def _write(
         self, request: Request, pool: Pool, place: tuple[str, str], rules: Rules, user: dict[str, Any], body: bytes
     ) -> Answer:
@@ -115,6 +146,18 @@ class UserDocuments:
         if written is None:
             return Answer(204)
         return Answer(201 if written.version == 1 else 204, b"", (("etag", f'"{written.version}"'),))
+
+
+def _told(changed: Changed, rules: Rules, user: dict[str, Any]) -> dict[str, Any] | None:
+    """What the user is told of a change: the document that may be read now, or that one is gone that could be before."""
+    change = msgspec.json.decode(changed.body, type=Change)
+    if not isinstance(change.id, str):
+        return None
+    if isinstance(change.value, msgspec.Raw) and rules.readable(values.load(bytes(change.value)), user):
+        return {"operation": "put", "id": change.id, "version": change.version, "value": change.value}
+    if isinstance(change.old, msgspec.Raw) and rules.readable(values.load(bytes(change.old)), user):
+        return {"operation": "gone", "id": change.id}
+    return None
 
 
 def _denied() -> AccessDenied:

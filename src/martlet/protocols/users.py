@@ -14,7 +14,7 @@ from martlet.errors import InvalidInput, MartletError, MethodNotAllowed, NotFoun
 from martlet.protocols import asgi
 from martlet.protocols.asgi import Answer, ASGIApp, Operation, Receive, Request, Scope, Send, json_answer, problem_answer
 from martlet.protocols.rooms import Rooms
-from martlet.protocols.user_documents import PREFIX, UserDocuments
+from martlet.protocols.user_documents import PREFIXES, UserDocuments
 from martlet.types import Principal
 from martlet.users import Caller, Pool, Users
 
@@ -72,10 +72,12 @@ class _Face:
         self._documents = documents
 
     async def respond(self, request: Request, mounted: Mounted) -> Answer:
-        if self._documents is not None and mounted.path.startswith(PREFIX):
+        if self._documents is not None and mounted.path.startswith(PREFIXES):
             pool = await self._users.pool(mounted.app, mounted.users)
-            caller = self._users.identify(*pool.place, bearer(request.headers.get("authorization", "")))
-            return await self._documents.respond(request, pool, caller, mounted.path.removeprefix(PREFIX))
+            token = bearer(request.headers.get("authorization", ""))
+            answer = await self._documents.respond(request, pool, self._users.identify(*pool.place, token), mounted.path)
+            self._users.identify(*pool.place, token)  # a long poll may have outlived its session
+            return answer
         methods = _ENDPOINTS.get(mounted.path)
         if methods is None:
             raise NotFound("there is no such endpoint", remedy=f"there are {', '.join(sorted(_ENDPOINTS))}")
