@@ -8,6 +8,7 @@ import httpx
 import pytest
 from tests.e2e.conftest import Start
 from tests.e2e.driving import APPS, eventually
+from tests.running_platform import RunningPlatform
 
 pytestmark = pytest.mark.e2e
 
@@ -15,8 +16,12 @@ ADA, SECRET = "ada@example.com", "correct horse battery"
 
 
 @pytest.fixture(scope="module")
-def client(start: Start) -> Any:
-    platform = start(APPS / "people.py", "--no-watch")
+def platform(start: Start) -> RunningPlatform:
+    return start(APPS / "people.py", "--no-watch")
+
+
+@pytest.fixture(scope="module")
+def client(platform: RunningPlatform) -> Any:
     with httpx.Client(base_url=platform.app_url, timeout=30) as opened:
         yield opened
 
@@ -65,6 +70,28 @@ def test_nobody_gets_in_without(client: httpx.Client) -> None:
         answer = client.get("/me", headers=header)
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert client.get("/auth/me").status_code == 401
+
+
+def test_an_end_user_is_nobody_to_the_platform(client: httpx.Client, platform: RunningPlatform) -> None:
+    """The token of an app's user opens no door of the platform: not the management API, not GraphQL, not AWS's protocols."""
+    mail = "eve@example.com"
+    client.post("/auth/sign-up", json={"email": mail, "password": SECRET})
+    sent = str(eventually(lambda: client.get(f"/box/verify {mail}").json().get("code")))
+    tokens = client.post("/auth/verify", json={"email": mail, "code": sent, "password": SECRET}).json()
+    bearer = {"authorization": f"Bearer {tokens['access_token']}"}
+    with httpx.Client(base_url=platform.api_url, timeout=30, headers=bearer) as api:
+        for method, path in (
+            ("GET", "/v1/apps"),
+            ("GET", "/v1/users/people/members"),
+            ("GET", "/v1/documents/box?app=people"),
+            ("GET", "/v1/documents/notes?app=people"),
+            ("GET", "/v1/collections?app=people"),
+            ("POST", "/v1/graphql?app=people"),
+            ("POST", "/v1/users/people/members/keys"),
+        ):
+            assert api.request(method, path).status_code == 401, path
+        target = {"x-amz-target": "AmazonSQS.ListQueues", "content-type": "application/x-amz-json-1.0"}
+        assert api.post("/", content=b"{}", headers=target).status_code in (400, 401, 403)
 
 
 @pytest.mark.parametrize(
