@@ -299,9 +299,7 @@ class Server:
             say=lambda text: self.logs.platform("_platform", text),
         )  # fmt: skip
         self._closers.append(self.users.stop)
-
-    def _user_documents(self) -> UserDocuments:
-        return UserDocuments(self.users, self.documents, lambda app: self._rules.get(app, {}))
+        self.user_documents = UserDocuments(self.users, self.documents, lambda app: self._rules.get(app, {}))
 
     def _issuer(self, app: str, config: UsersConfig) -> str:
         """What the tokens of an app's end users name: the public URL of their endpoints."""
@@ -403,6 +401,7 @@ class Server:
     async def _release_receivers(self) -> None:
         """Long polls are answered before the listeners shut, so that none holds up the stop."""
         self.queues.release()
+        self.user_documents.release()
 
     async def _fetch_object(self, bucket: str, key: str, version: str) -> bytes:
         """Code that a function names by bucket and key: in a bucket of ours, or a package of a template."""
@@ -514,7 +513,7 @@ class Server:
         self.api_edge = self._make_api_edge()
         self.edge.set_apis(self.api_edge)
         self.edge.set_visitors(
-            Visitors(users_face(self.users, self._user_documents()), lambda *asked: self.users.identify(*asked).claims)
+            Visitors(users_face(self.users, self.user_documents), lambda *asked: self.users.identify(*asked).claims)
         )
         proxied: dict[str, Any] = {"streams": self.edge.takes_streams, "stream_body_bytes": LIMITS["proxy_body_bytes"].default}
         self._app_server = HttpServer(self.edge.handle, clock=self.clock, name="app listener (--port)", **proxied)

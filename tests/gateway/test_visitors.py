@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -40,6 +41,26 @@ async def test_only_a_valid_token_reaches_the_function(start: Any) -> None:  # n
     context = json.loads(functions.seen[0].payload)["requestContext"]
     told = {"sub": "7", "groups": "[a b]", "email_verified": "true", "exp": "12", 'quo"te': "\u2028</script>"}
     assert context["authorizer"] == {"jwt": {"claims": told, "scopes": None}}
+
+
+async def test_requests_to_the_endpoints_count_as_in_flight(start: Any) -> None:  # noqa: F811
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        entered.set()
+        await leave.wait()
+        await endpoints(scope, receive, send)
+
+    mounted = ("shop", Route(method="ANY", path="/auth/{proxy+}", users="people"), "shop-")
+    edge, server = await start(Functions(), mounted, limits={"requests_in_flight": 1})
+    edge.set_visitors(Visitors(slow, identify))
+    first = asyncio.ensure_future(server.ask(get("/auth/a")))
+    await entered.wait()
+    assert (await server.ask(get("/auth/b"))).status == 503
+    leave.set()
+    assert (await first).status == 200
+    assert not edge.streams
+    assert (await server.ask(get("/auth/c"))).status == 200
 
 
 async def test_a_client_cannot_say_who_it_is_by_itself(start: Any) -> None:  # noqa: F811

@@ -27,7 +27,8 @@ class Face:
         self.stage = stage
         self.documents = Documents(stage.store, stage.clock)
         rules = {"shop": {"notes": NOTES, "sealed": Rules()}}
-        self._app = public(stage.users, UserDocuments(stage.users, self.documents, lambda app: rules.get(app, {})))
+        self.endpoints = UserDocuments(stage.users, self.documents, lambda app: rules.get(app, {}))
+        self._app = public(stage.users, self.endpoints)
         self.tokens: dict[str, Any] = {}
 
     async def ask(
@@ -52,7 +53,7 @@ class Face:
             "query_string": query.encode(),
             "headers": given,
             "client": ("192.0.2.1", 1),
-            "martlet.context": Mounted("shop", "people", path, [], lambda *_: None),
+            "martlet.context": Mounted("shop", "people", path, [], lambda *_: None, set()),
             "martlet.respond": lambda *answer: told.append(answer),
         }
         await self._app(scope, receive, send)
@@ -204,6 +205,20 @@ async def test_a_poll_waits_for_what_is_the_users_and_not_for_others(face: Face)
     await face.documents.put("shop", "notes", "e", {"owner": eve})
     _, found, _ = await poll
     assert [one["id"] for one in found["items"]] == ["e"]
+
+
+async def test_a_stop_waits_for_no_poll(face: Face) -> None:
+    await face.documents.define_collection("shop", "notes", CollectionConfig(changes="new_and_old"))
+    _, begun, _ = await face.ask("eve", "GET", "changes/notes")
+    query = f"cursor={begun['cursor']}&wait_seconds=20"
+    polls = [asyncio.ensure_future(face.ask("eve", "GET", "changes/notes", query=query)) for _ in range(3)]
+    while len(face.endpoints._polls) < 3:  # noqa: ASYNC110 - nobody tells of it
+        await asyncio.sleep(0)
+    face.endpoints.release()
+    async with asyncio.timeout(15):  # before the polls' own end
+        answers = await asyncio.gather(*polls)
+        answers.append(await face.ask("eve", "GET", "changes/notes", query=query))
+    assert [(status, found["items"]) for status, found, _ in answers] == [(200, [])] * 4
 
 
 async def test_a_poll_that_outlives_its_session_tells_nothing(face: Face) -> None:

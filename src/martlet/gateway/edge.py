@@ -359,7 +359,7 @@ class Edge:
                 raise AccessDenied("this platform knows no end users")
             if plan.users:
                 below = match.path_params.get("proxy", "")
-                self._visitors.serve(exchange, Mounted(match.app, plan.users, below, headers, self.count))
+                self._visitors.serve(exchange, Mounted(match.app, plan.users, below, headers, self.count, self.streams))
                 return None
             assert plan.user is not None
             return self._visitors.claims(exchange.request, *plan.user)

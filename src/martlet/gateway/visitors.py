@@ -21,16 +21,26 @@ _TOKEN_MOST: Final = 8_192
 
 class Mounted:
     """The context of a request to the endpoints of `users` of `app`; `path` is what is below them. `headers` go with its
-    answer, `count` is told its status, its app and its size."""
+    answer, `count` is told its status, its app and its size; `under_way` holds it
+    until then."""
 
-    __slots__ = ("app", "count", "headers", "path", "users")
+    __slots__ = ("app", "count", "headers", "path", "under_way", "users")
 
-    def __init__(self, app: str, users: str, path: str, headers: list[tuple[bytes, bytes]], count: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        app: str,
+        users: str,
+        path: str,
+        headers: list[tuple[bytes, bytes]],
+        count: Callable[..., None],
+        under_way: set[object],
+    ) -> None:
         self.app = app
         self.users = users
         self.path = path
         self.headers = headers
         self.count = count
+        self.under_way = under_way
 
 
 class Visitors:
@@ -53,13 +63,17 @@ class Visitors:
                     message = {**message, "headers": [*message["headers"], *mounted.headers]}
                 await send(message)
 
-            await endpoints({**scope, "martlet.respond": told}, receive, sent)
+            try:
+                await endpoints({**scope, "martlet.respond": told}, receive, sent)
+            finally:
+                mounted.under_way.discard(mounted)
 
         self._handler = AsgiHandler(with_headers)
 
     def serve(self, exchange: Exchange, mounted: Mounted) -> None:
         """Serve one exchange."""
         exchange.request.context = mounted
+        mounted.under_way.add(mounted)
         self._handler(exchange)
 
     def claims(self, request: Request, app: str, users: str) -> str:

@@ -7,13 +7,14 @@ it. Rules of a write are judged within its transaction."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from martlet.documents import Change, Documents, Transaction, values
-from martlet.documents.feed import Changed, changes
+from martlet.documents.feed import Changed, Changes, changes
 from martlet.documents.rules import Rules
 from martlet.errors import AccessDenied, Conflict, InvalidInput, MethodNotAllowed, NotFound, PreconditionFailed, Unsupported
 from martlet.limits import LIMITS
@@ -35,6 +36,15 @@ class UserDocuments:
         self._users = users
         self._room = room
         self._rules_of = rules_of
+        self._polls: set[asyncio.Timeout] = set()
+        self._stopping = False
+
+    def release(self) -> None:
+        """Answer every long poll now, and hold none any more, so that none holds up the stop."""
+        self._stopping = True
+        for poll in self._polls:
+            if not poll.expired():
+                poll.reschedule(asyncio.get_running_loop().time())
 
     async def respond(self, request: Request, pool: Pool, caller: Caller, path: str) -> Answer:
         """`path` begins with one of `PREFIXES`."""
@@ -106,16 +116,20 @@ class UserDocuments:
             raise Unsupported(f"changes of {collection} are not for end users", remedy='declare it with changes="new_and_old"')
         place = (collection, str(user["sub"]), "changes")
         cursor = self._users.reveal(pool, query["cursor"], *place) if "cursor" in query else ""
-        items: list[dict[str, Any]] = []
-        loop = asyncio.get_running_loop()
-        until = loop.time() + wait
-        while True:
-            left = max(0.0, until - loop.time()) if cursor else 0.0
-            page = await changes(self._room, pool.app, collection, cursor=cursor, limit=limit, wait_seconds=left)
-            items += [told for one in page.changes if (told := _told(one, rules, user)) is not None]
-            if items or not cursor or loop.time() >= until:
-                break
-            cursor = page.cursor  # none of these is this user's to know: on to the next, as long as there is time
+        page = await changes(self._room, pool.app, collection, cursor=cursor, limit=limit)
+        items = _all_told(page, rules, user)
+        if cursor and not items and wait and not self._stopping:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait) as poll:
+                    self._polls.add(poll)
+                    try:
+                        while not items:  # what is not this user's to know ends no poll
+                            page = await changes(
+                                self._room, pool.app, collection, cursor=page.cursor, limit=limit, wait_seconds=60.0
+                            )
+                            items = _all_told(page, rules, user)
+                    finally:
+                        self._polls.discard(poll)
         following = self._users.conceal(pool, page.cursor, *place)
         return json_answer({"items": items, "cursor": following}, 200, (("cache-control", "no-store"),))
 
@@ -146,6 +160,10 @@ class UserDocuments:
         if written is None:
             return Answer(204)
         return Answer(201 if written.version == 1 else 204, b"", (("etag", f'"{written.version}"'),))
+
+
+def _all_told(page: Changes, rules: Rules, user: dict[str, Any]) -> list[dict[str, Any]]:
+    return [told for one in page.changes if (told := _told(one, rules, user)) is not None]
 
 
 def _told(changed: Changed, rules: Rules, user: dict[str, Any]) -> dict[str, Any] | None:
