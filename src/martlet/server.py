@@ -482,6 +482,8 @@ class Server:
             tables=DynamoDb(self.tables, authorize),
             fetch=self.objects.fetch,
             interpreter=self._interpreter,
+            parameters=self.parameters,
+            secrets=self.secrets,
         )
 
     async def _listen(self) -> None:
