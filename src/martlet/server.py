@@ -61,7 +61,7 @@ from martlet.gateway.asgi import AsgiHandler
 from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.limits import LIMITS
-from martlet.metering import Metering
+from martlet.metering import Budgets, Metering
 from martlet.objects import S3, AppBuckets, BucketFiles, Lifecycle, Objects, folder_owner
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
@@ -146,6 +146,7 @@ class Server:
         self._closers.append(self.functions.close)
         await self._start_sandboxes()
         await self._start_control()
+        await self._start_budgets()
         await self._start_documents()
         await self._start_tables()
         await self._start_queues()
@@ -188,6 +189,15 @@ class Server:
         self.metering.app_of = self._app_of
         self.metering.start()
         self._closers.append(self.metering.stop)
+
+    async def _start_budgets(self) -> None:
+        async def tell(function: str, event: bytes) -> None:
+            await self._enqueue(function, event, "")
+
+        self.budgets = Budgets(self.store, self.clock, self.metering, tell)
+        self.functions.closed = self.budgets.closed
+        await self.budgets.start()
+        self._closers.append(self.budgets.stop)
 
     def _app_of(self, function: str) -> str:
         version = self.functions.get(function)
@@ -687,6 +697,7 @@ class Server:
             document_usage=self.metering.document_usage,
             request_usage=self.metering.request_usage,
             bill=self.metering.bill,
+            budgets=self.budgets,
             dead_letters=lambda app, limit: self.triggers.dead_letters(app, limit),
             metrics=self.metrics.render,
             status=self.status,

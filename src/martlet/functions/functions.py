@@ -86,6 +86,7 @@ class Functions:
         self._keep_ns = int(keep_alive_seconds * 1e9)
         self._stem_cells = stem_cells
         self._region = region
+        self.closed: Mapping[str, MartletError] = {}  # by app: why its functions take no events
         self._register = Register()
         self._versions = self._register.published
         self._pools: dict[str, Pool] = {}  # by the version's key
@@ -438,6 +439,9 @@ class Functions:
         if len(invocation.payload) > _PAYLOAD_AT_MOST:
             error: LimitExceeded = exceeded("payload_bytes", len(invocation.payload), f"event for {invocation.function}")
             self._refuse(invocation, Outcome(refusal=error))
+            return
+        if self.closed and (refusal := self.closed.get(pool.version.app)) is not None:
+            self._refuse(invocation, Outcome(refusal=refusal))
             return
         pool.submit(invocation)
 
