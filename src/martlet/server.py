@@ -146,7 +146,6 @@ class Server:
         self._closers.append(self.functions.close)
         await self._start_sandboxes()
         await self._start_control()
-        await self._start_budgets()
         await self._start_documents()
         await self._start_tables()
         await self._start_queues()
@@ -423,6 +422,7 @@ class Server:
         await asyncio.to_thread(zips.collect, self.control.archives(), self.control.addresses())
         await self.control.start()
         self._closers.append(self.control.stop)
+        await self._start_budgets()
 
     def _interpreter(self, runtime: str) -> str:
         """The program of another Python, for the building of packages. Raises `DeployFailed`. Blocking."""

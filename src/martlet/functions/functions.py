@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
@@ -58,6 +59,8 @@ class _Ledger(Protocol):
 class Functions:
     """The room's face. One per platform; all methods run on the event loop."""
 
+    closed: Mapping[str, MartletError] = MappingProxyType({})  # by app: why its functions take no events
+
     def __init__(
         self,
         store: Store,
@@ -86,7 +89,6 @@ class Functions:
         self._keep_ns = int(keep_alive_seconds * 1e9)
         self._stem_cells = stem_cells
         self._region = region
-        self.closed: Mapping[str, MartletError] = {}  # by app: why its functions take no events
         self._register = Register()
         self._versions = self._register.published
         self._pools: dict[str, Pool] = {}  # by the version's key
