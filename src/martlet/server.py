@@ -61,7 +61,7 @@ from martlet.gateway.edge import Edge
 from martlet.gateway.http import HttpServer
 from martlet.gateway.visitors import Visitors
 from martlet.limits import LIMITS
-from martlet.metering import Metering
+from martlet.metering import Budgets, Metering
 from martlet.objects import S3, AppBuckets, BucketFiles, Lifecycle, Objects, folder_owner
 from martlet.protocols import Forward, Rooms, archives, subscriptions
 from martlet.protocols import app as protocols_app
@@ -193,6 +193,15 @@ class Server:
         self.metering.app_of = self._app_of
         self.metering.start()
         self._closers.append(self.metering.stop)
+
+    async def _start_budgets(self) -> None:
+        async def tell(function: str, event: bytes) -> None:
+            await self._enqueue(function, event, "")
+
+        self.budgets = Budgets(self.store, self.clock, self.metering, tell)
+        self.functions.closed = self.budgets.closed
+        await self.budgets.start()
+        self._closers.append(self.budgets.stop)
 
     def _app_of(self, function: str) -> str:
         version = self.functions.get(function)
@@ -433,6 +442,7 @@ class Server:
         await asyncio.to_thread(zips.collect, self.control.archives(), self.control.addresses())
         await self.control.start()
         self._closers.append(self.control.stop)
+        await self._start_budgets()
 
     def _interpreter(self, runtime: str) -> str:
         """The program of another Python, for the building of packages. Raises `DeployFailed`. Blocking."""
@@ -502,6 +512,8 @@ class Server:
             tables=DynamoDb(self.tables, authorize),
             fetch=self.objects.fetch,
             interpreter=self._interpreter,
+            parameters=self.parameters,
+            secrets=self.secrets,
         )
 
     async def _listen(self) -> None:
@@ -693,6 +705,7 @@ class Server:
             document_usage=self.metering.document_usage,
             request_usage=self.metering.request_usage,
             bill=self.metering.bill,
+            budgets=self.budgets,
             dead_letters=lambda app, limit: self.triggers.dead_letters(app, limit),
             metrics=self.metrics.render,
             status=self.status,

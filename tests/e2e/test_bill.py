@@ -79,3 +79,55 @@ def test_a_faulty_price_book_stops_the_start(martlet: Command, tmp_path: Path) -
     done = martlet("up", data=tmp_path / "data", environ={"MARTLET_PRICES": str(tmp_path / "none.toml"), "MARTLET_PORT": "0"})
     assert done.code == 5
     assert "MARTLET_PRICES" in done.err
+
+
+def test_a_budget_stops_an_app_and_tells(start: Start, martlet: Command, tmp_path: Path) -> None:
+    app = """
+        from martlet import App, Collection
+
+        app = App("shop")
+        heard = Collection("heard")
+
+        @app.get("/")
+        def hello() -> str:
+            return "hello"
+    """
+    alarm = """
+        from martlet import App, Collection
+
+        app = App("watch")
+        heard = Collection("heard")
+
+        @app.function(uses=[heard.write])
+        def alarm(event, context):
+            heard.put(str(event["percent"]), event)
+    """
+    platform = start(write_app(tmp_path / "shop", app), "--no-watch")
+    assert martlet("deploy", write_app(tmp_path / "watch", alarm), data=platform.data).code == 0
+    done = martlet(
+        "budget", "set", "shop", "--invocations", "5", "--period", "month", "--tell", "watch-alarm", data=platform.data
+    )
+    assert done.code == 0, done.err
+    answers = [httpx.get(platform.app_url, headers={"host": "shop.localhost"}, timeout=30) for _ in range(5)]
+    assert {answer.status_code for answer in answers} == {200}
+    refused = eventually(
+        lambda: next(
+            (
+                answer
+                for _ in range(3)
+                if (answer := httpx.get(platform.app_url, headers={"host": "shop.localhost"}, timeout=30)).status_code == 429
+            ),
+            None,
+        )
+    )
+    assert "budget invocations is 5 per month" in refused.text
+    assert int(refused.headers["retry-after"]) > 0
+    api = Api(platform)
+    eventually(lambda: api.request("GET", "/v1/documents/heard/100?app=watch").status_code == 200)
+    (row,) = martlet("budget", "list", "--json", data=platform.data).json["budgets"]
+    assert row["stopped"]
+    assert "stopped" in martlet("budget", "list", data=platform.data).out
+    assert martlet("budget", "delete", "shop", data=platform.data).code == 0
+    assert httpx.get(platform.app_url, headers={"host": "shop.localhost"}, timeout=30).status_code == 200
+    assert martlet("budget", "set", "shop", data=platform.data).code == 1
+    assert martlet("budget", "set", data=platform.data).code == 2

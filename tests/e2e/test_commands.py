@@ -25,6 +25,11 @@ COMMANDS = (
     "apps",
     "functions",
     "usage",
+    "bill",
+    "budget",
+    "audit",
+    "policy",
+    "secret",
     "documents",
     "store",
     "status",
@@ -260,7 +265,10 @@ def test_exit_codes_and_messages(
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("up", "version", "runtimes", "store")])
 def test_without_a_platform_every_command_says_so(martlet: Command, app: Path, tmp_path: Path, command: str) -> None:
-    more = {"deploy": [app], "invoke": ["x"], "replay": ["--list"], "destroy": ["x", "--yes"], "documents": ["list", "x"]}
+    more = {
+        "deploy": [app], "invoke": ["x"], "replay": ["--list"], "destroy": ["x", "--yes"], "documents": ["list", "x"],
+        "budget": ["list"], "policy": ["suggest"], "secret": ["list"],
+    }  # fmt: skip
     arguments = more.get(command, [])
     done = martlet(command, *arguments, data=tmp_path / "empty")
     assert done.code == 3

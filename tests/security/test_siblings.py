@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -59,7 +60,16 @@ def test_a_fresh_siblings_memory_holds_no_secret(attacked: Stage) -> None:
 
 
 def test_siblings_have_their_own_user_ids(attacked: Stage) -> None:
-    event = {"attack": "siblings.traces", "seconds": 3}  # long enough that all four run at one time
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: attacked.invoke("attacker-sibling", event).payload["uid"], range(4)))
-    assert len(set(found)) == 4
+    """Of instances that run at one time, which a busy host may not grant to all four at once."""
+    met = 0
+    for _ in range(12):
+        event = {"attack": "siblings.traces", "seconds": 3}
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _, event=event: attacked.invoke("attacker-sibling", event).payload, range(4)))  # type: ignore[misc]
+        for one, other in combinations(found, 2):
+            if max(one["ran"][0], other["ran"][0]) < min(one["ran"][1], other["ran"][1]):
+                assert one["uid"] != other["uid"]
+                met += 1
+        if met >= 6:
+            return
+    assert met, "no two instances ever ran at one time"

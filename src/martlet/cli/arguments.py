@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     _logs(commands)
     _documents(commands)
     _destroy(commands)
+    _budget(commands)
     _secret(commands)
     _audit(commands)
     _policy(commands)
@@ -206,6 +207,22 @@ def _destroy(commands: Commands) -> None:
     )
     destroy.add_argument("app", metavar="APP", help="the app's name")
     destroy.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _budget(commands: Commands) -> None:
+    example = "martlet budget set shop --money 20 --period month --tell shop-alarm"
+    summary = "set, list or remove what an app may use in an hour, a day or a month"
+    budget = _command(commands, "budget", summary, example, json=True)
+    budget.add_argument("action", choices=("set", "list", "delete"), help="what to do")
+    budget.add_argument("app", nargs="?", metavar="APP", help="the app (not for list)")
+    budget.add_argument("--period", choices=("hour", "day", "month"), default="month", help="UTC (default month)")
+    budget.add_argument("--invocations", type=int, metavar="N", help="runs of its functions")
+    budget.add_argument("--requests", type=int, metavar="N", help="requests that the gateway answers")
+    budget.add_argument("--gb-seconds", metavar="N", help="memory while its functions run")
+    budget.add_argument("--money", metavar="AMOUNT", help="by the platform's price book")
+    alert = "tell at this share (again for more; default 80, 100)"
+    budget.add_argument("--alert", type=int, action="append", metavar="PERCENT", help=alert)
+    budget.add_argument("--tell", metavar="FUNCTION", default="", help="the function that is told")
 
 
 def _secret(commands: Commands) -> None:

@@ -9,11 +9,12 @@ import sys
 from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from martlet.cli.failure import USAGE, Failure
 from martlet.cli.output import table
 
-__all__ = ["run"]
+__all__ = ["budget", "run"]
 
 _SHOWN = Decimal("0.000001")
 _COLUMNS = ("app", "function", "meter", "quantity", "price", "amount")
@@ -74,6 +75,36 @@ def _show(found: dict[str, Any]) -> None:
     month, currency = found["month"], found["currency"]
     so_far, forecast = shown(found["total"]), shown(found["forecast"])
     print(f"{month}: {so_far} {currency} so far, {forecast} if it goes on (prices: {found['prices']})")
+
+
+def _limits(one: dict[str, Any]) -> list[tuple[str, ...]]:
+    told, state = one["budget"], "stopped" if one["stopped"] else ""
+    kinds = [kind for kind in ("invocations", "requests", "gb_seconds", "money") if told[kind] is not None]
+    return [(told["app"], told["period"], kind, shown(one["used"][kind]), str(told[kind]), state) for kind in kinds]
+
+
+def budget(client: Any, arguments: Any) -> int:
+    """`martlet budget`."""
+    if arguments.action == "list":
+        found = client.call("GET", "/v1/budgets")
+        if arguments.json:
+            print(json.dumps(found, indent=2))
+            return 0
+        rows = [row for one in found["budgets"] for row in _limits(one)]
+        print(table(["APP", "PERIOD", "KIND", "USED", "LIMIT", "STATE"], rows, empty="no budgets"))
+        return 0
+    if not arguments.app:
+        raise Failure(USAGE, f"{arguments.action} takes the APP", "martlet budget list")
+    path = f"/v1/budgets/{quote(arguments.app, safe='')}"
+    if arguments.action == "delete":
+        client.call("DELETE", path)
+        return 0
+    given = {"invocations": arguments.invocations, "requests": arguments.requests, "gb_seconds": arguments.gb_seconds}
+    body = {"period": arguments.period, **given, "money": arguments.money, "tell": arguments.tell}
+    if arguments.alert:
+        body["alerts"] = arguments.alert
+    client.call("PUT", path, None, json.dumps({name: value for name, value in body.items() if value is not None}).encode())
+    return 0
 
 
 def _page(found: dict[str, Any]) -> str:

@@ -343,6 +343,12 @@ def _show_document_usage(used: list[dict[str, Any]]) -> None:
     print(table(headings, rows, empty=""))
 
 
+def _budget(arguments: Arguments) -> int:
+    from martlet.cli import bill
+
+    return bill.budget(_client(arguments), arguments)
+
+
 def _secret(arguments: Arguments) -> int:
     from martlet.cli import secret
 
@@ -617,6 +623,7 @@ _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "bill": _bill,
     "documents": _documents,
     "destroy": _destroy,
+    "budget": _budget,
     "secret": _secret,
     "audit": _audit,
     "policy": _policy,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
@@ -57,6 +58,8 @@ class _Ledger(Protocol):
 
 class Functions:
     """The room's face. One per platform; all methods run on the event loop."""
+
+    closed: Mapping[str, MartletError] = MappingProxyType({})  # by app: why its functions take no events
 
     def __init__(
         self,
@@ -438,6 +441,9 @@ class Functions:
         if len(invocation.payload) > _PAYLOAD_AT_MOST:
             error: LimitExceeded = exceeded("payload_bytes", len(invocation.payload), f"event for {invocation.function}")
             self._refuse(invocation, Outcome(refusal=error))
+            return
+        if self.closed and (refusal := self.closed.get(pool.version.app)) is not None:
+            self._refuse(invocation, Outcome(refusal=refusal))
             return
         pool.submit(invocation)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -25,9 +26,8 @@ class Metering:
     def __init__(self, store: Store, clock: Clock, prices: str = "") -> None:
         self._store = store
         self._clock = clock
-        self._prices = prices
         self._storage: Callable[[], Iterable[tuple[str, int]]] = tuple
-        open_book(prices)
+        self._book = open_book(prices)
         self.functions = Ledger(store, clock)
         self.requests = RequestLedger(store, clock)
         self.documents = DocumentLedger(store, clock, lambda: self._storage())
@@ -67,10 +67,24 @@ class Metering:
         self.documents.sample()
         return [msgspec.to_builtins(row) for row in self.documents.usage(since_ms, until_ms)]
 
+    def cost(self, app: str, since_ms: int, until_ms: int) -> Decimal:
+        """What an app used in these hours, by the platform's price book."""
+        name, since, until = "", since_ms, until_ms
+        found = bill(
+            self._book,
+            (name, since, until),
+            until,
+            functions=self.functions.usage(since_ms=since, until_ms=until),
+            documents=self.documents.usage(since, until),
+            requests=self.requests.usage(since, until),
+            app_of=self.app_of,
+        )
+        return found.by_app.get(app, Decimal(0))
+
     def bill(self, month: str = "", prices: str = "") -> Bill:
         """The bill of a month ("2026-11", "": the present one) by a price book. Raises `InvalidInput`."""
         now = self._clock.now_ms()
-        book, period = open_book(prices or self._prices), month_of(month, now)
+        book, period = open_book(prices) if prices else self._book, month_of(month, now)
         _, since, until = period
         return bill(
             book,

@@ -292,6 +292,7 @@ def _own_request(method: str, path: str, query: str, headers: dict[str, str], bo
         return {"type": "http.request", "body": body, "more_body": False}
 
     scope = {
+        "type": "http",
         "method": method,
         "path": path,
         "raw_path": path.encode("ascii", "replace"),

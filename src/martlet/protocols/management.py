@@ -20,6 +20,7 @@ from martlet.metering.bill import BOOKS
 from martlet.protocols import asgi, openapi
 from martlet.protocols.asgi import Answer, Operation, Request
 from martlet.protocols.auditing import AuditEndpoints
+from martlet.protocols.budgets import BudgetEndpoints
 from martlet.protocols.cloudevents import CloudEventEndpoints
 from martlet.protocols.collections import CollectionEndpoints
 from martlet.protocols.documents import DocumentEndpoints
@@ -79,6 +80,7 @@ class _Management:
                 *CloudEventEndpoints(self._rooms, self.identify).operations(),
                 *AuditEndpoints(self._rooms, self._allowed).operations(),
                 *UsersEndpoints(self._rooms, self.identify).operations(),
+                *BudgetEndpoints(self._rooms.budgets, self.identify, self._rooms.auth).operations(),
             )
         )
         self._description = openapi.document(self._rooms.version, router.operations)

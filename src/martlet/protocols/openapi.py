@@ -361,6 +361,40 @@ _OPERATIONS: Final[dict[str, Schema]] = {
             )
         },
     },
+    "GET /v1/budgets": {
+        "operationId": "listBudgets",
+        "summary": "Budgets of apps, what is used of them, and which are stopped",
+        "responses": {"200": _answer("By app.", _object(budgets={"type": "array", "items": {"type": "object"}}))},
+    },
+    "PUT /v1/budgets/{app}": {
+        "operationId": "putBudget",
+        "summary": "Set what an app may use in a period; its functions stop when it is used up",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {
+                            "period": {"enum": ["hour", "day", "month"], "default": "month"},
+                            "invocations": _WHOLE,
+                            "requests": _WHOLE,
+                            "gb_seconds": _STRING,
+                            "money": _STRING,
+                            "alerts": {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 100}},
+                            "tell": {"type": "string", "description": "a function that hears of the alerts"},
+                        },
+                    }
+                }
+            },
+        },
+        "responses": {"204": _answer("It holds.")},
+    },
+    "DELETE /v1/budgets/{app}": {
+        "operationId": "deleteBudget",
+        "summary": "Remove an app's budget; its functions run again",
+        "responses": {"204": _answer("Removed.")},
+    },
     "GET /v1/bill": {
         "operationId": "getBill",
         "summary": "What a month cost so far, line by line, and what it comes to",

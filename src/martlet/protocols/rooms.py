@@ -11,6 +11,7 @@ from martlet.apps import AppRecord, Deployment
 from martlet.auth import Accesses, AuditLog
 from martlet.documents import Documents as CollectionsRoom
 from martlet.documents import Usage
+from martlet.metering import Budgets
 from martlet.metering.bill import Bill
 from martlet.types import FunctionVersion, Invocation, Outcome, Principal
 from martlet.users import Users
@@ -239,6 +240,7 @@ class Rooms:
     request_usage: Callable[[int, int], Sequence[dict[str, Any]]] = lambda since_ms, until_ms: ()  # one object an app and meter
     bill: Callable[[str, str], Bill] | None = None  # of a month, by a price book
     dead_letters: Callable[[str | None, int], Sequence[object]] = lambda app, limit: ()  # of triggers, newest first
+    budgets: Budgets | None = None
     audit: Callable[[Any, Any, int], Awaitable[None]] | None = None  # (request, its acts, status), before each answer leaves
     audit_log: AuditLog | None = None
     access_log: Accesses | None = None

@@ -11,7 +11,7 @@ from martlet.apps.stacks.language import expand_loops, include
 from martlet.apps.stacks.parameters import declare, resolve
 from martlet.apps.stacks.reading import Map, TemplateFault, read
 from martlet.apps.stacks.rules import check_rules
-from martlet.errors import MartletError, Unsupported
+from martlet.errors import MartletError
 
 
 def scope(conditions: str = "{}", language: bool = False) -> Scope:
@@ -111,12 +111,10 @@ def test_language_functions():
     assert there.evaluate(read("v: !ToJsonString {a: [1, !Ref P]}")["v"]) == '{"a":[1,"value"]}'
 
 
-@pytest.mark.parametrize(
-    "reference", ["{{resolve:ssm:name:1}}", "{{resolve:secretsmanager:a:SecretString:b}}", "{{resolve:ssm-secure:x}}"]
-)
-def test_dynamic_references_are_refused_by_name(reference: str):
-    with pytest.raises(Unsupported, match="resolve"):
-        scope().evaluate(f"a {reference} b")
+def test_dynamic_references_stay_as_they_are():
+    text = "a {{resolve:ssm:name:1}} b"
+    assert scope().evaluate(text) == text
+    assert scope().evaluate(read("v: !Join ['-', [x, '{{resolve:ssm-secure:y}}']]")["v"]) == "x-{{resolve:ssm-secure:y}}"
 
 
 CONDITIONS = """
@@ -230,7 +228,7 @@ def test_parameters_without_values():
 @pytest.mark.parametrize(
     "text",
     [
-        "A: {Type: Strong}", "A: {Type: 'AWS::SSM::Parameter::Value<String>'}", "A: {}", "A: 1", "A: {Type: String, Foo: 1}",
+        "A: {Type: Strong}", "A: {Type: 'AWS::SSM::Parameter::Value<Foo>'}", "A: {}", "A: 1", "A: {Type: String, Foo: 1}",
         "A: {Type: String, MinLength: x}", "A: {Type: String, Default: {a: b}}", "A-b: {Type: String}", "A: {Type: 'List<Foo>'}",
     ],
 )  # fmt: skip

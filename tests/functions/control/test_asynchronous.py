@@ -416,3 +416,12 @@ async def test_a_burst_is_acknowledged_first_and_then_all_of_it_runs_once(world:
             await queue._settled.wait()
             queue._settled.clear()
     assert sorted(event for _, event in calls.events) == sorted(n * 100 + turn for n in range(16) for turn in range(30))
+
+
+async def test_messages_to_end_users_are_not_kept_because_they_hold_codes(world: World) -> None:
+    Calls(world, default=False)
+    await world.create()
+    for source in ("users", "api"):
+        _, outcome = await world.functions.invoke("f", b'{"code": "12345678"}', source=source)
+        assert outcome.error
+    assert [event.source for event in await world.control.failed_events()] == ["api"]

@@ -11,6 +11,7 @@ from martlet.apps.layers import Layers
 from martlet.apps.stacks.archives import zip_folder
 from martlet.apps.stacks.artifacts import LookAhead, Workshop
 from martlet.apps.stacks.compiling import CODE_BUCKET, Artifact
+from martlet.apps.stacks.dynamic import Dynamic, Resolving
 from martlet.apps.stacks.engine import Engine, Local
 from martlet.apps.stacks.journal import Store
 from martlet.apps.stacks.kinds import Kind
@@ -23,6 +24,7 @@ from martlet.apps.stacks.providers.lambda_ import lambda_providers
 from martlet.apps.stacks.providers.objects import Buckets, bucket_providers
 from martlet.apps.stacks.providers.queues import EventSources, Queues, queue_providers
 from martlet.apps.stacks.providers.remembered import remembered_providers
+from martlet.apps.stacks.providers.secrets import ParameterRoom, SecretRoom, secret_providers
 from martlet.apps.stacks.providers.tables import DynamoDb, table_providers
 from martlet.apps.stacks.reading import TemplateFault
 from martlet.apps.stacks.stacks import Stacks
@@ -51,6 +53,8 @@ def providers_of(
     buckets: Buckets = None,
     *,
     buses: Buses,
+    parameters: ParameterRoom | None = None,
+    secrets: SecretRoom | None = None,
 ) -> dict[str, Any]:
     """Every provider by its type."""
     found = [
@@ -63,6 +67,7 @@ def providers_of(
         *api_providers(apis),
         *(table_providers(tables) if tables is not None else ()),
         *bucket_providers(buckets),
+        *(secret_providers(parameters, secrets) if parameters is not None and secrets is not None else ()),
         custom,
     ]
     return {provider.kind.type: provider for provider in found}
@@ -73,7 +78,9 @@ def catalogue() -> dict[str, Kind]:
     kindless: Any = object()
     nothing: Any = None  # kinds are told without their rooms
     custom = CustomProvider(nothing, Responses(), lambda: "")
-    every = providers_of(nothing, nothing, nothing, nothing, nothing, custom, nothing, nothing, tables=kindless, buses=nothing)
+    every = providers_of(nothing, nothing, nothing, nothing, nothing, custom, nothing, nothing, tables=kindless, buses=nothing,
+        parameters=kindless, secrets=kindless,
+    )  # fmt: skip
     return {name: provider.kind for name, provider in every.items()}
 
 
@@ -102,17 +109,23 @@ def open_stacks(
     buckets: Buckets = None,
     fetch: Fetch | None = None,
     interpreter: Callable[[str], str] = str,
+    parameters: ParameterRoom,
+    secrets: SecretRoom,
 ) -> Stacks:
     """All stacks over these rooms. `build` makes an `ApiConfig` of ("rest" or "http", parts, app, warn); `invoke_base` is where
     APIs answer, `sandbox_base` where the platform's API answers inside a sandbox. Call `load` on what it gives."""
     responses = Responses()
     custom = CustomProvider(invoke, responses, sandbox_base)
+    dynamic = Dynamic(parameters, secrets)
+    found = providers_of(
+        store, control, identities, apis, schedules, custom, queues, sources, nearest, tables, buckets, buses=buses,
+        parameters=parameters, secrets=secrets,
+    )  # fmt: skip
     engine = Engine(
         store,
         clock,
-        providers=providers_of(
-            store, control, identities, apis, schedules, custom, queues, sources, nearest, tables, buckets, buses=buses
-        ),
+        providers={name: Resolving(one, dynamic) for name, one in found.items()},
+        stored=dynamic.stored,
         groups=(ApiGroup(apis, build),),
         translation=Translation(region),
         region=region,

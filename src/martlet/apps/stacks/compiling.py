@@ -18,7 +18,7 @@ from martlet.apps.stacks.reading import Map, TemplateFault, line_of, read
 from martlet.apps.stacks.references import check_names
 from martlet.apps.stacks.rules import check_rules
 from martlet.apps.stacks.template import Declared, Template, parse
-from martlet.errors import Unsupported
+from martlet.errors import MartletError, Unsupported
 
 __all__ = ["CODE_BUCKET", "Artifact", "Compiled", "Environment", "compile_template"]
 
@@ -66,6 +66,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     imported: Callable[[str], Any]  # exports by name; raises TemplateFault
     local: bool = False  # whether paths of the template mean anything
     asset: Asset = lambda raw, code, evaluate: None
+    stored: Callable[[str], Awaitable[str]] | None = None  # a parameter of Systems Manager; raises MartletError
 
 
 class Compiled(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +110,9 @@ async def compile_template(text: str | bytes | Map, given: Mapping[str, str], en
         raise TemplateFault("Template format error: Parameters must be an object.", line_of(body, "Parameters"))
     declared = declare(section if section is not None else Map())
     parameters = await _resolve(declared, given, environment)
+    for name, one in declared.items():
+        if one.is_stored:
+            parameters[name] = await _stored(one, str(parameters[name]), environment)
     scope = _parameter_scope(body, parameters, environment)
     body = language.include(body, environment.load, scope)
     first = body.get("Transform")
@@ -182,6 +186,18 @@ async def _resolve(
                 verdicts[pattern, value] = await environment.matches(pattern, value)
             except ValueError as error:
                 verdicts[pattern, value] = error
+
+
+async def _stored(parameter: Parameter, name: str, environment: Environment) -> str | list[str]:
+    """The value that Systems Manager keeps under the name that the parameter was given."""
+    if environment.stored is None:
+        raise TemplateFault(f"parameter {parameter.name}: there are no Systems Manager parameters here", parameter.line)
+    try:
+        text = await environment.stored(name)
+    except MartletError as error:
+        what = f"parameter {parameter.name}: cannot read the Systems Manager parameter {name!r}: {error.message}"
+        raise TemplateFault(what, parameter.line, remedy=f"make it (aws ssm put-parameter --name {name} …)") from error
+    return [one.strip() for one in text.split(",")] if parameter.is_stored_list else text
 
 
 def _texts(declared: dict[str, Parameter], given: Mapping[str, str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import msgspec
 import orjson
 
 from martlet.apps.stacks.compiling import Artifact, Asset, Compiled, Environment, compile_template
+from martlet.apps.stacks.dynamic import refuse_dynamic
 from martlet.apps.stacks.executing import Executor, Group
 from martlet.apps.stacks.intrinsics import is_pending
 from martlet.apps.stacks.journal import Journal, Store, importers, masked
@@ -122,6 +123,7 @@ class Engine:
         endpoint: Callable[[], str] = lambda: "",
         remote: Local,
         fetch: Callable[[str, str, str], Awaitable[bytes]] | None = None,
+        stored: Callable[[Caller, str], Awaitable[str]] | None = None,
     ) -> None:
         """`invoke_base` is where APIs answer without DNS, "http://host:port"; `endpoint` that of the platform's API, and
         `sandbox_base` the same as functions see it.
@@ -137,6 +139,7 @@ class Engine:
         self._endpoint = endpoint
         self._remote = remote
         self._fetch = fetch
+        self._stored = stored
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._closing = False
 
@@ -292,6 +295,7 @@ class Engine:
             package=self._carefully(request, id, files, base),
             translate=self._translation.translate,
             matches=self._translation.matches,
+            stored=None if self._stored is None else partial(self._stored, self.context(request.name, id, "", "", {}).caller),
             imported=imported,
             local=files.is_local,
             asset=files.asset,
@@ -368,7 +372,9 @@ class Engine:
                     compiled.template.outputs.lines.get(name, 0),
                 )
             if condition is None or compiled.conditions[condition]:
-                planner.scope.evaluate(output["Value"])
+                refuse_dynamic(
+                    planner.scope.evaluate(output["Value"]), f"output {name}", compiled.template.outputs.lines.get(name, 0)
+                )
                 if "Export" in output:
                     planner.scope.evaluate(output["Export"]["Name"])
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from martlet.apps.stacks.reading import Map, TemplateFault, line_of
-from martlet.errors import Unsupported
 
 __all__ = ["NO_VALUE", "PSEUDO", "Scope", "intrinsic_of", "is_pending", "pending", "substitutions"]
 
@@ -28,7 +27,6 @@ PSEUDO: Final = frozenset(
 _PENDING: Final = "{{changeSet:KNOWN_AFTER_APPLY:"
 _VARIABLE: Final = re.compile(r"\$\{([^!}][^}]*)\}")
 _LITERAL: Final = re.compile(r"\$\{!([^}]*)\}")
-_DYNAMIC: Final = re.compile(r"\{\{resolve:([^}]*)\}\}")
 _LANGUAGE: Final = frozenset({"Fn::Length", "Fn::ToJsonString"})
 _TEXT_BYTES: Final = 4_194_304  # of one value that functions made: Join within Join could multiply without end
 
@@ -168,8 +166,6 @@ class Scope:
             return Map(((key, one) for key, one in members if one is not NO_VALUE), line_of(value), _lines(value))
         if isinstance(value, list):
             return [one for one in map(self.evaluate, value) if one is not NO_VALUE]
-        if isinstance(value, str) and "{{resolve:" in value:
-            _refuse_dynamic(value)
         return value
 
     def _call(self, name: str, argument: Any, line: int) -> Any:
@@ -251,20 +247,6 @@ def _lines(value: Any) -> dict[str, int]:
     return value.lines if isinstance(value, Map) else {}
 
 
-def _refuse_dynamic(text: str) -> None:
-    found = _DYNAMIC.search(text)
-    if found is None:
-        return
-    kind = found[1].split(":")[0]
-    room = {"ssm": "Systems Manager parameters", "ssm-secure": "Systems Manager parameters", "secretsmanager": "secrets"}
-    if kind not in room:
-        raise TemplateFault(f"Template error: the dynamic reference {found[0][:200]} is not known")
-    raise Unsupported(
-        f"the dynamic reference {found[0][:200]} is not supported: Martlet has no {room[kind]}",
-        remedy="make it a parameter of the template",
-    )
-
-
 def _bounded(text: str, name: str, line: int) -> str:
     if len(text) > _TEXT_BYTES:
         raise TemplateFault(f"Template error: {name} makes a text of {len(text)} characters, the most is {_TEXT_BYTES}", line)
@@ -328,8 +310,6 @@ def _sub(scope: Scope, argument: Any, line: int) -> Any:
         return scope.text(value, f"${{{name}}} in Fn::Sub", line)
 
     text = _bounded(_LITERAL.sub(r"${\1}", _VARIABLE.sub(found, argument)), "Fn::Sub", line)
-    if "{{resolve:" in text:
-        _refuse_dynamic(text)
     return text
 
 
@@ -350,8 +330,6 @@ def _join(scope: Scope, argument: Any, line: int) -> Any:
             line,
         )
     text = argument[0].join(scope.text(one, "every member of Fn::Join", line) for one in members)
-    if "{{resolve:" in text:
-        _refuse_dynamic(text)
     return _bounded(text, "Fn::Join", line)
 
 

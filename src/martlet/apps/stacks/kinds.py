@@ -123,7 +123,7 @@ def _check(kind: str, rule: Property, found: Any, path: str, logical_id: str, li
     if wrong:
         yield Fault(f"{kind} {logical_id}: Value of property {path or 'Properties'} must be {wrong}", line, logical_id)
         return
-    if is_pending(found) and isinstance(found, str):
+    if _is_later(found):
         return
     if rule.among and found not in rule.among:
         text = f"{kind} {logical_id}: property {path}: {found} is not supported: {rule.why}"
@@ -153,7 +153,7 @@ def _check_members(
 
 
 def _type_fault(type: Type, found: Any) -> str:
-    if type == "json" or (isinstance(found, str) and is_pending(found)):
+    if type == "json" or _is_later(found):
         return ""
     ok: bool
     if type in ("object", "map"):
@@ -169,6 +169,11 @@ def _type_fault(type: Type, found: Any) -> str:
     else:
         ok = isinstance(found, str | int | float | bool)
     return "" if ok else f"of type {_NAMES[type]}"
+
+
+def _is_later(found: Any) -> bool:
+    """A text that is not the value yet: of a resource that is still to be made, or a dynamic reference."""
+    return isinstance(found, str) and (is_pending(found) or "{{resolve:" in found)
 
 
 def _whole(found: Any) -> bool:
@@ -192,7 +197,7 @@ def typed(kind: Kind, properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _typed(rule: Property, found: Any) -> Any:
-    if isinstance(found, str) and is_pending(found):
+    if _is_later(found):
         return found
     if rule.type == "object" and rule.members is not None and isinstance(found, dict):
         known = rule.members

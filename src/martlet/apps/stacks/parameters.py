@@ -1,6 +1,6 @@
 """A template's parameters: what is given, or their defaults, checked against what the template asks of them. Pure.
 
-The texts of faults are CloudFormation's. Values that Systems Manager keeps are refused by name.
+The texts of faults are CloudFormation's.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _MEMBERS: Final = frozenset(
 )  # fmt: skip
 _BOOTSTRAP: Final = "/cdk-bootstrap/"  # the CDK asks which version of its own resources an account has; here it needs none
 _BOOTSTRAPPED: Final = "30"
+_STORED: Final = "AWS::SSM::Parameter::Value<"
 _NUMBER: Final = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _LISTED_MOST: Final = 20
 _NAME: Final = re.compile(r"[A-Za-z0-9]{1,255}")
@@ -48,6 +49,15 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     min_value: float | None = None
     max_value: float | None = None
     line: int = 0
+
+    @property
+    def is_stored(self) -> bool:
+        """Its value is the name of a parameter that Systems Manager keeps."""
+        return self.type.startswith(_STORED)
+
+    @property
+    def is_stored_list(self) -> bool:
+        return self.type.removeprefix(_STORED).startswith(("List<", "CommaDelimitedList"))
 
     @property
     def is_list(self) -> bool:
@@ -110,12 +120,10 @@ def _check_type(name: str, kind: str, line: int, bootstrap: bool) -> None:
         return
     if kind in ("String", "Number", "CommaDelimitedList", "List<Number>", "List<String>", "AWS::SSM::Parameter::Name"):
         return
-    if kind.startswith("AWS::SSM::Parameter::Value<"):
-        raise TemplateFault(
-            f"parameter {name}: type {kind} is not supported: Martlet has no Systems Manager parameters",
-            line,
-            remedy="make it a String and give the value",
-        )
+    if kind.startswith(_STORED) and kind.endswith(">"):
+        kind = kind[len(_STORED) : -1]
+        if kind in ("String", "CommaDelimitedList", "List<String>"):
+            return
     inner = kind[5:-1] if kind.startswith("List<") and kind.endswith(">") else kind
     if not _RESOURCE_TYPE.fullmatch(inner):
         raise TemplateFault(f"Template format error: Unrecognized parameter type: {kind}", line)

@@ -163,8 +163,8 @@ class Control(Invoke, Policies, Urls, SettingsOperations):
     # --- failures ---------------------------------------------------------------------------------------------------
 
     def _on_failed(self, version: FunctionVersion, invocation: Invocation, outcome: Outcome) -> None:
-        """A function error: kept for a replay. Asynchronous events are kept when they have failed for good; messages to end users
-        never, since they hold codes, and are sent again anyway."""
+        """A function error: kept for a replay. Asynchronous events are kept when they have failed for good; messages to end
+        users never, since they hold codes, and are sent again anyway."""
         if invocation.source in ("event", "replay", "users"):
             return
         qualifier = invocation.arn.split(":")[7] if invocation.arn.count(":") == 7 else ""

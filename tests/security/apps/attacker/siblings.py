@@ -34,6 +34,7 @@ def randomness_once():
 
 def traces(seconds=0):
     """What a fresh instance can see of others: environment, arguments, files, descriptors."""
+    begun = time.monotonic()
     time.sleep(seconds)
     with open("/proc/self/environ") as file:
         environ = file.read()
@@ -45,6 +46,7 @@ def traces(seconds=0):
         "tmp": os.listdir("/tmp"),
         "variables": dict(os.environ),
         "uid": os.getuid(),
+        "ran": [begun, time.monotonic()],
     }
 
 
