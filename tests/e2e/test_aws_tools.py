@@ -596,3 +596,57 @@ def test_signatures_that_are_refused(platform: RunningPlatform, http: httpx.Clie
     real = botocore.auth.get_current_datetime
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *a, **k: real(*a, **k) - timedelta(minutes=16))
     assert asked(*_signed(platform)) == (403, "InvalidSignatureException")  # expired, or replayed too late
+
+
+# --- the services' own commands
+
+
+def test_the_cli_on_queues(aws: Aws, platform: RunningPlatform) -> None:
+    def sqs(*arguments: str, code: int = 0) -> Any:  # version 1 has an address of its own for SQS in some regions
+        return aws("sqs", *arguments, "--endpoint-url", platform.api_url, code=code)
+
+    dead = sqs("create-queue", "--queue-name", "cli-dead")["QueueUrl"]
+    arn = sqs("get-queue-attributes", "--queue-url", dead, "--attribute-names", "QueueArn")["Attributes"]["QueueArn"]
+    redrive = json.dumps({"RedrivePolicy": json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 1})})
+    url = sqs("create-queue", "--queue-name", "cli", "--attributes", redrive)["QueueUrl"]
+    entries = json.dumps([{"Id": str(at), "MessageBody": f"body {at}"} for at in range(3)])
+    sent = sqs("send-message-batch", "--queue-url", url, "--entries", entries)
+    assert [one["Id"] for one in sent["Successful"]] == ["0", "1", "2"]
+    got = sqs("receive-message", "--queue-url", url, "--max-number-of-messages", "10", "--wait-time-seconds", "5")
+    handles = {one["Body"]: one["ReceiptHandle"] for one in got["Messages"]}
+    assert set(handles) == {"body 0", "body 1", "body 2"}
+    sqs("delete-message", "--queue-url", url, "--receipt-handle", handles["body 0"])
+    for body in ("body 1", "body 2"):
+        given = ("--receipt-handle", handles[body], "--visibility-timeout", "0")
+        sqs("change-message-visibility", "--queue-url", url, *given)
+    assert sqs("receive-message", "--queue-url", url, "--max-number-of-messages", "10") == ""
+    moved = sqs("receive-message", "--queue-url", dead, "--max-number-of-messages", "10", "--wait-time-seconds", "5")
+    assert {one["Body"] for one in moved["Messages"]} == {"body 1", "body 2"}
+    assert "NonExistentQueue" in sqs("get-queue-url", "--queue-name", "nothing", code=255)
+
+
+def test_the_cli_on_objects(aws: Aws, tmp_path: Path) -> None:
+    source, back = tmp_path / "source", tmp_path / "back"
+    (source / "deep").mkdir(parents=True)
+    large = os.urandom(20 << 20)  # the client sends it in parts
+    files = {"a.txt": b"a", "deep/b ü.bin": large, "deep/c.txt": b"c" * 1000}
+    for name, data in files.items():
+        (source / name).write_bytes(data)
+    aws("s3", "mb", "s3://cli-files")
+    aws("s3", "sync", "source", "s3://cli-files/x", "--no-progress")
+    assert aws("s3", "sync", "source", "s3://cli-files/x", "--no-progress") == "", "nothing has changed"
+    (source / "a.txt").write_bytes(b"other")
+    (source / "deep/c.txt").unlink()
+    told = aws("s3", "sync", "source", "s3://cli-files/x", "--delete", "--no-progress")
+    assert ("upload: source/a.txt" in told, "delete: s3://cli-files/x/deep/c.txt" in told) == (True, True)
+    aws("s3", "cp", "s3://cli-files/x", "back", "--recursive", "--no-progress")
+    assert (back / "a.txt").read_bytes() == b"other"
+    assert (back / "deep/b ü.bin").read_bytes() == large
+    assert not (back / "deep/c.txt").exists()
+    aws("s3", "mv", "s3://cli-files/x/a.txt", "s3://cli-files/moved.txt")
+    signed = aws("s3", "presign", "s3://cli-files/moved.txt").strip()
+    assert httpx.get(signed, timeout=30).content == b"other"
+    assert httpx.get(signed.replace("moved", "other"), timeout=30).status_code == 403
+    assert "404" in aws("s3api", "head-object", "--bucket", "cli-files", "--key", "x/a.txt", code=255)
+    aws("s3", "rb", "s3://cli-files", "--force")
+    assert "NoSuchBucket" in aws("s3", "ls", "s3://cli-files", code=255)
