@@ -74,7 +74,7 @@ from martlet.protocols.universal import Universal
 from martlet.protocols.user_documents import UserDocuments
 from martlet.protocols.users import public as users_face
 from martlet.queues import Queues, Sqs
-from martlet.secrets import Secrets, Ssm, Vault, key_source
+from martlet.secrets import Secrets, Ssm, Vault, is_in_use, key_source
 from martlet.services import SERVICES, CloudFormation, Lambda
 from martlet.store import Store, places
 from martlet.telemetry import Registry
@@ -299,7 +299,8 @@ class Server:
         self._closers.append(self.tables.stop)
 
     def _make_secrets(self) -> None:
-        source = key_source(self.settings.secret_key, self.data / "secret.key", environment())
+        unused = not is_in_use(self.store)
+        source = key_source(self.settings.secret_key, self.data / "secret.key", environment(), may_make=unused)
         self.vault = Vault(self.store, source)
         self.secrets = Secrets(self.store, self.vault, os.urandom, self.settings.region)
         self.parameters = Ssm(self.store, self.vault, self.settings.region)

@@ -165,7 +165,7 @@ def test_explanations() -> None:
     other = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
     for who, allowed, why in (
         (Principal("root", "root"), True, "root may do everything"),
-        (user(allow), True, "allowed by Send"),
+        (user(allow), True, "allowed by Send, unless the policy of the resource itself denies it"),
         (user(allow, deny), False, "denied by NotThis"),
         (user(), False, "no statement of its policies allows it"),
         (user(allow, boundary=other), False, "its policies allow it, but its permissions boundary does not"),

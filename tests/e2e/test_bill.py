@@ -131,3 +131,7 @@ def test_a_budget_stops_an_app_and_tells(start: Start, martlet: Command, tmp_pat
     assert httpx.get(platform.app_url, headers={"host": "shop.localhost"}, timeout=30).status_code == 200
     assert martlet("budget", "set", "shop", data=platform.data).code == 1
     assert martlet("budget", "set", data=platform.data).code == 2
+    alarm = ("shop", "--money", "5", "--tell", "no-one")
+    for wrong, told in ((("nope", "--money", "5"), "no app nope"), (alarm, "no function no-one")):
+        refused = martlet("budget", "set", *wrong, data=platform.data)
+        assert (refused.code, told in refused.err) == (1, True)

@@ -85,3 +85,24 @@ def test_a_secret_is_read_by_who_says_so_and_by_nobody_else(start: Start, martle
     everything = b"".join(path.read_bytes() for path in platform.data.rglob("*") if path.is_file())
     assert b"sk_live" not in everything, "encrypted at rest, and in no log"
     assert json.loads((platform.data / "endpoint.json").read_text())["api_port"]
+
+
+def test_a_lost_key_is_not_replaced(start: Start, martlet: Command, tmp_path: Path) -> None:
+    app = write_app(tmp_path / "pay", PAY)
+    platform = start(app, "--no-watch")
+    file = tmp_path / "key.txt"
+    file.write_text("sk_live_1")
+    assert martlet("secret", "set", "pay/stripe", f"@{file}", data=platform.data).code == 0
+    key, kept = platform.data / "secret.key", tmp_path / "kept.key"
+    assert platform.stop() == 0
+    key.rename(kept)
+    platform = start(app, "--no-watch", data=platform.data)
+    refused = martlet("secret", "get", "pay/stripe", data=platform.data)
+    assert refused.code != 0
+    assert "sk_live" not in refused.out + refused.err
+    assert martlet("secret", "set", "pay/stripe", f"@{file}", data=platform.data).code != 0
+    assert not key.exists(), "no other key takes its place"
+    assert platform.stop() == 0
+    kept.rename(key)
+    platform = start(app, "--no-watch", data=platform.data)
+    assert martlet("secret", "get", "pay/stripe", data=platform.data).out == "sk_live_1\n"

@@ -127,6 +127,62 @@ def test_who_did_what_is_kept_through_kill_9_and_every_change_is_found(start: St
     assert (changed.code, "was changed" in changed.err) == (1, True)
 
 
+def test_what_is_asked_of_explain_is_no_use_and_an_export_that_fails_keeps_the_earlier_one(
+    start: Start, martlet: Command, tmp_path: Path
+) -> None:
+    platform = start(write_app(tmp_path / "shop", SHOP), "--no-watch")
+    told = martlet("policy", "explain", "function shop-place", "sqs:SendMessage", "shop-mail", data=platform.data)
+    assert "may sqs:SendMessage on arn:aws:sqs:us-east-1:000000000000:shop-mail" in told.out
+    denied = martlet("policy", "explain", "function shop-place", "s3:DeleteBucket", "prod", "--json", data=platform.data).json
+    assert (denied["allowed"], denied["resource"]) == (False, "arn:aws:s3:::prod")
+    assert martlet("policy", "suggest", "function shop-place", "--json", data=platform.data).json[0]["accesses"] == []
+    file = tmp_path / "audit.ndjson"
+    assert martlet("audit", "export", file, data=platform.data).code == 0
+    before = file.read_bytes()
+    assert martlet("audit", "export", tmp_path / "nowhere/x", data=platform.data).code == 2
+    platform.kill()
+    assert martlet("audit", "export", file, data=platform.data).code == 3
+    assert file.read_bytes() == before
+    added = json.loads(before.splitlines()[-1]) | {"evil": "x"} if before else {}
+    file.write_text(json.dumps(added) + "\n")
+    assert martlet("audit", "verify", file, data=platform.data).code == 1
+
+
+def test_a_tables_own_policy_decides_and_its_owner_can_mend_it(start: Start, tmp_path: Path) -> None:
+    platform = start(None)
+    iam, tables = client(platform, "iam"), client(platform, "dynamodb")
+    iam.create_user(UserName="bob")
+    key = iam.create_access_key(UserName="bob")["AccessKey"]
+    bob = client(platform, "dynamodb", key["AccessKeyId"], key["SecretAccessKey"])
+    made = tables.create_table(
+        TableName="own",
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+    )
+    arn = made["TableDescription"]["TableArn"]
+    tables.put_item(TableName="own", Item={"id": {"S": "1"}})
+    with pytest.raises(ClientError, match="not authorized"):
+        bob.get_item(TableName="own", Key={"id": {"S": "1"}})
+    allow = {
+        "Effect": "Allow",
+        "Principal": {"AWS": "arn:aws:iam::000000000000:user/bob"},
+        "Action": "dynamodb:GetItem",
+        "Resource": arn,
+    }
+    tables.put_resource_policy(ResourceArn=arn, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allow]}))
+    assert bob.get_item(TableName="own", Key={"id": {"S": "1"}})["Item"] == {"id": {"S": "1"}}
+    with pytest.raises(ClientError, match="not authorized"):
+        bob.put_item(TableName="own", Item={"id": {"S": "2"}})
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "*", "Resource": arn}
+    tables.put_resource_policy(ResourceArn=arn, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allow, deny]}))
+    with pytest.raises(ClientError, match="explicit deny"):
+        bob.get_item(TableName="own", Key={"id": {"S": "1"}})
+    tables.delete_resource_policy(ResourceArn=arn)
+    assert tables.get_item(TableName="own", Key={"id": {"S": "1"}})["Item"] == {"id": {"S": "1"}}
+    tables.delete_table(TableName="own")
+
+
 def test_who_may_not_read_the_audit_log_does_not(start: Start, tmp_path: Path) -> None:
     platform = start(write_app(tmp_path / "shop", SHOP), "--no-watch")
     for path in ("/v1/audit", "/v1/audit/verify", "/v1/policy/suggest?principal=root", "/v1/policy/principals"):

@@ -41,13 +41,28 @@ class Suggestion(msgspec.Struct, frozen=True, kw_only=True):
     unused: tuple[str, ...] = ()
 
 
+_NAMED: Final = {"sqs": "", "sns": "", "secretsmanager": "secret:", "events": "event-bus/", "dynamodb": "table/", "s3": ""}
+_SUFFIX: Final = "-??????"
+_WITH_POLICIES: Final = ("s3:", "sqs:", "sns:", "dynamodb:", "lambda:", "events:")
+_UNLESS: Final = ", unless the policy of the resource itself denies it"
 _VERSION: Final = "2012-10-17"
+
+
+def named_in_full(action: str, resource: str, region: str, account: str) -> str:
+    """The resource as decisions name it, where somebody gave its plain name: "rev-mail" of a queue, "rev/key" of a secret."""
+    room = action.partition(":")[0]
+    if resource == "*" or resource.startswith("arn:") or room not in _NAMED:
+        return resource
+    if room == "s3":
+        return f"arn:aws:s3:::{resource}"
+    return f"arn:aws:{room}:{region}:{account}:{_NAMED[room]}{resource}{_SUFFIX if room == 'secretsmanager' else ''}"
 
 
 def explain(
     principal: Principal, action: str, resource: str, context: Mapping[str, Any] | None = None, *, app: str = ""
 ) -> Explanation:
-    """The decision of `authorize` with its reason. `app`: of a function, so that things are called as it calls them."""
+    """The decision of `authorize` with its reason; what the policy of the resource itself says is not looked at. `app`: of a
+    function, so that things are called as it calls them."""
     standing: Standing | None = principal.standing
     name = standing.arn if standing is not None else f"{principal.kind} {principal.name}".rstrip()
     denied: AccessDenied | None = None
@@ -90,7 +105,7 @@ def _decided_by(
     if decision.verdict == "explicit deny":
         return f"denied by {decision.statement}"
     if decision.allowed:
-        return f"allowed by {decision.statement}"
+        return f"allowed by {decision.statement}{_UNLESS if action.startswith(_WITH_POLICIES) else ''}"
     if allowed:
         return "what its app declares"
     for limit, name in ((standing.boundary, "permissions boundary"), (standing.session, "session policy")):

@@ -84,7 +84,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`count` calls from `at_ms` to `until_ms`. `also`: further (action, resource) of the same request. Texts end at 1,024."""
 
     number: int

@@ -192,6 +192,8 @@ def declaration(action: str, resource: str, app: str = "") -> str:
         name = name.removeprefix(f"{app}-")
     if room == "documents" and action in DOCUMENT_ACTIONS:
         return f"{name}.{'read' if action in _READ_DOCUMENTS else 'write'}"
+    if action == "s3:GetBucketLocation":  # either right has it
+        return ""
     if room == "s3" and action in (*_READ_BUCKET, *_READ_OBJECTS):
         return f"{name}.read"
     if room == "s3" and action in (*_WRITE_BUCKET, *_WRITE_OBJECTS):

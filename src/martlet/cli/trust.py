@@ -82,17 +82,27 @@ def _verify(client: Any, arguments: Any) -> int:
 
 
 def _export(client: _Client, arguments: Any) -> int:
-    out = sys.stdout if not arguments.file else open(arguments.file, "w", encoding="utf-8")  # noqa: SIM115 - closed below
-    count = 0
-    try:
-        for entry in _entries(client):
-            out.write(json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n")
-            count += 1
-    finally:
-        if out is not sys.stdout:
-            out.close()
+    lines = (json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n" for entry in _entries(client))
+    if arguments.file in (None, "-"):
+        count = sum(sys.stdout.write(line) > 0 for line in lines)
+    else:
+        count = _replace(Path(arguments.file), lines)
     print(f"{count} entries exported", file=sys.stderr)
     return 0
+
+
+def _replace(file: Path, lines: Iterator[str]) -> int:
+    """Write a new file in the place of one that may be there: an export that breaks off leaves the earlier one."""
+    draft = file.with_name(f".{file.name}.draft")
+    try:
+        with draft.open("w", encoding="utf-8") as out:
+            count = sum(out.write(line) > 0 for line in lines)
+        draft.replace(file)
+    except OSError as error:
+        raise Failure(USAGE, f"cannot write {file}: {error.strerror}") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return count
 
 
 def _entries(client: _Client) -> Iterator[dict[str, Any]]:

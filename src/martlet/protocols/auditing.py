@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 
 from martlet.auth import Accesses, AuditLog
-from martlet.auth.acts import Act
-from martlet.auth.advice import explain, suggest
+from martlet.auth.acts import Act, witness
+from martlet.auth.advice import explain, named_in_full, suggest
 from martlet.auth.audit import Call, Entry
 from martlet.errors import AccessDenied, InvalidInput, MartletError, NotFound, ServiceError, Unauthenticated
 from martlet.protocols import asgi
@@ -111,7 +111,9 @@ class AuditEndpoints:
             if not query.get(name):
                 raise InvalidInput(f"{name} is missing", field=name)
         who = self._principal(query["principal"])
-        found = explain(who, query["action"], query["resource"], app=self._app_of(who))
+        resource = named_in_full(query["action"], query["resource"], self._rooms.region, ACCOUNT)
+        with witness():  # a question is no use
+            found = explain(who, query["action"], resource, app=self._app_of(who))
         return asgi.json_answer(msgspec.to_builtins(found))
 
     async def suggest(self, request: Request) -> Answer:
@@ -153,7 +155,7 @@ def _filter(query: dict[str, str], since_ms: int) -> Callable[[Entry], bool]:
 
     def wanted(entry: Entry) -> bool:
         return (
-            principal in entry.principal
+            (principal in entry.principal or principal == entry.kind)
             and action.lower() in entry.action.lower()
             and outcome in ("", entry.outcome)
             and entry.until_ms >= since_ms

@@ -186,8 +186,9 @@ class _Dispatcher:
         request_id = str(result.get("ResponseMetadata", {}).get("RequestId") or request.id)
         return routed.wire.encode(operation, result, request_id)
 
-    def _authorize(self, service: object, principal: Principal, action: str, resource: str) -> None:
-        """The caller's own grants decide, and the policy of the resource where its service knows one. Raises `AccessDenied`."""
+    def _authorize(self, service: object, principal: Principal, action: str, resource: str, *known: Any) -> None:
+        """The caller's own grants decide, and the policy of the resource where its service knows one; `known` is what else
+        the service tells the decision. Raises `AccessDenied`."""
         says: Callable[[Principal, str, str], str] | None = getattr(service, "verdict", None)
         said = says(principal, action, resource) if says is not None else ""
         if said == "deny":
@@ -197,7 +198,7 @@ class _Dispatcher:
                 principal=principal.name or principal.kind, action=action, resource=resource, explicit=True,
             )  # fmt: skip
         try:
-            self._rooms.auth.authorize(principal, action, resource)
+            self._rooms.auth.authorize(principal, action, resource, *known)
         except AccessDenied as error:
             if said != "allow" or error.details.get("explicit"):
                 raise

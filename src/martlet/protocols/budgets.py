@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import msgspec
 
-from martlet.errors import InvalidInput
+from martlet.errors import InvalidInput, NotFound
 from martlet.metering import Budget, Budgets
 from martlet.protocols import asgi
 from martlet.protocols.asgi import Answer, Operation, Request
+from martlet.protocols.rooms import Rooms
 from martlet.types import Principal
 
 __all__ = ["BudgetEndpoints"]
@@ -19,10 +19,11 @@ _BYTES = "request_line_bytes"
 
 
 class BudgetEndpoints:
-    def __init__(self, budgets: Budgets | None, identify: Callable[..., Awaitable[tuple[Principal, bytes]]], auth: Any) -> None:
-        self._budgets = budgets
+    def __init__(self, rooms: Rooms, identify: Callable[..., Awaitable[tuple[Principal, bytes]]]) -> None:
+        self._rooms = rooms
+        self._budgets = rooms.budgets
         self._identify = identify
-        self._auth = auth
+        self._auth = rooms.auth
 
     def operations(self) -> tuple[Operation, ...]:
         if self._budgets is None:
@@ -54,8 +55,18 @@ class BudgetEndpoints:
             budget = msgspec.convert({**given, "app": app}, Budget)
         except msgspec.MsgspecError as error:
             raise InvalidInput(f"this is no budget: {error}") from error
+        if not self._is_app(app):
+            raise NotFound(f"there is no app {app}", remedy="see: martlet apps")
+        if budget.tell and self._rooms.functions.find(budget.tell) is None:
+            raise NotFound(f"tell: there is no function {budget.tell}", remedy="see: martlet functions")
         await budgets.put(budget)
         return Answer(204)
+
+    def _is_app(self, name: str) -> bool:
+        stacks = self._rooms.stacks
+        return any(one.name == name for one in self._rooms.apps.list()) or (
+            stacks is not None and stacks.find(name) is not None
+        )
 
     async def delete(self, request: Request) -> Answer:
         app = request.parameters["app"]

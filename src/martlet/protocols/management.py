@@ -80,7 +80,7 @@ class _Management:
                 *CloudEventEndpoints(self._rooms, self.identify).operations(),
                 *AuditEndpoints(self._rooms, self._allowed).operations(),
                 *UsersEndpoints(self._rooms, self.identify).operations(),
-                *BudgetEndpoints(self._rooms.budgets, self.identify, self._rooms.auth).operations(),
+                *BudgetEndpoints(self._rooms, self.identify).operations(),
             )
         )
         self._description = openapi.document(self._rooms.version, router.operations)

@@ -7,6 +7,6 @@ Never: writes a value unencrypted, puts one into an error, a log or a `repr`, or
 
 from martlet.secrets.secretsmanager import Secrets
 from martlet.secrets.ssm import Ssm
-from martlet.secrets.vault import Vault, key_source
+from martlet.secrets.vault import Vault, is_in_use, key_source
 
-__all__ = ["Secrets", "Ssm", "Vault", "key_source"]
+__all__ = ["Secrets", "Ssm", "Vault", "is_in_use", "key_source"]

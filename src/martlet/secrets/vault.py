@@ -25,13 +25,18 @@ from typing import Any, Final
 from martlet.errors import StartFailed, StoreFailed
 from martlet.store import Store, Tx, keys
 
-__all__ = ["Vault", "key_source"]
+__all__ = ["Vault", "is_in_use", "key_source"]
 
 _WRAPPED: Final = "secrets.key"  # -> nonce and data key, wrapped
 _NONCE: Final = 12
 _KEY_BYTES: Final = 32
 _COMMAND_SECONDS: Final = 30
 _PLACE: Final = b"martlet data key"
+
+
+def is_in_use(store: Store) -> bool:
+    """Whether something was encrypted already, so that a new key would open nothing."""
+    return store.get(keys.encode(_WRAPPED)) is not None
 
 
 class Vault:
@@ -102,12 +107,15 @@ def _bound(place: tuple[str, ...]) -> bytes:
     return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in place)
 
 
-def key_source(setting: str, default: Path, environment: Mapping[str, str]) -> Callable[[], list[bytes]]:
+def key_source(
+    setting: str, default: Path, environment: Mapping[str, str], *, may_make: bool = True
+) -> Callable[[], list[bytes]]:
     """What reads the platform's keys: `setting` is "file:PATH", "env:NAME", "command:PROGRAM ARGUMENT …", or "" for the file
-    at `default`, which is made if it is not there. Raises `StartFailed` for another one."""
+    at `default`, which is made if it is not there and nothing was encrypted yet (`may_make`). Raises `StartFailed` for another
+    one."""
     kind, _, rest = setting.partition(":")
     if not setting:
-        return lambda: _keys_of(_file(default, make=True), str(default))
+        return lambda: _keys_of(_file(default, make=may_make), str(default))
     if kind == "file" and rest:
         return lambda: _keys_of(_file(Path(rest), make=False), rest)
     if kind == "env" and rest:
@@ -137,6 +145,9 @@ def _file(path: Path, *, make: bool) -> str:
         _make(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        remedy = "put your copy of it back: without this key nothing that is encrypted can be read"
+        raise StartFailed(f"the key {path} of what is encrypted here is not there", remedy=remedy) from error
     except OSError as error:
         raise StartFailed(f"key file {path}: {error.strerror}", remedy="make it a plain file of your own") from error
     try:

@@ -92,7 +92,8 @@ class Dynamic:
         except TemplateFault:
             raise
         except MartletError as error:
-            raise TemplateFault(f"Could not resolve {reference[:300]}: {error.message}") from error
+            why = error.message or getattr(error, "name", error.code)
+            raise TemplateFault(f"Could not resolve {reference[:300]}: {why}") from error
         raise TemplateFault(f"Template error: the dynamic reference {reference[:200]} is not known")
 
     async def _secret(self, caller: Caller, rest: str) -> str:
