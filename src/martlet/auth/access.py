@@ -74,7 +74,7 @@ class Accesses:
 
     def note(self, acts: list[Act], *, denied: bool) -> None:
         """Count what one request asked for; `denied`: its last act might not be."""
-        asked = [act for before, act in zip((None, *acts), acts, strict=False) if before is None or before[1:] != act[1:]]
+        asked = [act for at, act in enumerate(acts) if not at or acts[at - 1][1:] != act[1:]]
         last = len(asked) - 1
         for position, (principal, action, resource) in enumerate(asked):
             key = _Key(key_of(principal), action, _general(resource))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -55,6 +56,7 @@ _DEFINING: Final = frozenset({"documents:Define"})
 Outcome = Literal["done", "failed", "denied"]
 
 
+@lru_cache(maxsize=1_024)  # there are a few hundred actions, and every request asks of its own
 def is_management(action: str) -> bool:
     """Whether an action is about the platform's things and not about the data in them (CloudTrail's "management events")."""
     if action in _DEFINING:

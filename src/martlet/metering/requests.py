@@ -52,7 +52,8 @@ class RequestLedger(HourlySums[tuple[int, str, str]]):  # by hour, app and meter
         self._clock = clock
 
     def count(self, app: str, meter: Meter, *, requests: int = 1, bytes_out: int = 0) -> None:
-        sums = self._of((self._clock.now_ms() // HOUR_MS, app, meter))
+        key = (self._clock.now_ms() // HOUR_MS, app, meter)
+        sums = self._sums.get(key) or self._of(key)
         sums[_REQUESTS] += requests
         sums[_BYTES_OUT] += bytes_out
 

@@ -11,7 +11,7 @@ import msgspec
 from martlet.auth import Accesses, AuditLog
 from martlet.auth.acts import Act, witness
 from martlet.auth.advice import explain, named_in_full, suggest
-from martlet.auth.audit import Call, Entry
+from martlet.auth.audit import Call, Entry, is_management
 from martlet.errors import AccessDenied, InvalidInput, MartletError, NotFound, ServiceError, Unauthenticated
 from martlet.protocols import asgi
 from martlet.protocols.asgi import Answer, Operation, Request
@@ -38,6 +38,8 @@ def auditor(
             access.note(acts, denied=denied)
             if not denied:
                 asked(acts[0].principal, acts[0].action)
+        if not denied and not any(is_management(act.action) for act in acts):
+            return  # carries data, and might: nothing is noted of it
         claimed = "" if request.sender is not None else _CREDENTIAL.search(request.headers.get("authorization", ""))
         await audit.answered(
             Call(
