@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, Protocol
 
 from martlet.apps.stacks.kinds import Kind, Property, fixed, object_of, refused, value
-from martlet.apps.stacks.providers.provider import Caller, Context, Physical, _Replace, generated_name, unknown
+from martlet.apps.stacks.providers.provider import Caller, Context, Physical, _Replace, chosen, generated_name, unknown
 from martlet.errors import ServiceError
 
 __all__ = ["Identities", "identity_providers"]
@@ -58,10 +58,6 @@ def _text(document: Any) -> str:
     return document if isinstance(document, str) else json.dumps(document)
 
 
-def _chosen(properties: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: properties[name] for name in names if name in properties}
-
-
 async def _unless_gone(call: Awaitable[Any]) -> Any:
     try:
         return await call
@@ -99,7 +95,7 @@ class RoleProvider:
         return Physical(name, {"Arn": arn, **unknown(context, "RoleId")})
 
     async def create(self, context: Context, physical_id: str, properties: dict[str, Any]) -> Physical:
-        request = _chosen(properties, "Description", "MaxSessionDuration", "Path", "PermissionsBoundary", "Tags")
+        request = chosen(properties, "Description", "MaxSessionDuration", "Path", "PermissionsBoundary", "Tags")
         trust = _text(properties["AssumeRolePolicyDocument"])
         try:
             await self._iam.create_role(context.caller, {**request, "RoleName": physical_id, "AssumeRolePolicyDocument": trust})
@@ -112,7 +108,7 @@ class RoleProvider:
     async def update(
         self, context: Context, physical: Physical, old: dict[str, Any], new: dict[str, Any]
     ) -> Physical | _Replace:
-        described = _chosen(new, "Description", "MaxSessionDuration")
+        described = chosen(new, "Description", "MaxSessionDuration")
         await self._iam.update_role(context.caller, {"RoleName": physical.id, **described})
         trust = {"RoleName": physical.id, "PolicyDocument": _text(new["AssumeRolePolicyDocument"])}
         await self._iam.update_assume_role_policy(context.caller, trust)
@@ -241,7 +237,7 @@ class ManagedPolicyProvider:
         return Physical(arn, {"PolicyArn": arn, **unknown(context, "PolicyId")})
 
     async def create(self, context: Context, physical_id: str, properties: dict[str, Any]) -> Physical:
-        request = _chosen(properties, "Description", "Path", "Tags")
+        request = chosen(properties, "Description", "Path", "Tags")
         request |= {"PolicyName": physical_id.rpartition("/")[2], "PolicyDocument": _text(properties["PolicyDocument"])}
         try:
             await self._iam.create_policy(context.caller, request)

@@ -13,7 +13,7 @@ from martlet.apps.stacks.intrinsics import pending
 from martlet.apps.stacks.kinds import Kind
 from martlet.types import Principal
 
-__all__ = ["REPLACE", "Caller", "Context", "Physical", "Provider", "Simple", "generated_name"]
+__all__ = ["REPLACE", "Caller", "Context", "Physical", "Provider", "Simple", "chosen", "generated_name"]
 
 
 class _Replace:
@@ -138,3 +138,8 @@ def unknown(context: Context, *attributes: str) -> dict[str, Any]:
 
 
 Operation = Callable[..., Awaitable[dict[str, Any]]]
+
+
+def chosen(properties: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Those of the named properties that are there."""
+    return {name: properties[name] for name in names if name in properties}

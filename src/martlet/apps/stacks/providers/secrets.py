@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from martlet.apps.stacks.kinds import Kind, fixed, object_of, refused, taken, value
-from martlet.apps.stacks.providers.provider import Context, Physical, _Replace, generated_name, unknown
+from martlet.apps.stacks.providers.provider import Context, Physical, _Replace, chosen, generated_name, unknown
 from martlet.errors import ServiceError
 
 __all__ = ["ParameterRoom", "SecretRoom", "secret_providers"]
@@ -96,7 +96,7 @@ class ParameterProvider:
         return Physical(name, {"Type": properties.get("Type", "String"), "Value": properties.get("Value", "")})
 
     async def create(self, context: Context, physical_id: str, properties: dict[str, Any]) -> Physical:
-        request = _chosen(properties, "AllowedPattern", "DataType", "Description", "Tier", "Type", "Value")
+        request = chosen(properties, "AllowedPattern", "DataType", "Description", "Tier", "Type", "Value")
         tags = {**context.tags, **(properties.get("Tags") or {})}
         request |= {"Name": physical_id, "Tags": [{"Key": key, "Value": str(text)} for key, text in tags.items()]}
         try:
@@ -109,7 +109,7 @@ class ParameterProvider:
     async def update(
         self, context: Context, physical: Physical, old: dict[str, Any], new: dict[str, Any]
     ) -> Physical | _Replace:
-        request = _chosen(new, "AllowedPattern", "DataType", "Description", "Tier", "Type", "Value")
+        request = chosen(new, "AllowedPattern", "DataType", "Description", "Tier", "Type", "Value")
         await self._room.put_parameter(context.caller, {**request, "Name": physical.id, "Overwrite": True})
         if new.get("Tags"):
             tags = [{"Key": key, "Value": str(text)} for key, text in new["Tags"].items()]
@@ -147,7 +147,7 @@ class SecretProvider:
         if "SecretString" in properties and "GenerateSecretString" in properties:
             raise ServiceError("ValidationException", "You can't specify both SecretString and GenerateSecretString.")
         tags = {**context.tags, **{one["Key"]: one.get("Value", "") for one in properties.get("Tags") or ()}}
-        request = {**_chosen(properties, "Description"), "Name": name}
+        request = {**chosen(properties, "Description"), "Name": name}
         request["Tags"] = [{"Key": key, "Value": text} for key, text in tags.items()]
         request["SecretString"] = await self._text(context, properties)
         try:
@@ -162,7 +162,7 @@ class SecretProvider:
         if "GenerateSecretString" not in properties:
             return str(properties.get("SecretString") or "{}")
         how = properties["GenerateSecretString"]
-        asked = _chosen(how, *_TEXTS, *_FLAGS)
+        asked = chosen(how, *_TEXTS, *_FLAGS)
         made = str((await self._room.get_random_password(context.caller, asked))["RandomPassword"])
         key, template = how.get("GenerateStringKey"), how.get("SecretStringTemplate")
         if not key and not template:
@@ -181,7 +181,7 @@ class SecretProvider:
         self, context: Context, physical: Physical, old: dict[str, Any], new: dict[str, Any]
     ) -> Physical | _Replace:
         """A generated value stays as it is, unless how it is generated changes."""
-        request: dict[str, Any] = {"SecretId": physical.id, **_chosen(new, "Description")}
+        request: dict[str, Any] = {"SecretId": physical.id, **chosen(new, "Description")}
         if old.get("SecretString") != new.get("SecretString") or old.get("GenerateSecretString") != new.get(
             "GenerateSecretString"
         ):
@@ -207,7 +207,3 @@ class SecretProvider:
         except ServiceError:
             return None
         return Physical(found["ARN"], {"Id": found["ARN"]})
-
-
-def _chosen(properties: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: properties[name] for name in names if name in properties}
