@@ -13,14 +13,12 @@ import msgspec
 
 from martlet.apps.apis.integrations import authorizer_from, http_integration
 from martlet.apps.apis.openapi import cors_from, from_openapi, resource_id
-from martlet.apps.apis.reading import Part, Place, Warn, access_log, function_of, throttle_numbers, truth
+from martlet.apps.apis.reading import Part, PartsOfV2, Place, Warn, access_log, function_of, throttle_numbers, truth
 from martlet.apps.apis.websocket import is_websocket, websocket_api_from
-from martlet.errors import DeployFailed
 from martlet.types import ApiAuthorizer, ApiConfig, ApiIntegration, ApiRoute, ApiStage, Throttle
 
 __all__ = ["http_api_from"]
 
-_PREFIX: Final = "AWS::ApiGatewayV2::"
 _KNOWN: Final = frozenset(("Api", "Route", "Integration", "Stage", "Deployment", "Authorizer"))
 _INTEGRATION: Final = {
     "IntegrationType": "type",
@@ -62,23 +60,9 @@ def http_api_from(parts: Iterable[Part], *, app: str = "", warn: Warn | None = N
     return _Http(given, app, warn).api()
 
 
-class _Http:
-    def __init__(self, parts: list[Part], app: str, warn: Warn | None) -> None:
-        self.parts = parts
-        self.app = app
-        self.warn = warn
-        apis = self._all("Api")
-        if len(apis) != 1:
-            raise DeployFailed(f"{len(apis)} resources of type {_PREFIX}Api where one is wanted")
-        self.part = apis[0]
-
-    def _all(self, kind: str) -> list[Part]:
-        return [part for part in self.parts if part.type == _PREFIX + kind]
-
+class _Http(PartsOfV2):
     def api(self) -> ApiConfig:
-        for part in self.parts:
-            if part.type.removeprefix(_PREFIX) not in _KNOWN:
-                Place.of(part, self.warn).refuse("", "is not supported yet")
+        self._refuse_others(_KNOWN)
         base, quick = self._base()
         integrations = {part.id: self._integration(part) for part in self._all("Integration")}
         authorizers = (*base.authorizers, *self._authorizers())

@@ -10,9 +10,11 @@ import msgspec
 
 from martlet.errors import DeployFailed
 
-__all__ = ["Part", "Place", "Warn", "access_log", "function_of", "service_of", "throttle_numbers", "truth"]
+__all__ = ["V2", "Part", "PartsOfV2", "Place", "Warn", "access_log", "function_of", "service_of", "throttle_numbers", "truth"]
 
 Warn = Callable[[str], None]
+
+V2: Final = "AWS::ApiGatewayV2::"
 
 _FUNCTION: Final = re.compile(r"(?:.*:)?function:([^:/]+(?:\$\{stageVariables\.[^}]+\})?(?::[^/]+)?)")
 _INVOCATIONS: Final = re.compile(r"arn:[^:]*:apigateway:[^:]*:lambda:path/[^/]+/functions/(.+)/(invocations|[\w-]+)")
@@ -199,3 +201,24 @@ def access_log(place: Place, key: str) -> tuple[str, str]:
     if not form or "\n" in form.rstrip("\n"):
         raise inner.wrong("Format", "must be one line; a line break may only end it")
     return group[1], form
+
+
+class PartsOfV2:
+    """The resources of one API of AWS::ApiGatewayV2. Raises `DeployFailed` where there is not one of type Api."""
+
+    def __init__(self, parts: list[Part], app: str, warn: Warn | None) -> None:
+        self.parts = parts
+        self.app = app
+        self.warn = warn
+        apis = self._all("Api")
+        if len(apis) != 1:
+            raise DeployFailed(f"{len(apis)} resources of type {V2}Api where one is wanted")
+        self.part = apis[0]
+
+    def _all(self, kind: str) -> list[Part]:
+        return [part for part in self.parts if part.type == V2 + kind]
+
+    def _refuse_others(self, known: frozenset[str]) -> None:
+        for part in self.parts:
+            if part.type.removeprefix(V2) not in known:
+                Place.of(part, self.warn).refuse("", "is not supported yet")

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from martlet.apps.apis.reading import Part, Place, Warn, function_of, throttle_numbers, truth
-from martlet.errors import DeployFailed
+from martlet.apps.apis.reading import V2, Part, PartsOfV2, Place, Warn, function_of, throttle_numbers, truth
 from martlet.limits import LIMITS
 from martlet.types import ApiAuthorizer, ApiConfig, ApiIntegration, ApiRoute, ApiStage, Throttle
 
 __all__ = ["is_websocket", "websocket_api_from"]
 
-_PREFIX: Final = "AWS::ApiGatewayV2::"
 _KNOWN: Final = frozenset(("Api", "Route", "RouteResponse", "Integration", "Stage", "Deployment", "Authorizer"))
 _MS_MAX: Final = LIMITS["integration_ms_max"].default
 
 
 def is_websocket(part: Part) -> bool:
     """Whether this is a WebSocket API's own resource."""
-    return part.type == _PREFIX + "Api" and str(part.properties.get("ProtocolType", "")).upper() == "WEBSOCKET"
+    return part.type == V2 + "Api" and str(part.properties.get("ProtocolType", "")).upper() == "WEBSOCKET"
 
 
 def websocket_api_from(parts: list[Part], *, app: str = "", warn: Warn | None = None) -> ApiConfig:
@@ -32,23 +30,9 @@ def websocket_api_from(parts: list[Part], *, app: str = "", warn: Warn | None = 
     return _Sockets(parts, app, warn).api()
 
 
-class _Sockets:
-    def __init__(self, parts: list[Part], app: str, warn: Warn | None) -> None:
-        self.parts = parts
-        self.app = app
-        self.warn = warn
-        apis = self._all("Api")
-        if len(apis) != 1:
-            raise DeployFailed(f"{len(apis)} resources of type {_PREFIX}Api where one is wanted")
-        self.part = apis[0]
-
-    def _all(self, kind: str) -> list[Part]:
-        return [part for part in self.parts if part.type == _PREFIX + kind]
-
+class _Sockets(PartsOfV2):
     def api(self) -> ApiConfig:
-        for part in self.parts:
-            if part.type.removeprefix(_PREFIX) not in _KNOWN:
-                Place.of(part, self.warn).refuse("", "is not supported yet")
+        self._refuse_others(_KNOWN)
         place = Place.of(self.part, self.warn)
         name = place.text("Name")
         place.choice("ProtocolType", ("WEBSOCKET",), "")
